@@ -1,0 +1,263 @@
+//! The layouts of `src/c/abi.h`. Field by field the same; sizes are asserted in both languages.
+
+use bytemuck::{Pod, Zeroable};
+
+/// See `SLUICE_TRUNK_MAGIC`.
+pub const TRUNK_MAGIC: u16 = 0x5c1e;
+/// Length of [`TrunkHeader`] on the wire.
+pub const TRUNK_BYTES: usize = 40;
+/// A hook asks.
+pub const KIND_PUNT: u8 = 1;
+/// A worker lets it pass.
+pub const KIND_VERDICT: u8 = 2;
+/// Flag: deliver to this node only.
+pub const TRUNK_DEFERRED: u8 = 1;
+/// An adopted table knows the pod.
+pub const PORT_OPEN: u32 = 1;
+/// Isolated for traffic entering it.
+pub const PORT_ISOLATED_INGRESS: u32 = 2;
+/// Isolated for traffic leaving it.
+pub const PORT_ISOLATED_EGRESS: u32 = 4;
+/// Cached verdict: pass.
+pub const CACHE_ALLOW: u8 = 1;
+/// Cached verdict: pass, for delivery to this node only.
+pub const CACHE_ALLOW_DEFERRED: u8 = 2;
+/// Cached verdict: drop.
+pub const CACHE_DENY: u8 = 3;
+/// Flag: made for answers.
+pub const CACHE_REPLY: u8 = 1;
+/// Slots of the port array.
+pub const PORTS_MAX: usize = 256;
+/// Slots of the socket map.
+pub const WORKERS_MAX: usize = 16;
+/// Slots of the counter array.
+pub const COUNTERS: usize = 80;
+/// Packets judged by the cache.
+pub const COUNT_HIT: usize = 64;
+/// Packets sent to a worker.
+pub const COUNT_PUNT: usize = 65;
+/// Packets of pods that no policy isolates.
+pub const COUNT_NOT_ISOLATED: usize = 66;
+/// Packets made by this node.
+pub const COUNT_NODE: usize = 67;
+/// Packets that came back with a verdict.
+pub const COUNT_REINJECTED: usize = 68;
+/// Punts that found no worker.
+pub const COUNT_BOUNCED: usize = 69;
+/// Entries that were there but void.
+pub const COUNT_STALE: usize = 70;
+/// Neighbour discovery and listener reports.
+pub const COUNT_NEIGHBOUR: usize = 71;
+
+/// What stands before a frame on the trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TrunkHeader {
+    /// Fixed.
+    pub dst: [u8; 6],
+    /// Fixed.
+    pub src: [u8; 6],
+    /// The inner frame's, in network order.
+    pub ethertype: [u8; 2],
+    /// [`TRUNK_MAGIC`].
+    pub magic: u16,
+    /// [`crate::ABI_VERSION`].
+    pub version: u8,
+    /// [`KIND_PUNT`] or [`KIND_VERDICT`].
+    pub kind: u8,
+    /// 0 ingress, 1 egress.
+    pub direction: u8,
+    /// [`TRUNK_DEFERRED`].
+    pub flags: u8,
+    /// Port index.
+    pub port: u16,
+    /// The owner.
+    pub worker: u16,
+    /// The port's.
+    pub incarnation: u32,
+    /// The port's, read before judging.
+    pub epoch: u32,
+    /// The packet's own mark.
+    pub mark: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// One port, as the programs see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Port {
+    /// Host's end; 0: the slot is free.
+    pub ifindex: u32,
+    /// Which use of the slot.
+    pub incarnation: u32,
+    /// Cache entries with another one are void.
+    pub epoch: u32,
+    /// Denials with another one are void.
+    pub deny_epoch: u32,
+    /// [`PORT_OPEN`] and the isolation bits.
+    pub state: u32,
+    /// The near end of the owner's trunk.
+    pub trunk_ifindex: u32,
+    /// The owner.
+    pub worker: u16,
+    /// 0.
+    pub pad: u16,
+    /// The pod's MAC.
+    pub mac: [u8; 6],
+    /// The host's end's MAC.
+    pub gateway_mac: [u8; 6],
+    /// Network order; 0: none.
+    pub ip4: [u8; 4],
+    /// 0 or 1.
+    pub has_ip6: u32,
+    /// Network order.
+    pub ip6: [u8; 16],
+}
+
+/// Key of cache, denials and origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Key {
+    /// The port's.
+    pub incarnation: u32,
+    /// Port index.
+    pub port: u16,
+    /// 0 ingress, 1 egress.
+    pub direction: u8,
+    /// IP protocol.
+    pub protocol: u8,
+    /// IPv4 mapped.
+    pub src: [u8; 16],
+    /// IPv4 mapped.
+    pub dst: [u8; 16],
+    /// Host order.
+    pub sport: u16,
+    /// Host order.
+    pub dport: u16,
+}
+
+/// Value of the verdict cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct CacheValue {
+    /// The port's when it was judged.
+    pub epoch: u32,
+    /// [`CACHE_ALLOW`], [`CACHE_ALLOW_DEFERRED`] or [`CACHE_DENY`].
+    pub verdict: u8,
+    /// [`CACHE_REPLY`].
+    pub flags: u8,
+    /// Seen in the kernel.
+    pub tcp_flags: u8,
+    /// 0.
+    pub pad: u8,
+    /// Void when idle for longer.
+    pub timeout_ns: u64,
+    /// Counted in the kernel.
+    pub packets: u64,
+    /// Counted in the kernel.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC, coarse.
+    pub last_seen_ns: u64,
+    /// Of `generation`.
+    pub rule: u32,
+    /// Low bits of the generation that judged it.
+    pub generation: u32,
+}
+
+/// Value of the denial cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Denial {
+    /// The port's when it was judged.
+    pub deny_epoch: u32,
+    /// 0.
+    pub pad: u32,
+    /// Dropped by it.
+    pub packets: u64,
+    /// CLOCK_MONOTONIC, coarse.
+    pub last_seen_ns: u64,
+}
+
+/// The one configuration record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// [`crate::ABI_VERSION`].
+    pub abi_version: u32,
+    /// Not 0: packets pass while no worker serves.
+    pub fail_open: u32,
+    /// 0.
+    pub reserved: [u32; 6],
+}
+
+const _: () = assert!(size_of::<TrunkHeader>() == TRUNK_BYTES);
+const _: () = assert!(size_of::<Port>() == 64);
+const _: () = assert!(size_of::<Key>() == 44);
+const _: () = assert!(size_of::<CacheValue>() == 48);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    /// The `#define`s with plain numbers.
+    fn defines() -> BTreeMap<&'static str, u64> {
+        let number = |text: &str| match text.trim_end_matches('u').strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        };
+        include_str!("c/abi.h")
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.strip_prefix("#define SLUICE_")?.split_whitespace();
+                Some((words.next()?, number(words.next()?)?))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn both_languages_agree_on_every_number() {
+        let defines = defines();
+        for (name, value) in [
+            ("ABI_VERSION", u64::from(crate::ABI_VERSION)),
+            ("PORTS_MAX", super::PORTS_MAX as u64),
+            ("WORKERS_MAX", super::WORKERS_MAX as u64),
+            ("TRUNK_MAGIC", u64::from(super::TRUNK_MAGIC)),
+            ("TRUNK_BYTES", super::TRUNK_BYTES as u64),
+            ("KIND_PUNT", u64::from(super::KIND_PUNT)),
+            ("KIND_VERDICT", u64::from(super::KIND_VERDICT)),
+            ("TRUNK_DEFERRED", u64::from(super::TRUNK_DEFERRED)),
+            ("PORT_OPEN", u64::from(super::PORT_OPEN)),
+            ("PORT_ISOLATED_INGRESS", u64::from(super::PORT_ISOLATED_INGRESS)),
+            ("PORT_ISOLATED_EGRESS", u64::from(super::PORT_ISOLATED_EGRESS)),
+            ("CACHE_ALLOW", u64::from(super::CACHE_ALLOW)),
+            ("CACHE_ALLOW_DEFERRED", u64::from(super::CACHE_ALLOW_DEFERRED)),
+            ("CACHE_DENY", u64::from(super::CACHE_DENY)),
+            ("CACHE_REPLY", u64::from(super::CACHE_REPLY)),
+            ("COUNTERS", super::COUNTERS as u64),
+            ("COUNT_HIT", super::COUNT_HIT as u64),
+            ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),
+            ("ICMP_REQUEST", sluice_flow::IcmpClass::Request as u64),
+            ("ICMP_REPLY", sluice_flow::IcmpClass::Reply as u64),
+            ("INGRESS", sluice_flow::Direction::Ingress as u64),
+            ("EGRESS", sluice_flow::Direction::Egress as u64),
+        ] {
+            assert_eq!(defines.get(name), Some(&value), "{name}");
+        }
+        assert_eq!(super::PORTS_MAX, sluice_flow::limits::PORTS_MAX);
+        assert_eq!(super::WORKERS_MAX, sluice_flow::limits::WORKERS_MAX);
+    }
+
+    #[test]
+    fn drop_reasons_have_the_same_numbers() {
+        let mut seen = 0;
+        for (name, number) in defines() {
+            if let Some(reason) = name.strip_prefix("DROP_") {
+                let ours = sluice_flow::DropReason::from_number(number as u8).expect(name);
+                assert_eq!(ours.name(), reason.to_lowercase());
+                seen += 1;
+            }
+        }
+        assert!(seen > 15, "the header was read");
+    }
+}

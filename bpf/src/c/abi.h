@@ -1,0 +1,169 @@
+/* What the BPF programs, the workers and the pinned maps agree on. Rust's side is bpf/src/abi.rs; tests hold the two
+ * together. Any change of a layout here raises SLUICE_ABI_VERSION: pins of another version live in another directory. */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#define SLUICE_ABI_VERSION 1
+
+#define SLUICE_PORTS_MAX 256
+#define SLUICE_WORKERS_MAX 16
+
+/* Directions, seen from the pod. */
+#define SLUICE_INGRESS 0
+#define SLUICE_EGRESS 1
+
+/* The mark. Only the top four bits are ours. JUDGED is one-shot: the hook of its own stage clears it. DEFERRED goes on
+ * with the packet: its destination was an address of this node, so it may only be delivered here. */
+#define SLUICE_MARK_MASK 0xf0000000u
+#define SLUICE_MARK_JUDGED_INGRESS 0x10000000u
+#define SLUICE_MARK_JUDGED_EGRESS 0x20000000u
+#define SLUICE_MARK_DEFERRED 0x40000000u
+
+/* ---- the trunk's header ------------------------------------------------------------------------------------------
+ *
+ *   0        6        12     14     16      17     18     19      20     22      24           28      32     36      40
+ *   | dst    | src    | type | magic| version kind  dir   flags  | port | worker | incarnation | epoch | mark | reserved |
+ *
+ * It stands before the whole frame of the pod (Ethernet header included). Its first 14 bytes are an Ethernet header of
+ * their own, with the inner frame's type, so that the kernel can take the header off again (bpf_skb_adjust_room wants
+ * an IP packet). All fields but the type are in host order: a trunk never leaves its machine. */
+#define SLUICE_TRUNK_MAGIC 0x5c1e
+#define SLUICE_TRUNK_BYTES 40
+
+#define SLUICE_KIND_PUNT 1    /* a hook asks */
+#define SLUICE_KIND_VERDICT 2 /* a worker lets it pass */
+
+#define SLUICE_TRUNK_DEFERRED 1 /* flags: deliver to this node only */
+
+struct sluice_trunk_header {
+	__u8 dst[6];
+	__u8 src[6];
+	__be16 ethertype;
+	__u16 magic;
+	__u8 version;
+	__u8 kind;
+	__u8 direction;
+	__u8 flags;
+	__u16 port;
+	__u16 worker;
+	__u32 incarnation;
+	__u32 epoch; /* the port's, read before judging */
+	__u32 mark;  /* the packet's own, given back with it */
+	__u32 reserved;
+};
+
+/* ---- a port: one pod's attachment. Written by the dataplane through shared memory, read by the programs. ---------- */
+#define SLUICE_PORT_OPEN 1             /* an adopted table knows the pod; otherwise nothing passes */
+#define SLUICE_PORT_ISOLATED_INGRESS 2
+#define SLUICE_PORT_ISOLATED_EGRESS 4
+
+struct sluice_port {
+	__u32 ifindex; /* host's end; 0: the slot is free */
+	__u32 incarnation;
+	__u32 epoch;       /* cache entries with another one are void */
+	__u32 deny_epoch;  /* denials with another one are void */
+	__u32 state;
+	__u32 trunk_ifindex;
+	__u16 worker;
+	__u16 pad;
+	__u8 mac[6];         /* the pod's */
+	__u8 gateway_mac[6]; /* the host's end */
+	__be32 ip4;          /* 0: none */
+	__u32 has_ip6;
+	__u8 ip6[16];
+};
+
+/* ---- the verdict cache ------------------------------------------------------------------------------------------- */
+struct sluice_key {
+	__u32 incarnation;
+	__u16 port;
+	__u8 direction;
+	__u8 protocol;
+	__u8 src[16]; /* IPv4 mapped */
+	__u8 dst[16];
+	__u16 sport; /* host order; ICMP: identifier */
+	__u16 dport; /* host order; ICMP: class */
+};
+
+#define SLUICE_ICMP_REQUEST 1
+#define SLUICE_ICMP_REPLY 2
+#define SLUICE_ICMP_OTHER 3
+
+#define SLUICE_CACHE_ALLOW 1
+#define SLUICE_CACHE_ALLOW_DEFERRED 2
+#define SLUICE_CACHE_DENY 3
+
+#define SLUICE_CACHE_REPLY 1 /* flags: made for answers; never admits an opener */
+
+struct sluice_cache_value {
+	__u32 epoch;
+	__u8 verdict;
+	__u8 flags;
+	__u8 tcp_flags; /* seen in the kernel */
+	__u8 pad;
+	__u64 timeout_ns; /* void when idle for longer; FIN and RST shorten it */
+	__u64 packets;
+	__u64 bytes;
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse */
+	__u32 rule;         /* of `generation` */
+	__u32 generation;
+};
+
+/* A denial covers every source port, so its key has sport 0. */
+struct sluice_denial {
+	__u32 deny_epoch;
+	__u32 pad;
+	__u64 packets;
+	__u64 last_seen_ns;
+};
+
+/* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
+struct sluice_origin {
+	__u64 seen_ns;
+};
+
+/* ---- configuration and counters ----------------------------------------------------------------------------------- */
+struct sluice_config {
+	__u32 abi_version;
+	__u32 fail_open;
+	__u32 reserved[6];
+};
+
+#define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
+#define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)
+
+/* Counters: 0..63 drops by reason, then these. */
+#define SLUICE_COUNT_HIT 64
+#define SLUICE_COUNT_PUNT 65
+#define SLUICE_COUNT_NOT_ISOLATED 66
+#define SLUICE_COUNT_NODE 67
+#define SLUICE_COUNT_REINJECTED 68
+#define SLUICE_COUNT_BOUNCED 69
+#define SLUICE_COUNT_STALE 70
+#define SLUICE_COUNT_NEIGHBOUR 71
+#define SLUICE_COUNTERS 80
+
+/* Drop reasons; numbers as sluice_flow::DropReason. */
+#define SLUICE_DROP_POLICY_DENIED 1
+#define SLUICE_DROP_NO_PORT 2
+#define SLUICE_DROP_PORT_CLOSED 3
+#define SLUICE_DROP_NO_WORKER 6
+#define SLUICE_DROP_SPOOFED_MAC 7
+#define SLUICE_DROP_SPOOFED_ADDRESS 8
+#define SLUICE_DROP_SPOOFED_ARP 9
+#define SLUICE_DROP_SPOOFED_NEIGHBOUR 10
+#define SLUICE_DROP_ROGUE_ROUTER 11
+#define SLUICE_DROP_WRONG_DESTINATION 12
+#define SLUICE_DROP_MALFORMED 13
+#define SLUICE_DROP_FRAGMENT_UNSUPPORTED 15
+#define SLUICE_DROP_SCTP_UNSUPPORTED 16
+#define SLUICE_DROP_SERVICE_UNSUPPORTED 17
+#define SLUICE_DROP_VLAN_UNSUPPORTED 18
+#define SLUICE_DROP_ETHERTYPE_UNSUPPORTED 19
+#define SLUICE_DROP_MULTICAST_UNSUPPORTED 20
+#define SLUICE_DROP_TRUNK_HEADER 26
+#define SLUICE_DROP_WRONG_WORKER 27
+#define SLUICE_DROP_STALE_PORT 28
+#define SLUICE_DROP_INTERNAL 29
+
+#endif

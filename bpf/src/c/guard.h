@@ -1,0 +1,139 @@
+/* Nobody speaks in another's name: MAC, ARP, neighbour discovery, source and destination addresses. */
+#ifndef SLUICE_GUARD_H
+#define SLUICE_GUARD_H
+
+#define PASS_NEIGHBOUR 1000 /* neighbour discovery or a listener report: past policy, to the stack */
+
+struct arp_v4 {
+	__be16 hardware, protocol;
+	__u8 hardware_bytes, protocol_bytes;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__u8 sender_ip[4];
+	__u8 target_mac[6];
+	__u8 target_ip[4];
+} __attribute__((packed));
+
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+}
+
+static __always_inline int same_address(const __u8 *a, const __u8 *b)
+{
+	const __u32 *x = (const __u32 *)a, *y = (const __u32 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+static __always_inline int unspecified(const __u8 *a)
+{
+	const __u32 *x = (const __u32 *)a;
+
+	return !(x[0] | x[1] | x[2] | x[3]);
+}
+
+static __always_inline int link_local(const __u8 *a)
+{
+	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
+}
+
+/* The port's address of the packet's family. */
+static __always_inline int is_port_address(const struct sluice_port *port, const struct parsed *p, const __u8 *address)
+{
+	if (p->ethertype == ETH_P_IP) {
+		__be32 v4;
+
+		__builtin_memcpy(&v4, address + 12, 4);
+		return port->ip4 && v4 == port->ip4;
+	}
+	return port->has_ip6 && same_address(address, port->ip6);
+}
+
+static __always_inline int guard_arp(struct __sk_buff *skb, const struct sluice_port *port)
+{
+	struct arp_v4 arp;
+	__be32 sender;
+
+	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES, &arp, sizeof(arp)))
+		return -SLUICE_DROP_MALFORMED;
+	__builtin_memcpy(&sender, arp.sender_ip, 4);
+	/* 0.0.0.0 asks whether an address is taken (RFC 5227) and claims nothing */
+	if (arp.hardware != bpf_htons(1) || arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_bytes != 6 || arp.protocol_bytes != 4 ||
+	    !same_mac(arp.sender_mac, port->mac) || (sender && sender != port->ip4))
+		return -SLUICE_DROP_SPOOFED_ARP;
+	return PASS_NEIGHBOUR;
+}
+
+/* Neighbour discovery and listener reports leaving a pod (RFC 4861, 3810). 0: not of this kind. */
+static __always_inline int guard_neighbour(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
+{
+	__u8 body[32] = {}; /* header 8, target 16, first option 8 */
+	__u8 type;
+
+	if (p->key.protocol != IPPROTO_ICMPV6 || p->ethertype != ETH_P_IPV6)
+		return 0;
+	if (bpf_skb_load_bytes(skb, p->l4_offset, &type, 1))
+		return -SLUICE_DROP_MALFORMED;
+	int own = is_port_address(port, p, p->key.src), local = link_local(p->key.src), none = unspecified(p->key.src);
+
+	switch (type) {
+	case 131: /* listener report and done, listener report v2 */
+	case 132:
+	case 143:
+		return own || local || none ? PASS_NEIGHBOUR : -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	case 134: /* router advertisement, redirect */
+	case 137:
+		return -SLUICE_DROP_ROGUE_ROUTER;
+	case 133: /* router solicitation */
+		return own || local || none ? PASS_NEIGHBOUR : -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	case 135: /* neighbour solicitation and advertisement */
+	case 136:
+		break;
+	default:
+		return 0;
+	}
+	if (p->hop_limit != 255 || bpf_skb_load_bytes(skb, p->l4_offset, body, 24))
+		return -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	if (!own && !local && !(none && type == 135))
+		return -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	/* who advertises an address must have it */
+	if (type == 136 && !is_port_address(port, p, body + 8) && !link_local(body + 8))
+		return -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	/* the link-layer address option must be the port's */
+	if (!bpf_skb_load_bytes(skb, p->l4_offset + 24, body + 24, 8) && (body[24] == 1 || body[24] == 2) && !same_mac(body + 26, port->mac))
+		return -SLUICE_DROP_SPOOFED_NEIGHBOUR;
+	return PASS_NEIGHBOUR;
+}
+
+/* What leaves a pod. 0: judge it; PASS_NEIGHBOUR; or minus a drop reason. */
+static __always_inline int guard_leaving(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
+{
+	__u8 source_mac[6];
+
+	if (bpf_skb_load_bytes(skb, 6, source_mac, 6) || !same_mac(source_mac, port->mac))
+		return -SLUICE_DROP_SPOOFED_MAC;
+	if (p->ethertype == ETH_P_ARP)
+		return guard_arp(skb, port);
+	int neighbour = guard_neighbour(skb, port, p);
+
+	if (neighbour)
+		return neighbour;
+	if (!is_port_address(port, p, p->key.src))
+		return -SLUICE_DROP_SPOOFED_ADDRESS;
+	if (p->ethertype == ETH_P_IP ? (p->key.dst[12] >> 4 == 0xe || p->key.dst[12] == 0xff) : p->key.dst[0] == 0xff)
+		return -SLUICE_DROP_MULTICAST_UNSUPPORTED;
+	return 0;
+}
+
+/* What enters a pod from elsewhere than its node. */
+static __always_inline int guard_entering(const struct sluice_port *port, const struct parsed *p)
+{
+	if (p->ethertype == ETH_P_ARP)
+		return -SLUICE_DROP_SPOOFED_ARP;
+	if (!is_port_address(port, p, p->key.dst))
+		return -SLUICE_DROP_WRONG_DESTINATION;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,91 @@
+/* The maps. All are pinned by name; a restarted dataplane finds them as it left them. */
+#ifndef SLUICE_MAPS_H
+#define SLUICE_MAPS_H
+
+/* Return codes of tcx programs (kernel 6.6), which the headers of older distributions do not have yet. */
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+/* Sizes of cache, denials and origins are set by the loader from sluice_flow::limits. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct sluice_config);
+} config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_PORTS_MAX);
+	__type(key, __u32); /* ifindex of the host's end */
+	__type(value, __u32); /* port index */
+} port_of_ifindex SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_PORTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct sluice_port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sluice_key);
+	__type(value, struct sluice_cache_value);
+} cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct sluice_key);
+	__type(value, struct sluice_denial);
+} denials SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct sluice_key);
+	__type(value, struct sluice_origin);
+} origins SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, SLUICE_WORKERS_MAX);
+	__type(key, __u32); /* worker */
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_WORKERS_MAX);
+	__type(key, __u32); /* ifindex of a trunk's far end */
+	__type(value, __u32); /* worker */
+} worker_of_trunk SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLUICE_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 what)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &what);
+
+	if (value)
+		(*value)++;
+}
+
+static __always_inline int drop(__u32 reason)
+{
+	count(reason);
+	return TCX_DROP;
+}
+
+#endif

@@ -1,0 +1,194 @@
+/* Frame → key, for the packets that need no more than one look. What this parser does not understand is marked as such
+ * and punted: the worker's parser (sluice_flow::parse_frame) has the last word, and derives the same key from every
+ * frame that this one accepts. */
+#ifndef SLUICE_PARSE_H
+#define SLUICE_PARSE_H
+
+#define ETHERNET_BYTES 14
+
+struct parsed {
+	struct sluice_key key; /* port, incarnation and direction are filled in by the caller */
+	__u16 ethertype;       /* host order */
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 keyed;      /* the key is whole */
+	__u8 fragment;
+	__u8 opens;      /* TCP: SYN without ACK */
+	__u8 hop_limit;
+	__u32 l4_offset;
+};
+
+static __always_inline void map_v4(__u8 *to, __be32 address)
+{
+	__builtin_memset(to, 0, 10);
+	to[10] = 0xff;
+	to[11] = 0xff;
+	__builtin_memcpy(to + 12, &address, 4);
+}
+
+/* Linear data up to `bytes`, or fewer where the packet is shorter. */
+static __always_inline int linear(struct __sk_buff *skb, __u32 bytes)
+{
+	if ((void *)(long)skb->data + bytes <= (void *)(long)skb->data_end)
+		return 0;
+	return bpf_skb_pull_data(skb, bytes);
+}
+
+/* Ports, flags, ICMP identifier. Leaves `keyed` 0 where the worker should look. */
+static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __u32 l4_bytes)
+{
+	__u8 head[14] = {};
+	__u8 protocol = p->key.protocol;
+
+	if (protocol == IPPROTO_TCP) {
+		if (l4_bytes < 20 || bpf_skb_load_bytes(skb, p->l4_offset, head, 14))
+			return;
+		__u32 header_bytes = (head[12] >> 4) * 4;
+
+		if (header_bytes < 20 || header_bytes > l4_bytes)
+			return;
+		p->tcp_flags = head[13];
+		p->opens = (head[13] & 0x12) == 0x02;
+	} else if (protocol == IPPROTO_UDP) {
+		if (l4_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 8))
+			return;
+		__u32 udp_bytes = head[4] << 8 | head[5];
+
+		/* a GSO datagram carries the length of all its segments, or 0 */
+		if (!skb->gso_segs && (udp_bytes < 8 || udp_bytes > l4_bytes))
+			return;
+	} else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
+		__u8 request = protocol == IPPROTO_ICMP ? 8 : 128, reply = protocol == IPPROTO_ICMP ? 0 : 129;
+
+		if ((protocol == IPPROTO_ICMPV6) != (p->ethertype == ETH_P_IPV6))
+			return;
+		if (l4_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 8))
+			return;
+		p->icmp_type = head[0];
+		if (head[0] == request)
+			p->key.dport = SLUICE_ICMP_REQUEST;
+		else if (head[0] == reply)
+			p->key.dport = SLUICE_ICMP_REPLY;
+		else
+			return; /* errors are judged by what they quote, others are rare */
+		p->key.sport = head[4] << 8 | head[5];
+		p->keyed = 1;
+		return;
+	} else {
+		p->keyed = protocol != IPPROTO_SCTP;
+		return;
+	}
+	p->key.sport = head[0] << 8 | head[1];
+	p->key.dport = head[2] << 8 | head[3];
+	p->keyed = 1;
+}
+
+static __always_inline int parse_v4(struct __sk_buff *skb, struct parsed *p)
+{
+	if (linear(skb, ETHERNET_BYTES + sizeof(struct iphdr)))
+		return -SLUICE_DROP_MALFORMED;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETHERNET_BYTES;
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		return -SLUICE_DROP_MALFORMED;
+	__u32 header_bytes = ip->ihl * 4, total_bytes = bpf_ntohs(ip->tot_len), l3_bytes = skb->len - ETHERNET_BYTES;
+
+	map_v4(p->key.src, ip->saddr);
+	map_v4(p->key.dst, ip->daddr);
+	p->key.protocol = ip->protocol;
+	p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
+	p->l4_offset = ETHERNET_BYTES + header_bytes;
+	if (p->fragment)
+		return 0;
+	/* a GSO packet's total length may be that of one segment, or 0 beyond 64 kB */
+	if (skb->gso_segs)
+		total_bytes = l3_bytes;
+	if (total_bytes < header_bytes || total_bytes > l3_bytes)
+		return 0;
+	parse_l4(skb, p, total_bytes - header_bytes);
+	return 0;
+}
+
+static __always_inline int parse_v6(struct __sk_buff *skb, struct parsed *p)
+{
+	if (linear(skb, ETHERNET_BYTES + sizeof(struct ipv6hdr)))
+		return -SLUICE_DROP_MALFORMED;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip = data + ETHERNET_BYTES;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return -SLUICE_DROP_MALFORMED;
+	__u32 payload_bytes = bpf_ntohs(ip->payload_len), l3_bytes = skb->len - ETHERNET_BYTES;
+
+	__builtin_memcpy(p->key.src, &ip->saddr, 16);
+	__builtin_memcpy(p->key.dst, &ip->daddr, 16);
+	p->key.protocol = ip->nexthdr;
+	p->hop_limit = ip->hop_limit;
+	p->l4_offset = ETHERNET_BYTES + sizeof(*ip);
+	/* mapped addresses would take an IPv4 identity */
+	if (!ip->saddr.s6_addr32[0] && !ip->saddr.s6_addr32[1] && ip->saddr.s6_addr32[2] == bpf_htonl(0xffff))
+		return -SLUICE_DROP_MALFORMED;
+	if (!ip->daddr.s6_addr32[0] && !ip->daddr.s6_addr32[1] && ip->daddr.s6_addr32[2] == bpf_htonl(0xffff))
+		return -SLUICE_DROP_MALFORMED;
+	if (skb->gso_segs)
+		payload_bytes = l3_bytes - sizeof(*ip);
+	if (sizeof(*ip) + payload_bytes > l3_bytes)
+		return 0;
+	/* listener reports carry one hop-by-hop header; other extension headers are the worker's */
+	if (p->key.protocol == IPPROTO_HOPOPTS) {
+		__u8 head[2];
+
+		if (payload_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 2) || head[0] != IPPROTO_ICMPV6)
+			return 0;
+		__u32 bytes = 8 + head[1] * 8;
+
+		if (bytes > payload_bytes)
+			return 0;
+		p->key.protocol = IPPROTO_ICMPV6;
+		p->l4_offset += bytes;
+		payload_bytes -= bytes;
+	}
+	switch (p->key.protocol) {
+	case IPPROTO_FRAGMENT:
+		p->fragment = 1;
+		return 0;
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_AH:
+	case 135:
+	case 139:
+	case 140:
+		return 0;
+	}
+	parse_l4(skb, p, payload_bytes);
+	return 0;
+}
+
+/* 0, or minus a drop reason. ARP leaves everything but the type empty. */
+static __always_inline int parse(struct __sk_buff *skb, struct parsed *p)
+{
+	if (skb->vlan_present)
+		return -SLUICE_DROP_VLAN_UNSUPPORTED;
+	/* the type in the frame itself: skb->protocol can be set by whoever made the frame */
+	__be16 type;
+
+	if (bpf_skb_load_bytes(skb, 12, &type, 2))
+		return -SLUICE_DROP_MALFORMED;
+	p->ethertype = bpf_ntohs(type);
+	switch (p->ethertype) {
+	case ETH_P_IP:
+		return parse_v4(skb, p);
+	case ETH_P_IPV6:
+		return parse_v6(skb, p);
+	case ETH_P_ARP:
+		return 0;
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		return -SLUICE_DROP_VLAN_UNSUPPORTED;
+	}
+	return -SLUICE_DROP_ETHERTYPE_UNSUPPORTED;
+}
+
+#endif

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The kernel's part of the datapath.
+ *
+ *   pod ── leaving / entering (tcx on the pod's veth): guard ▶ not isolated? pass ▶ cache hit? obey ▶ miss: punt
+ *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
+ *   far (XDP on the trunk's other end): to the owning worker's socket, or bounce
+ *
+ * A hook judges only its own pod's policy. Hits return TCX_NEXT, so whatever stands behind us in the chain still runs. */
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "maps.h"
+#include "parse.h"
+#include "guard.h"
+
+_Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
+_Static_assert(sizeof(struct sluice_port) == 64, "port");
+_Static_assert(sizeof(struct sluice_key) == 44, "key");
+_Static_assert(sizeof(struct sluice_cache_value) == 48, "cache value");
+
+static __always_inline int pass(__u32 what)
+{
+	count(what);
+	return TCX_NEXT;
+}
+
+/* Puts the trunk header in front and sends the frame to the port's worker. */
+static __always_inline int punt(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+{
+	struct sluice_trunk_header header = {
+		.dst = { 0x02, 'S', 'L', 'U', 'I', 'C' },
+		.src = { 0x02, 'S', 'L', 'U', 'I', 'C' },
+		.ethertype = bpf_htons(p->ethertype),
+		.magic = SLUICE_TRUNK_MAGIC,
+		.version = SLUICE_ABI_VERSION,
+		.kind = SLUICE_KIND_PUNT,
+		.direction = p->key.direction,
+		.port = p->key.port,
+		.worker = port->worker,
+		.incarnation = p->key.incarnation,
+		.epoch = epoch,
+		.mark = skb->mark,
+	};
+
+	if (bpf_skb_change_head(skb, sizeof(header), 0) || bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0))
+		return drop(SLUICE_DROP_INTERNAL);
+	count(SLUICE_COUNT_PUNT);
+	return bpf_redirect(port->trunk_ifindex, 0);
+}
+
+/* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
+ * knows the original direction. */
+static __always_inline void remember_origin(const struct parsed *p)
+{
+	if (p->keyed && p->opens) {
+		struct sluice_origin origin = { .seen_ns = bpf_ktime_get_coarse_ns() };
+
+		bpf_map_update_elem(&origins, &p->key, &origin, BPF_ANY);
+	}
+}
+
+static __always_inline int denied_before(const struct parsed *p, const struct sluice_port *port)
+{
+	struct sluice_key key = p->key;
+
+	/* what may be an answer is never refused by a denial: the worker knows the connection */
+	if ((key.protocol == IPPROTO_TCP && !p->opens) || key.dport == SLUICE_ICMP_REPLY)
+		return 0;
+	key.sport = 0;
+	struct sluice_denial *denial = bpf_map_lookup_elem(&denials, &key);
+
+	if (!denial || denial->deny_epoch != port->deny_epoch)
+		return 0;
+	__sync_fetch_and_add(&denial->packets, 1);
+	denial->last_seen_ns = bpf_ktime_get_coarse_ns();
+	return 1;
+}
+
+/* The cached verdict, or a punt. */
+static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
+{
+	/* before judging: a bump in between voids what the worker will write */
+	__u32 epoch = *(volatile __u32 *)&port->epoch;
+
+	if (p->fragment)
+		return drop(SLUICE_DROP_FRAGMENT_UNSUPPORTED);
+	if (p->key.protocol == IPPROTO_SCTP)
+		return drop(SLUICE_DROP_SCTP_UNSUPPORTED);
+	if (!p->keyed)
+		return punt(skb, port, p, epoch);
+	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &p->key);
+
+	if (!value) {
+		if (denied_before(p, port))
+			return drop(SLUICE_DROP_POLICY_DENIED);
+		return punt(skb, port, p, epoch);
+	}
+	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
+
+	if (value->epoch != epoch || (now > last_seen && now - last_seen > value->timeout_ns) ||
+	    (p->opens && (value->flags & SLUICE_CACHE_REPLY))) {
+		count(SLUICE_COUNT_STALE);
+		return punt(skb, port, p, epoch);
+	}
+	if (value->verdict == SLUICE_CACHE_DENY)
+		return drop(SLUICE_DROP_POLICY_DENIED);
+	__sync_fetch_and_add(&value->packets, skb->gso_segs ? skb->gso_segs : 1);
+	__sync_fetch_and_add(&value->bytes, skb->len);
+	if (now > last_seen)
+		value->last_seen_ns = now;
+	if (p->tcp_flags & ~value->tcp_flags) {
+		value->tcp_flags |= p->tcp_flags;
+		if ((p->tcp_flags & 0x04) && value->timeout_ns > SLUICE_RST_TIMEOUT_NS)
+			value->timeout_ns = SLUICE_RST_TIMEOUT_NS;
+		else if ((p->tcp_flags & 0x01) && value->timeout_ns > SLUICE_FIN_TIMEOUT_NS)
+			value->timeout_ns = SLUICE_FIN_TIMEOUT_NS;
+	}
+	if (value->verdict == SLUICE_CACHE_ALLOW_DEFERRED)
+		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
+	return pass(SLUICE_COUNT_HIT);
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
+{
+	__u32 ifindex = skb->ifindex;
+	__u32 *index = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+
+	if (!index)
+		return drop(SLUICE_DROP_NO_PORT);
+	struct sluice_port *port = bpf_map_lookup_elem(&ports, index);
+
+	if (!port || port->ifindex != ifindex)
+		return drop(SLUICE_DROP_NO_PORT);
+	__u32 state = *(volatile __u32 *)&port->state;
+
+	if (!(state & SLUICE_PORT_OPEN))
+		return drop(SLUICE_DROP_PORT_CLOSED);
+
+	__u32 mark = skb->mark & SLUICE_MARK_MASK;
+
+	if (direction == SLUICE_EGRESS) {
+		/* cannot come out of the pod: the kernel scrubs marks between namespaces */
+		if (mark & SLUICE_MARK_JUDGED_EGRESS) {
+			skb->mark &= ~SLUICE_MARK_JUDGED_EGRESS;
+			return pass(SLUICE_COUNT_REINJECTED);
+		}
+	} else {
+		if (mark & SLUICE_MARK_DEFERRED)
+			return drop(SLUICE_DROP_SERVICE_UNSUPPORTED);
+		if ((mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex) {
+			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
+			return pass(SLUICE_COUNT_REINJECTED);
+		}
+		/* made by this node: always allowed */
+		if (!skb->ingress_ifindex)
+			return pass(SLUICE_COUNT_NODE);
+	}
+
+	struct parsed p = {};
+
+	p.key.incarnation = port->incarnation;
+	p.key.port = *index;
+	p.key.direction = direction;
+	int verdict = parse(skb, &p);
+
+	if (verdict < 0)
+		return drop(-verdict);
+	verdict = direction == SLUICE_EGRESS ? guard_leaving(skb, port, &p) : guard_entering(port, &p);
+	if (verdict < 0)
+		return drop(-verdict);
+	if (verdict == PASS_NEIGHBOUR)
+		return pass(SLUICE_COUNT_NEIGHBOUR);
+	if (!(state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS))) {
+		remember_origin(&p);
+		return pass(SLUICE_COUNT_NOT_ISOLATED);
+	}
+	return judge(skb, port, &p);
+}
+
+SEC("tcx/ingress")
+int leaving(struct __sk_buff *skb)
+{
+	return hook(skb, SLUICE_EGRESS);
+}
+
+SEC("tcx/egress")
+int entering(struct __sk_buff *skb)
+{
+	return hook(skb, SLUICE_INGRESS);
+}
+
+SEC("tcx/ingress")
+int near(struct __sk_buff *skb)
+{
+	struct sluice_trunk_header header;
+	__u8 inner[ETHERNET_BYTES];
+	__u32 zero = 0;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+
+	if (!settings || bpf_skb_load_bytes(skb, 0, &header, sizeof(header)) ||
+	    bpf_skb_load_bytes(skb, sizeof(header), inner, sizeof(inner)) || header.magic != SLUICE_TRUNK_MAGIC ||
+	    header.version != SLUICE_ABI_VERSION)
+		return drop(SLUICE_DROP_TRUNK_HEADER);
+	if (header.kind == SLUICE_KIND_PUNT) {
+		/* nobody judged it */
+		count(SLUICE_COUNT_BOUNCED);
+		if (!settings->fail_open)
+			return drop(SLUICE_DROP_NO_WORKER);
+	} else if (header.kind != SLUICE_KIND_VERDICT) {
+		return drop(SLUICE_DROP_TRUNK_HEADER);
+	}
+	__u32 index = header.port;
+	struct sluice_port *port = bpf_map_lookup_elem(&ports, &index);
+
+	if (!port || !port->ifindex || port->incarnation != header.incarnation || port->trunk_ifindex != skb->ifindex)
+		return drop(SLUICE_DROP_STALE_PORT);
+	/* takes off the rest of the trunk header and the inner Ethernet header; the outer one stays and is overwritten */
+	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(header), BPF_ADJ_ROOM_MAC, 0) || bpf_skb_store_bytes(skb, 0, inner, sizeof(inner), 0))
+		return drop(SLUICE_DROP_INTERNAL);
+	__u32 mark = header.mark & ~SLUICE_MARK_MASK;
+
+	if (header.flags & SLUICE_TRUNK_DEFERRED)
+		mark |= SLUICE_MARK_DEFERRED;
+	if (header.direction == SLUICE_EGRESS) {
+		skb->mark = mark | SLUICE_MARK_JUDGED_EGRESS;
+		return bpf_redirect(port->ifindex, BPF_F_INGRESS);
+	}
+	skb->mark = mark | SLUICE_MARK_JUDGED_INGRESS;
+	return bpf_redirect(port->ifindex, 0);
+}
+
+/* An XDP program counts like the others; its verdicts have other numbers. */
+static __always_inline int xdp_drop(__u32 reason)
+{
+	count(reason);
+	return XDP_DROP;
+}
+
+SEC("xdp")
+int far(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct sluice_trunk_header *header = data;
+	__u32 ifindex = ctx->ingress_ifindex;
+	__u32 *worker = bpf_map_lookup_elem(&worker_of_trunk, &ifindex);
+
+	if (!worker || (void *)(header + 1) > end || header->magic != SLUICE_TRUNK_MAGIC || header->version != SLUICE_ABI_VERSION ||
+	    header->kind != SLUICE_KIND_PUNT)
+		return xdp_drop(SLUICE_DROP_TRUNK_HEADER);
+	if (header->worker != *worker)
+		return xdp_drop(SLUICE_DROP_WRONG_WORKER);
+	/* XDP_TX does not do here: on a veth without NAPI at its peer the frame is never delivered */
+	if (bpf_redirect_map(&sockets, *worker, XDP_ABORTED) == XDP_REDIRECT)
+		return XDP_REDIRECT;
+	return bpf_redirect(ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,22 @@
+//! The kernel's part: BPF programs (C, in `src/c`), the layouts they share with the workers, and what loads them.
+//!
+//! ```text
+//!  src/c/abi.h ═══ src/abi.rs          the ABI, in both languages, held together by tests
+//!  src/c/{maps,parse,guard}.h, sluice.bpf.c ──clang──▶ skeleton ──▶ src/load.rs: pins, links, maps
+//! ```
+//!
+//! Without the feature `load` only the layouts are built: no clang, no libbpf.
+
+pub mod abi;
+#[cfg(feature = "load")]
+mod load;
+#[cfg(feature = "load")]
+mod maps;
+
+#[cfg(feature = "load")]
+pub use load::{Hooks, LoadError, LoadOptions, Loaded};
+#[cfg(feature = "load")]
+pub use maps::{HashMapFd, MapError, Shared};
+
+/// The version of the maps' layouts and the trunk header.
+pub const ABI_VERSION: u32 = 1;

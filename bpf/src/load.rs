@@ -1,0 +1,322 @@
+//! Loads the programs, pins maps and links under the ABI version, and finds them again after a restart.
+//!
+//! ```text
+//!  BPF_DIR/v1/maps/NAME            survive the process: verdicts stay in force
+//!  BPF_DIR/v1/links/port-3-leaving, port-3-entering, trunk-0-near, trunk-0-far
+//! ```
+//!
+//! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
+//! ever meets an unhooked device.
+
+use crate::abi::{Config, Denial, Key, Port};
+use crate::maps::{HashMapFd, Shared};
+use crate::{ABI_VERSION, abi};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{AsRawLibbpf, Link, MapCore, OpenObject, ProgramMut};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::undocumented_unsafe_blocks)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/sluice.skel.rs"));
+}
+use skeleton::{SluiceSkel, SluiceSkelBuilder};
+
+/// Why the kernel's part could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{what}: {source}")]
+    /// libbpf's reason.
+    Bpf {
+        /// Which step.
+        what: String,
+        /// Why.
+        source: libbpf_rs::Error,
+    },
+    #[error("{what}: {source}")]
+    /// The system's reason.
+    Io {
+        /// Which step.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    #[error("{path} is not on a BPF file system; mount one with: mount -t bpf bpf /sys/fs/bpf")]
+    /// Pins need bpffs.
+    NoBpffs {
+        /// The wanted directory.
+        path: PathBuf,
+    },
+}
+
+fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> LoadError {
+    let what = what.into();
+    move |source| LoadError::Bpf { what, source }
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> LoadError {
+    let what = what.into();
+    move |source| LoadError::Io { what, source }
+}
+
+/// Where and how large.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// A directory on bpffs, of this dataplane alone.
+    pub bpf_dir: PathBuf,
+    /// Room of the verdict cache.
+    pub cache_entries: u32,
+    /// Room of the denial cache.
+    pub denial_entries: u32,
+    /// Room for remembered openers.
+    pub origin_entries: u32,
+    /// Pass packets while no worker serves.
+    pub fail_open: bool,
+}
+
+/// The hooks one device can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hooks {
+    /// Both hooks of a pod's veth.
+    Port(u16),
+    /// tcx at a trunk's near end.
+    Near(u32),
+    /// XDP at a trunk's far end.
+    Far(u32),
+}
+
+/// The loaded programs and their maps.
+pub struct Loaded {
+    skeleton: SluiceSkel<'static>,
+    directory: PathBuf,
+    /// One record.
+    pub config: Shared<Config>,
+    /// By port index.
+    pub ports: Shared<Port>,
+    /// ifindex → port index.
+    pub port_of_ifindex: HashMapFd<u32, u32>,
+    /// The verdict cache.
+    pub cache: HashMapFd<Key, abi::CacheValue>,
+    /// The denial cache.
+    pub denials: HashMapFd<Key, Denial>,
+    /// Who opened connections of pods that were not isolated.
+    pub origins: HashMapFd<Key, u64>,
+    /// far ifindex → worker.
+    pub worker_of_trunk: HashMapFd<u32, u32>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Loads the programs onto new or pinned maps and swaps all pinned links to them.
+    ///
+    /// # Errors
+    /// [`LoadError`]; existing links and maps are left as they were.
+    pub fn new(options: &LoadOptions) -> Result<Self, LoadError> {
+        let directory = options.bpf_dir.join(format!("v{ABI_VERSION}"));
+        let maps = directory.join("maps");
+        for path in [&maps, &directory.join("links")] {
+            std::fs::create_dir_all(path).map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => LoadError::NoBpffs { path: path.clone() },
+                _ => system(format!("create {}", path.display()))(error),
+            })?;
+        }
+        let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = SluiceSkelBuilder::default().open(storage).map_err(bpf("open the BPF programs"))?;
+        open.maps.cache.set_max_entries(options.cache_entries).map_err(bpf("size the cache"))?;
+        open.maps.denials.set_max_entries(options.denial_entries).map_err(bpf("size the denials"))?;
+        open.maps.origins.set_max_entries(options.origin_entries).map_err(bpf("size the origins"))?;
+        for mut map in open.open_object_mut().maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            // the compiler's own sections (.rodata, .bss) are not shared between incarnations
+            if !name.contains('.') {
+                map.set_pin_path(maps.join(&name)).map_err(bpf(format!("pin map {name}")))?;
+            }
+        }
+        let skeleton = open.load().map_err(bpf(
+            "load the BPF programs (needs CAP_BPF and CAP_NET_ADMIN, kernel 6.6 or newer, and bpffs; maps pinned by a dataplane with other sizes must be removed first)",
+        ))?;
+        let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(system("duplicate a map descriptor"));
+        let maps = &skeleton.maps;
+        let config = Shared::map(maps.config.as_fd(), 1).map_err(system("map the configuration"))?;
+        config.write(0, Config { abi_version: ABI_VERSION, fail_open: u32::from(options.fail_open), reserved: [0; 6] });
+        let ports = Shared::map(maps.ports.as_fd(), abi::PORTS_MAX).map_err(system("map the ports"))?;
+        let loaded = Self {
+            config,
+            ports,
+            port_of_ifindex: HashMapFd::new(duplicate(maps.port_of_ifindex.as_fd())?, "port_of_ifindex"),
+            cache: HashMapFd::new(duplicate(maps.cache.as_fd())?, "cache"),
+            denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
+            origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
+            worker_of_trunk: HashMapFd::new(duplicate(maps.worker_of_trunk.as_fd())?, "worker_of_trunk"),
+            skeleton,
+            directory,
+        };
+        loaded.swap_pinned_links()?;
+        Ok(loaded)
+    }
+
+    /// The XSKMAP, for the workers' sockets.
+    pub fn sockets(&self) -> io::Result<OwnedFd> {
+        self.skeleton.maps.sockets.as_fd().try_clone_to_owned()
+    }
+
+    fn link_path(&self, name: &str) -> PathBuf {
+        self.directory.join("links").join(name)
+    }
+
+    /// Points every link that an earlier process pinned to this process's programs. Links whose device is gone are
+    /// removed.
+    fn swap_pinned_links(&self) -> Result<(), LoadError> {
+        let links = self.directory.join("links");
+        for entry in std::fs::read_dir(&links).map_err(system("list pinned links"))? {
+            let path = entry.map_err(system("list pinned links"))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(program) = self.program_named(&name) else { continue };
+            let swapped = Link::open(&path).and_then(|link| {
+                let fd = link.as_fd().as_raw_fd();
+                // SAFETY: both descriptors are open for the length of the call; no options are given.
+                let result = unsafe { libbpf_sys::bpf_link_update(fd, program, std::ptr::null()) };
+                if result == 0 { Ok(()) } else { Err(libbpf_rs::Error::from_raw_os_error(-result)) }
+            });
+            // a link whose device vanished is defunct: nothing passes there any more
+            if swapped.is_err() {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    fn program_named(&self, link: &str) -> Option<i32> {
+        let programs = &self.skeleton.progs;
+        let program = match link.rsplit_once('-')?.1 {
+            "leaving" => &programs.leaving,
+            "entering" => &programs.entering,
+            "near" => &programs.near,
+            "far" => &programs.far,
+            _ => return None,
+        };
+        Some(program.as_fd().as_raw_fd())
+    }
+
+    /// Attaches a device's hooks, first in their chain, and pins the links. Links that are pinned already stay: they
+    /// were swapped to this process's programs when it started.
+    ///
+    /// # Errors
+    /// The kernel's reason; hooks attached before it are detached again.
+    pub fn attach(&self, hooks: Hooks, ifindex: u32) -> Result<(), LoadError> {
+        let programs = &self.skeleton.progs;
+        match hooks {
+            Hooks::Port(index) => {
+                self.attach_tcx(&programs.leaving, ifindex, &format!("port-{index}-leaving"))?;
+                let entering = self.attach_tcx(&programs.entering, ifindex, &format!("port-{index}-entering"));
+                if entering.is_err() {
+                    self.detach(hooks);
+                }
+                entering
+            }
+            Hooks::Near(worker) => self.attach_tcx(&programs.near, ifindex, &format!("trunk-{worker}-near")),
+            Hooks::Far(worker) => self.attach_xdp(&programs.far, ifindex, &format!("trunk-{worker}-far")),
+        }
+    }
+
+    /// Whether all of a device's links are pinned and still belong to `ifindex`.
+    pub fn attached(&self, hooks: Hooks, ifindex: u32) -> bool {
+        link_names(hooks).iter().all(|name| {
+            let path = self.link_path(name);
+            Link::open(&path).is_ok_and(|link| link_ifindex(&link) == Some(ifindex))
+        })
+    }
+
+    /// Takes a device's hooks off. Traffic of that device passes unjudged from here on.
+    pub fn detach(&self, hooks: Hooks) {
+        for name in link_names(hooks) {
+            let path = self.link_path(&name);
+            if let Ok(link) = Link::open(&path) {
+                let _ = link.detach();
+            }
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn attach_tcx(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
+        let path = self.link_path(name);
+        let _ = std::fs::remove_file(&path);
+        // before all others: whatever stands behind us sees only what policy allows
+        let options = libbpf_sys::bpf_tcx_opts {
+            sz: size_of::<libbpf_sys::bpf_tcx_opts>() as _,
+            flags: libbpf_sys::BPF_F_BEFORE,
+            ..Default::default()
+        };
+        // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
+        let link = unsafe { libbpf_sys::bpf_program__attach_tcx(program.as_libbpf_object().as_ptr(), ifindex as i32, &options) };
+        self.pin(link, &path, name, ifindex)
+    }
+
+    fn attach_xdp(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
+        let path = self.link_path(name);
+        let _ = std::fs::remove_file(&path);
+        // SAFETY: the program is loaded and outlives the call.
+        let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
+        self.pin(link, &path, name, ifindex)
+    }
+
+    fn pin(&self, link: *mut libbpf_sys::bpf_link, path: &Path, name: &str, ifindex: u32) -> Result<(), LoadError> {
+        if link.is_null() {
+            return Err(system(format!("attach {name} to ifindex {ifindex}"))(io::Error::last_os_error()));
+        }
+        let c_path = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("paths have no NUL");
+        // SAFETY: the link was just returned by libbpf and is not null.
+        let pinned = unsafe { libbpf_sys::bpf_link__pin(link, c_path.as_ptr()) };
+        // SAFETY: as above; destroying the handle of a pinned link leaves it attached.
+        unsafe { libbpf_sys::bpf_link__destroy(link) };
+        if pinned != 0 {
+            return Err(system(format!("pin link {name} at {}", path.display()))(io::Error::from_raw_os_error(-pinned)));
+        }
+        Ok(())
+    }
+
+    /// All counters, summed over CPUs.
+    pub fn counters(&self) -> Vec<u64> {
+        (0..abi::COUNTERS as u32)
+            .map(|index| {
+                let found = self.skeleton.maps.counters.lookup_percpu(&index.to_ne_bytes(), libbpf_rs::MapFlags::ANY);
+                let values = found.ok().flatten().unwrap_or_default();
+                values.iter().filter_map(|value| value.first_chunk::<8>()).map(|bytes| u64::from_ne_bytes(*bytes)).sum()
+            })
+            .collect()
+    }
+}
+
+fn link_names(hooks: Hooks) -> Vec<String> {
+    match hooks {
+        Hooks::Port(index) => vec![format!("port-{index}-leaving"), format!("port-{index}-entering")],
+        Hooks::Near(worker) => vec![format!("trunk-{worker}-near")],
+        Hooks::Far(worker) => vec![format!("trunk-{worker}-far")],
+    }
+}
+
+/// The device a link is attached to, `None` once the device is gone.
+fn link_ifindex(link: &Link) -> Option<u32> {
+    let mut info = libbpf_sys::bpf_link_info::default();
+    let mut len = size_of_val(&info) as u32;
+    // SAFETY: the descriptor is open; `info` is plain data and `len` its size.
+    let result = unsafe { libbpf_sys::bpf_link_get_info_by_fd(link.as_fd().as_raw_fd(), &mut info, &mut len) };
+    if result != 0 {
+        return None;
+    }
+    let ifindex = match info.type_ {
+        // SAFETY: the kernel fills the member that the type names.
+        libbpf_sys::BPF_LINK_TYPE_TCX => unsafe { info.__bindgen_anon_1.tcx.ifindex },
+        // SAFETY: as above.
+        libbpf_sys::BPF_LINK_TYPE_XDP => unsafe { info.__bindgen_anon_1.xdp.ifindex },
+        _ => 0,
+    };
+    (ifindex != 0).then_some(ifindex)
+}

@@ -1,0 +1,146 @@
+//! The commands of the specification, each one question to the dataplane.
+
+use crate::attachment::describe;
+use crate::config::{Config, SUPPORTED_VERSIONS, ValidAttachment, version_of};
+use crate::dataplane::{ANSWER_MAX, ask, unexpected};
+use crate::error::{Code, CniError};
+use crate::invocation::{Attachment, Command, Environment, PodIdentity, netns};
+use crate::link::find_pair;
+use serde_json::{Value, json};
+use sluice_wire::{AddPort, FromDataplane, PortInfo, ToDataplane};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Runs one command; `None` prints nothing.
+pub(crate) fn run(environment: Environment<'_>, input: &[u8]) -> Result<Option<Value>, CniError> {
+    let command = Command::from_environment(environment)?;
+    if command == Command::Version {
+        return Ok(Some(json!({ "cniVersion": version_of(input), "supportedVersions": SUPPORTED_VERSIONS })));
+    }
+    let config = Config::parse(input)?;
+    match command {
+        Command::Add => add(environment, &config).map(Some),
+        Command::Del => del(environment, &config).map(|()| None),
+        Command::Check => check(environment, &config).map(|()| None),
+        Command::Status => status(&config).map(|()| None),
+        Command::Gc => gc(&config).map(|()| None),
+        Command::Version => unreachable!("answered above"),
+    }
+}
+
+/// Everything is validated before the dataplane hears of the port; the dataplane undoes its own half when it fails.
+fn add(environment: Environment<'_>, config: &Config) -> Result<Value, CniError> {
+    config.check_version()?;
+    let attachment = Attachment::from_environment(environment)?;
+    let netns = netns(environment)?;
+    let identity = PodIdentity::from_environment(environment)?;
+    let prev_result = config.required_prev_result()?;
+    let described = describe(prev_result, &netns, &attachment.ifname)?;
+    let pair = find_pair(&netns, &attachment.ifname)?;
+    if !described.host_ifnames.is_empty() && !described.host_ifnames.contains(&pair.host_ifname) {
+        let details = format!("the host's end is {}, prevResult lists {}", pair.host_ifname, described.host_ifnames.join(", "));
+        return Err(CniError::config("prevResult contradicts the kernel", details));
+    }
+    let mac = pair.mac.map(|byte| format!("{byte:02x}")).join(":");
+    if let Some(told) = described.mac.filter(|told| !told.eq_ignore_ascii_case(&mac)) {
+        let details = format!("the MAC of {} is {mac}, prevResult says {told}", attachment.ifname);
+        return Err(CniError::config("prevResult contradicts the kernel", details));
+    }
+    let request = ToDataplane::AddPort(AddPort {
+        container_id: attachment.container_id,
+        ifname: attachment.ifname,
+        pod: identity.pod,
+        uid: identity.uid,
+        host_ifindex: pair.host_ifindex,
+        host_ifname: pair.host_ifname,
+        mac: pair.mac,
+        addresses: described.addresses,
+        deadline_ms: config.deadline_ms,
+    });
+    // The dataplane gives up first, so that its reason arrives instead of our time-out.
+    let patience = Duration::from_millis(config.deadline_ms) + Duration::from_secs(2);
+    match ask(&config.dataplane_socket, &request, patience)? {
+        FromDataplane::PortAdded { .. } => {
+            let mut result = prev_result.clone();
+            result["cniVersion"] = Value::from(config.cni_version.as_str());
+            Ok(result)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Succeeds with everything down: the port's device dies with the sandbox, and GC or the dataplane's own scan of
+/// vanished devices collects what this call could not.
+fn del(environment: Environment<'_>, config: &Config) -> Result<(), CniError> {
+    config.check_version()?;
+    let attachment = Attachment::from_environment(environment)?;
+    let request = ToDataplane::DelPort { container_id: attachment.container_id, ifname: attachment.ifname };
+    match ask(&config.dataplane_socket, &request, ANSWER_MAX) {
+        Ok(FromDataplane::Done) => Ok(()),
+        Ok(other) => Err(unexpected(&other)),
+        Err(error) if error.code == Code::Refused => Err(error),
+        Err(error) => {
+            eprintln!("sluice-cni: DEL without the dataplane: {error}");
+            Ok(())
+        }
+    }
+}
+
+fn check(environment: Environment<'_>, config: &Config) -> Result<(), CniError> {
+    config.check_version()?;
+    let attachment = Attachment::from_environment(environment)?;
+    let request = ToDataplane::CheckPort { container_id: attachment.container_id, ifname: attachment.ifname };
+    match ask(&config.dataplane_socket, &request, ANSWER_MAX)? {
+        FromDataplane::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Whether an ADD would succeed now: it needs a worker to adopt and a control process to compile a table.
+fn status(config: &Config) -> Result<(), CniError> {
+    config.check_version_1_1("STATUS")?;
+    let not_available = |code: Code, details: String| Err(CniError::new(code, "the plugin is not available", details));
+    let status = match ask(&config.dataplane_socket, &ToDataplane::Status, ANSWER_MAX) {
+        Ok(FromDataplane::Status(status)) => status,
+        Ok(other) => return Err(unexpected(&other)),
+        Err(error) => return not_available(Code::NotAvailableLimited, format!("{}: {}", error.msg, error.details)),
+    };
+    if !status.workers.iter().any(|worker| worker.alive) {
+        return not_available(Code::NotAvailableLimited, "no worker is alive".to_owned());
+    }
+    if !status.control_connected {
+        return not_available(Code::NotAvailable, "no control process is connected to the dataplane".to_owned());
+    }
+    Ok(())
+}
+
+/// Deletes the ports that belong to no valid attachment. Ports carry no network name, so one network configuration
+/// of a node may chain this plugin, which is how every Kubernetes runtime is set up.
+fn gc(config: &Config) -> Result<(), CniError> {
+    config.check_version_1_1("GC")?;
+    let Some(valid) = &config.valid_attachments else {
+        return Err(CniError::config("cni.dev/valid-attachments is missing", format!("GC of network {:?}", config.name)));
+    };
+    let ports = match ask(&config.dataplane_socket, &ToDataplane::Ports, ANSWER_MAX)? {
+        FromDataplane::Ports { ports } => ports,
+        other => return Err(unexpected(&other)),
+    };
+    // Every stale port is tried before the first failure is reported.
+    let mut outcome = Ok(());
+    for stale in stale_ports(ports, valid) {
+        let request = ToDataplane::DelPort { container_id: stale.container_id, ifname: stale.ifname };
+        let deleted = match ask(&config.dataplane_socket, &request, ANSWER_MAX) {
+            Ok(FromDataplane::Done) => Ok(()),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => Err(error),
+        };
+        outcome = outcome.and(deleted);
+    }
+    outcome
+}
+
+fn stale_ports(ports: Vec<PortInfo>, valid: &[ValidAttachment]) -> Vec<ValidAttachment> {
+    let valid: BTreeSet<&ValidAttachment> = valid.iter().collect();
+    let attachment = |port: PortInfo| ValidAttachment { container_id: port.container_id, ifname: port.ifname };
+    ports.into_iter().map(attachment).filter(|attachment| !valid.contains(attachment)).collect()
+}

@@ -1,0 +1,223 @@
+//! The command line: one place for names, help texts and the forms of values.
+
+use crate::client::Client;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluice_flow::{ObjectName, Protocol};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shows what this node enforces, and why a connection passes or not.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluicectl",
+    version,
+    after_help = "Examples:
+  sluicectl status --wait --timeout 30s
+  sluicectl get endpoints
+  sluicectl get connections --pod shop/web -o json
+  sluicectl explain shop/client shop/web 80
+  sluicectl explain shop/client 10.0.0.9 53/udp -f manifests/
+  sluicectl table dump
+
+Exit codes: 0 done or allowed, 1 denied (explain) or not ready (status --wait), 2 error."
+)]
+pub(crate) struct Arguments {
+    /// Directory of the sockets.
+    #[arg(long, global = true, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
+    pub(crate) run_dir: PathBuf,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Form,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Arguments {
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.run_dir)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Table,
+    /// For scripts; the field names are stable.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Both processes, the generation in force, and what could not be used.
+    Status(StatusOptions),
+    /// Lists endpoints, policies, connections or drops.
+    #[command(subcommand)]
+    Get(Get),
+    /// The compiled table that the workers use.
+    #[command(subcommand)]
+    Table(TableCommand),
+    /// Why a connection passes or not.
+    #[command(after_help = "Examples:
+  sluicectl explain shop/client shop/web 80          TCP to port 80
+  sluicectl explain shop/client shop/web 53/udp
+  sluicectl explain 203.0.113.7 shop/web icmp        from outside, a protocol without ports
+  sluicectl explain shop/client shop/web 80 -f .     from manifests, without a running node")]
+    Explain(Question),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    /// Wait until the manifests as they are now are in force; exit 1 if they are not in time.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait: `500ms`, `30s`, `2m`.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "wait")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Get {
+    /// Pods attached to this node.
+    #[command(visible_aliases = ["endpoint", "ep"])]
+    Endpoints,
+    /// Policies in force, and what they select.
+    #[command(visible_aliases = ["policy", "netpol"])]
+    Policies,
+    /// Connections that workers track.
+    #[command(visible_aliases = ["connection", "conntrack"])]
+    Connections {
+        /// Only of this pod.
+        #[arg(short, long, value_name = "NS/POD", value_parser = pod)]
+        pod: Option<ObjectName>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        max: u32,
+    },
+    /// Dropped packets by reason.
+    Drops,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TableCommand {
+    /// Prints the table with names.
+    Dump {
+        /// A saved image instead of the live one.
+        #[arg(long, value_name = "FILE")]
+        image: Option<PathBuf>,
+    },
+    /// Saves the live image, for `table dump --image` and bug reports.
+    Save {
+        /// Where to; replaced if it exists.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Question {
+    /// `ns/pod` or an address.
+    pub(crate) src: String,
+    /// `ns/pod` or an address.
+    pub(crate) dst: String,
+    /// Destination port, `PORT` or `PORT/PROTOCOL`, or a protocol without ports such as `icmp`.
+    #[arg(value_name = "PORT[/PROTO]", value_parser = port)]
+    pub(crate) port: PortAndProtocol,
+    /// Answer from these manifests (files or directories) instead of the running node.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub(crate) manifests: Vec<PathBuf>,
+}
+
+/// What a rule's `ports` look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortAndProtocol {
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+}
+
+impl PortAndProtocol {
+    /// As the control process reads it.
+    pub(crate) fn protocol_name(self) -> String {
+        match self.protocol {
+            Protocol::TCP => "TCP".to_owned(),
+            Protocol::UDP => "UDP".to_owned(),
+            Protocol::SCTP => "SCTP".to_owned(),
+            Protocol(number) => number.to_string(),
+        }
+    }
+}
+
+fn port(text: &str) -> Result<PortAndProtocol, String> {
+    if let Some(protocol) = Protocol::from_name(text).filter(|_| text.parse::<u16>().is_err()) {
+        return match protocol.has_ports() {
+            true => Err(format!("{text} needs a port, such as 80/{text}")),
+            false => Ok(PortAndProtocol { port: 0, protocol }),
+        };
+    }
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = Protocol::from_name(protocol).ok_or_else(|| format!("unknown protocol {protocol:?}"))?;
+    let port = number.parse().map_err(|_| format!("{number:?} is no port (0 to 65535)"))?;
+    Ok(PortAndProtocol { port, protocol })
+}
+
+fn pod(text: &str) -> Result<ObjectName, String> {
+    let name = ObjectName::parse(text);
+    if name.namespace.is_empty() || name.name.is_empty() || name.name.contains('/') {
+        return Err("expected NS/POD".to_owned());
+    }
+    Ok(name)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "expected a time such as 500ms, 30s or 2m".to_owned())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long".to_owned()),
+        other => Err(format!("unknown unit {other:?}; use ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_and_protocols_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("80", Some((80, Protocol::TCP))),
+            ("53/udp", Some((53, Protocol::UDP))),
+            ("9/SCTP", Some((9, Protocol::SCTP))),
+            ("icmp", Some((0, Protocol::ICMP))),
+            ("0/47", Some((0, Protocol(47)))),
+            ("tcp", None),
+            ("65536", None),
+            ("80/http", None),
+            ("", None),
+        ] {
+            let read = port(text).ok().map(|p| (p.port, p.protocol));
+            assert_eq!(read, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [
+            ("500ms", Some(Duration::from_millis(500))),
+            ("30s", Some(Duration::from_secs(30))),
+            ("7", Some(Duration::from_secs(7))),
+            ("2m", Some(Duration::from_secs(120))),
+            ("2h", None),
+            ("s", None),
+            ("-1s", None),
+        ] {
+            assert_eq!(duration(text).ok(), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `sluicectl`: what a node enforces and why, for people and for scripts.
+//!
+//! It asks the two processes over their sockets, or reads an image or manifests from disk, and prints a table or JSON.
+//! Every answer about the table is read from the very bytes that the workers use.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod client;
+mod explain;
+mod get;
+mod output;
+mod status;
+mod table;
+
+use arguments::{Arguments, Command, TableCommand};
+use clap::Parser;
+use owo_colors::OwoColorize;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How a command ended; the numbers are promised in `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Done, or allowed.
+    Ok,
+    /// Denied, or not ready.
+    No,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut out = anstream::stdout().lock();
+    match run(&arguments, &mut out).and_then(|ending| Ok(out.flush().map(|()| ending)?)) {
+        Ok(Ending::Ok) => ExitCode::SUCCESS,
+        Ok(Ending::No) => ExitCode::from(1),
+        // `sluicectl ... | head` is not an error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(anstream::stderr(), "{} {error:#}", "error:".red().bold());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
+    let (client, form) = (arguments.client(), arguments.output);
+    match &arguments.command {
+        Command::Status(options) => status::run(&client, options, form, out),
+        Command::Get(what) => get::run(&client, what, form, out).map(|()| Ending::Ok),
+        Command::Table(TableCommand::Dump { image }) => table::dump(&client, image.as_deref(), form, out).map(|()| Ending::Ok),
+        Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),
+        Command::Explain(question) => explain::run(&client, question, form, out),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

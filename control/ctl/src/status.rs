@@ -1,0 +1,195 @@
+//! `status`: both processes side by side. Either may be down; the other's half is still worth showing.
+
+use crate::Ending;
+use crate::arguments::{Form, StatusOptions};
+use crate::client::{Client, unexpected};
+use crate::output::{Columns, age, count, json, micros};
+use anyhow::{Result, bail};
+use owo_colors::OwoColorize;
+use serde::Serialize;
+use sluice_wire::{ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, ToControl, ToDataplane};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Between two looks while waiting for a process that is not there.
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Serialize)]
+struct Node {
+    ready: bool,
+    dataplane: Process<DataplaneStatus>,
+    control: Process<ControlStatus>,
+}
+
+/// `{"status": ...}` or `{"error": "..."}`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Process<T> {
+    Status(T),
+    Error(String),
+}
+
+impl<T> Process<T> {
+    fn of(asked: Result<T>) -> Self {
+        asked.map_or_else(|error| Self::Error(format!("{error:#}")), Self::Status)
+    }
+
+    fn status(&self) -> Option<&T> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::Error(_) => None,
+        }
+    }
+}
+
+pub(crate) fn run(client: &Client, options: &StatusOptions, form: Form, out: &mut dyn Write) -> Result<Ending> {
+    let node = if options.wait { wait(client, options.timeout) } else { look(client, &ToControl::Status) };
+    match form {
+        Form::Json => json(out, &node)?,
+        Form::Table => print(&node, out)?,
+    }
+    match (&node.dataplane, &node.control) {
+        _ if options.wait => Ok(if node.ready { Ending::Ok } else { Ending::No }),
+        (Process::Error(_), Process::Error(_)) => bail!("neither process answers"),
+        _ => Ok(Ending::Ok),
+    }
+}
+
+/// Ready: every worker judges by a table of everything that was read.
+fn look(client: &Client, question: &ToControl) -> Node {
+    // Control first: where it waits for an adoption, the dataplane is asked after it.
+    let control = Process::of(client.control(question).and_then(|answer| match answer {
+        FromControl::Status(status) => Ok(status),
+        _ => unexpected(),
+    }));
+    let dataplane = Process::of(client.dataplane(&ToDataplane::Status).and_then(|answer| match answer {
+        (FromDataplane::Status(status), _) => Ok(status),
+        _ => unexpected(),
+    }));
+    let workers_ready = dataplane.status().is_some_and(|s| !s.workers.is_empty() && s.workers.iter().all(|w| w.alive));
+    let ready = workers_ready && control.status().is_some_and(|status| status.settled);
+    Node { ready, dataplane, control }
+}
+
+fn wait(client: &Client, timeout: Duration) -> Node {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let node = look(client, &ToControl::Settle { timeout_ms });
+        if node.ready || Instant::now() >= deadline {
+            return node;
+        }
+        std::thread::sleep(POLL.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+fn print(node: &Node, out: &mut dyn Write) -> Result<()> {
+    match &node.dataplane {
+        Process::Error(error) => writeln!(out, "{} {}  {error}", "DATAPLANE".bold(), "down".red().bold())?,
+        Process::Status(status) => print_dataplane(status, out)?,
+    }
+    writeln!(out)?;
+    match &node.control {
+        Process::Error(error) => {
+            writeln!(out, "{}   {}  {error}", "CONTROL".bold(), "down".red().bold())?;
+            writeln!(out, "  the dataplane goes on with the table it has; changes of manifests wait")?;
+        }
+        Process::Status(status) => print_control(status, out)?,
+    }
+    Ok(())
+}
+
+fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
+    let (head, up) = ("DATAPLANE".bold(), "up".green().bold());
+    writeln!(out, "{head} {up}  version {}, ABI {}, pid {}, since {}", s.version, s.abi_version, s.pid, age(s.uptime_s))?;
+    match s.generation {
+        0 => writeln!(out, "  table        {}: no traffic of any pod passes", "none".red())?,
+        generation => {
+            let kept = age(s.generation_age_s);
+            writeln!(out, "  table        generation {generation}, {} bytes, in force for {kept}", s.image_bytes)?;
+        }
+    }
+    if let Some(refused) = &s.last_refused {
+        writeln!(out, "  refused      {}", refused.red())?;
+    }
+    let control = if s.control_connected { "connected".to_owned() } else { "not connected".yellow().to_string() };
+    writeln!(out, "  control      {control}")?;
+    let fail_open = if s.fail_open { "on".yellow().to_string() } else { "off".to_owned() };
+    writeln!(out, "  established  {}, fail-open {fail_open}", s.established)?;
+    let cache = count(s.cache_entries, "entry", "entries");
+    writeln!(out, "  cache        {cache}, {} hits, {} punts, {} packets of pods not isolated", s.cache_hits, s.punts, s.not_isolated)?;
+    let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
+    writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
+    let headers = ["  WORKER", "CPU", "TRUNK", "#GENERATION", "#PORTS", "#CONNECTIONS", "#RECEIVED", "#FORWARDED", "#DROPPED", "#CUT", "STATE"];
+    let mut columns = Columns::new(&headers);
+    for w in &s.workers {
+        columns.row([
+            format!("  {}", w.worker),
+            w.cpu.map(|cpu| cpu.to_string()).unwrap_or_default(),
+            w.trunk.clone(),
+            w.generation.to_string(),
+            w.ports.to_string(),
+            w.connections.to_string(),
+            w.received.to_string(),
+            w.forwarded.to_string(),
+            w.dropped.to_string(),
+            w.connections_cut.to_string(),
+            if w.alive { "alive" } else { "dead" }.to_owned(),
+        ]);
+    }
+    columns.print(out, "  no workers")
+}
+
+fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {
+    let (head, up) = ("CONTROL".bold(), "up".green().bold());
+    writeln!(out, "{head}   {up}  version {}, pid {}, since {}", s.version, s.pid, age(s.uptime_s))?;
+    writeln!(out, "  source       {}", s.source)?;
+    let dataplane = if s.dataplane_connected { "connected".to_owned() } else { "not connected".yellow().to_string() };
+    writeln!(out, "  dataplane    {dataplane}")?;
+    let settled = match s.settled {
+        true => "everything read is in force".green().to_string(),
+        false => "not everything read is in force".yellow().to_string(),
+    };
+    writeln!(out, "  generations  published {}, adopted {}: {settled}", s.published_generation, s.adopted_generation)?;
+    if let Some(failure) = &s.last_failure {
+        writeln!(out, "  {}      {failure}", "failure".red().bold())?;
+    }
+    writeln!(
+        out,
+        "  objects      {}, {}, {}, {}",
+        count(s.namespaces, "namespace", "namespaces"),
+        count(s.pods, "pod", "pods"),
+        count(s.policies, "policy", "policies"),
+        count(s.endpoints, "endpoint here", "endpoints here"),
+    )?;
+    if s.image_bytes > 0 {
+        let (compile, check) = (micros(s.compile_us), micros(s.check_us));
+        writeln!(out, "  last image   {} bytes, compiled in {compile}, {} verdicts checked in {check}", s.image_bytes, s.checks)?;
+    }
+    if let Some(us) = s.last_change_to_adopted_us {
+        writeln!(out, "  last change  in force {} after it was noticed", micros(us))?;
+    }
+    print_problems(&s.problems, out)
+}
+
+/// Each problem as compilers print theirs: place, object, field, message; then the hint and what stays in force.
+pub(crate) fn print_problems(problems: &[ManifestProblem], out: &mut dyn Write) -> Result<()> {
+    if !problems.is_empty() {
+        writeln!(out, "\n{}", "PROBLEMS".red().bold())?;
+    }
+    for p in problems {
+        let mut place = p.file.clone();
+        if p.line > 0 {
+            place += &format!(":{}:{}", p.line, p.column);
+        }
+        let parts = [p.object.as_deref().unwrap_or(""), &p.field, &p.message];
+        let text: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        writeln!(out, "  {}: {}", place.bold(), text.join(": "))?;
+        if let Some(hint) = &p.hint {
+            writeln!(out, "    hint: {hint}")?;
+        }
+        writeln!(out, "    in force: {}", p.in_force)?;
+    }
+    Ok(())
+}

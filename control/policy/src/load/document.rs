@@ -1,0 +1,276 @@
+//! One file's bytes → its objects, each decoded, defaulted and validated, or the reasons why not.
+//!
+//! ```text
+//!   bytes ─▶ trees ─▶ lists taken apart ─▶ kind, apiVersion, identity ─▶ decode ─▶ default ─▶ validate
+//! ```
+//!
+//! A text that does not parse gives nothing at all: which objects it would have held is unknown. A document that
+//! parses but is wrong is refused alone, under its identity where it has one.
+
+use super::decode::{Unknown, decode};
+use super::defaults;
+use super::error::{ManifestError, Problem, Problems, source_line};
+use super::files::FILE_BYTES_MAX;
+use super::node::{Body, Node, Path as Field, Place};
+use super::object::{Kind, Object, ObjectId};
+use super::{Skipped, hints, json, validate, yaml};
+use std::path::{Path, PathBuf};
+
+/// What one file holds.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// In the file's order.
+    pub(super) claims: Vec<Claim>,
+    pub(super) errors: Vec<ManifestError>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// A document that is, or should have been, an object.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) place: Place,
+    /// `None` when nobody can tell which object it was meant to be.
+    pub(super) id: Option<ObjectId>,
+    /// `None` when it was refused; the errors say why.
+    pub(super) object: Option<Object>,
+    /// The text of the line where it begins, for later complaints.
+    pub(super) source_line: Option<String>,
+}
+
+/// Kind and version that the items of a `PodList` do not repeat.
+type Inherited = Option<Kind>;
+
+/// Reads a whole file; the error is about the file as such.
+pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestError>> {
+    let whole = |message: String| {
+        Box::new(ManifestError {
+            file: file.to_path_buf(),
+            line: 0,
+            column: 0,
+            object: None,
+            field: String::new(),
+            message,
+            hint: None,
+            source_line: None,
+        })
+    };
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+        return Err(whole(format!("{} bytes; a manifest may have {FILE_BYTES_MAX}", bytes.len())));
+    }
+    let text = str::from_utf8(bytes).map_err(|error| whole(format!("not UTF-8 text: {error}")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<&str> = text.lines().collect();
+    let documents = parse(file, text).map_err(|error| {
+        Box::new(ManifestError {
+            line: error.at.line,
+            column: error.at.column,
+            hint: hints::lost_indentation_in_text(&lines, error.at.line),
+            source_line: source_line(&lines, error.at.line),
+            ..*whole(error.message)
+        })
+    })?;
+    let mut reader = Reader { file, lines, content: Content::default() };
+    for document in &documents {
+        reader.document(document, None);
+    }
+    Ok(reader.content)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Vec<Node>, yaml::SyntaxError> {
+    let named_json = file.extension().is_some_and(|extension| extension == "json");
+    if named_json || text.trim_start().starts_with(['{', '[']) {
+        match json::parse(text) {
+            // YAML's flow style looks like JSON and is not.
+            Err(_) if !named_json => {}
+            result => return result,
+        }
+    }
+    yaml::parse(text)
+}
+
+struct Reader<'a> {
+    file: &'a Path,
+    /// Split once: a file may hold thousands of errors.
+    lines: Vec<&'a str>,
+    content: Content,
+}
+
+impl Reader<'_> {
+    /// Takes lists apart; recursion is bounded by the depth of the tree.
+    fn document(&mut self, node: &Node, inherited: Inherited) {
+        let kind = match node.entry("kind").map(|entry| &entry.value.body) {
+            Some(Body::Text(kind)) if !kind.is_empty() => kind.clone(),
+            None | Some(Body::Null) if inherited.is_some() && matches!(node.body, Body::Map(_)) => String::new(),
+            _ => return self.refuse(node, None, vec![no_kind(node)]),
+        };
+        let item_kind = kind.strip_suffix("List").and_then(|item| match item {
+            "" => Some(None),
+            _ => Kind::ALL.into_iter().find(|kind| kind.name() == item).map(Some),
+        });
+        if let Some(item_kind) = item_kind {
+            return self.list(node, item_kind);
+        }
+        match inherited.filter(|_| kind.is_empty()).or_else(|| Kind::ALL.into_iter().find(|k| k.name() == kind)) {
+            Some(kind) if is_another_group(kind, node) => self.skip(node, kind.name()),
+            Some(kind) => self.object(node, kind, inherited),
+            None => match misspelt(&kind, node) {
+                Some(problem) => self.refuse(node, None, vec![problem]),
+                None => self.skip(node, &kind),
+            },
+        }
+    }
+
+    fn list(&mut self, node: &Node, item_kind: Inherited) {
+        match node.get("items").map(|items| &items.body) {
+            None | Some(Body::Null) => {}
+            Some(Body::List(items)) => items.iter().for_each(|item| self.document(item, item_kind)),
+            Some(_) => {
+                let mut problems = Problems::default();
+                problems.add(&Field::of("items"), "expected a list").hint("begin each item of the list with `- `");
+                self.refuse(node, None, problems.0);
+            }
+        }
+    }
+
+    fn skip(&mut self, node: &Node, kind: &str) {
+        let skipped = Skipped { file: self.file.to_path_buf(), line: node.at.line, kind: kind.to_owned() };
+        self.content.skipped.push(skipped);
+    }
+
+    fn object(&mut self, node: &Node, kind: Kind, inherited: Inherited) {
+        let id = identity(node, kind);
+        let mut problems = Problems::default();
+        check_api_version(node, kind, inherited, &mut problems);
+        if let Some(problem) = hints::lost_indentation(node) {
+            problems.0.push(problem);
+        } else if id.is_none() {
+            check_has_name(node, &mut problems);
+        }
+        if !problems.0.is_empty() {
+            return self.refuse(node, id, problems.0);
+        }
+        match typed(node, kind) {
+            Ok(object) => {
+                assert!(id.is_some(), "an object without a name was decoded");
+                self.claim(node, id, Some(object));
+            }
+            Err(problems) => self.refuse(node, id, problems),
+        }
+    }
+
+    fn claim(&mut self, node: &Node, id: Option<ObjectId>, object: Option<Object>) {
+        let source_line = source_line(&self.lines, node.at.line);
+        self.content.claims.push(Claim { place: node.at, id, object, source_line });
+    }
+
+    fn refuse(&mut self, node: &Node, id: Option<ObjectId>, problems: Vec<Problem>) {
+        assert!(!problems.is_empty(), "refused without a reason");
+        for problem in problems {
+            let spot = problem.spot.as_ref().filter(|spot| node.find(spot).is_some());
+            let at = node.locate(spot.unwrap_or(&problem.path));
+            self.content.errors.push(ManifestError {
+                file: PathBuf::from(self.file),
+                line: at.line,
+                column: at.column,
+                object: id.clone(),
+                field: problem.path.to_string(),
+                message: problem.message,
+                hint: problem.hint,
+                source_line: source_line(&self.lines, at.line),
+            });
+        }
+        self.claim(node, id, None);
+    }
+}
+
+fn typed(node: &Node, kind: Kind) -> Result<Object, Vec<Problem>> {
+    let mut object = match kind {
+        Kind::Namespace => Object::Namespace(decode(node, Unknown::Refuse)?),
+        Kind::Pod => Object::Pod(Box::new(decode(node, Unknown::Ignore)?)),
+        Kind::Service => Object::Service(Box::new(decode(node, Unknown::Ignore)?)),
+        Kind::NetworkPolicy => Object::NetworkPolicy(Box::new(decode(node, Unknown::Refuse)?)),
+    };
+    defaults::apply(&mut object);
+    let mut problems = Problems::default();
+    validate::object(&object, &mut problems);
+    if problems.0.is_empty() { Ok(object) } else { Err(problems.0) }
+}
+
+fn no_kind(node: &Node) -> Problem {
+    let mut problems = Problems::default();
+    if matches!(node.body, Body::Map(_)) {
+        problems.required(&Field::of("kind"), "").hint("write for instance `kind: NetworkPolicy`");
+    } else {
+        problems.add(&Field::root(), format!("expected a Kubernetes object (a map), found {}", node.describe()));
+    }
+    problems.0.remove(0)
+}
+
+/// A kind that is nearly one of ours would be skipped, and a policy silently lost.
+fn misspelt(kind: &str, node: &Node) -> Option<Problem> {
+    let names = Kind::ALL.map(Kind::name);
+    let right = hints::nearest(kind, &names)?;
+    let ours = Kind::ALL.into_iter().find(|kind| kind.name() == right)?;
+    let api_version = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
+    if !api_version.is_empty() && api_version != ours.api_version() {
+        return None;
+    }
+    let mut problems = Problems::default();
+    problems.add(&Field::of("kind"), format!("unknown kind {kind:?}")).hint(format!("did you mean `{right}`?"));
+    problems.0.pop()
+}
+
+/// `Service` of `serving.knative.dev/v1` is another kind that shares a name. NetworkPolicy is the exception: someone
+/// expects it to be enforced, so another group's is an error.
+fn is_another_group(kind: Kind, node: &Node) -> bool {
+    let group = node.get("apiVersion").and_then(Node::text).and_then(|version| version.split_once('/'));
+    kind != Kind::NetworkPolicy && group.is_some()
+}
+
+fn check_api_version(node: &Node, kind: Kind, inherited: Inherited, problems: &mut Problems) {
+    let field = Field::of("apiVersion");
+    match node.get("apiVersion").map(|version| &version.body) {
+        None | Some(Body::Null) if inherited.is_some() => {}
+        Some(Body::Text(version)) if version == kind.api_version() => {}
+        Some(Body::Text(version)) if !version.is_empty() => {
+            let why = format!("{kind} is of {}", kind.api_version());
+            problems.invalid(&field, version, &why).hint(hints::api_version(kind, version));
+        }
+        _ => {
+            problems.required(&field, "").hint(hints::api_version(kind, ""));
+        }
+    }
+}
+
+/// Namespace and name as the API server would store them, or `None` if they cannot be told.
+fn identity(node: &Node, kind: Kind) -> Option<ObjectId> {
+    let metadata = node.get("metadata")?;
+    let name = metadata.get("name")?.text().filter(|name| !name.is_empty())?.to_owned();
+    let namespace = match metadata.get("namespace").map(|namespace| &namespace.body) {
+        _ if !kind.is_namespaced() => String::new(),
+        None | Some(Body::Null) => "default".to_owned(),
+        Some(Body::Text(namespace)) if namespace.is_empty() => "default".to_owned(),
+        Some(Body::Text(namespace)) => namespace.clone(),
+        Some(_) => return None,
+    };
+    Some(ObjectId { kind, namespace, name })
+}
+
+/// Says why there is no identity; a value of the wrong type is left to the decoder, which says it better.
+fn check_has_name(node: &Node, problems: &mut Problems) {
+    let metadata = node.get("metadata");
+    let named = |field: &str| metadata.and_then(|metadata| metadata.get(field)).filter(|value| !value.is_null());
+    let wrong_type = metadata.is_some_and(|metadata| !matches!(metadata.body, Body::Map(_) | Body::Null))
+        || named("name").is_some_and(|name| name.text().is_none());
+    if wrong_type || named("name").is_some_and(|name| name.text() != Some("")) {
+        return;
+    }
+    let field = Field::of("metadata.name");
+    if named("generateName").is_some() {
+        problems
+            .required(&field, "needs a name: generateName makes a new object each time")
+            .hint("write `name:` instead of `generateName:`");
+    } else {
+        problems.required(&field, "needs a name").hint("    metadata:\n      name: ...");
+    }
+}

@@ -1,0 +1,130 @@
+//! What is wrong with a manifest, said so that its author can act on it.
+//!
+//! ```text
+//! web.yaml:9:15: NetworkPolicy shop/web: spec.ingress[0].from[0].ipBlock.cidr: Invalid value: "10.1.2.3/8": must not …
+//!   9 |         cidr: 10.1.2.3/8
+//!     |               ^
+//! hint: write `10.0.0.0/8`
+//! ```
+//!
+//! The message is the API server's own where the server has one, so that a search finds the same answers; the hint is
+//! ours.
+
+use super::node::Path;
+use super::object::ObjectId;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Longest line that is shown under a message, in characters. JSON on one line would bury the message.
+const SOURCE_LINE_CHARS_MAX: usize = 160;
+
+/// One reason why a file or an object of it was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ManifestError {
+    /// The file, as it was named to the loader.
+    pub file: PathBuf,
+    /// 1-based; 0 when the problem has no place in the file (it could not be read).
+    pub line: u32,
+    /// 1-based, in characters; 0 like `line`.
+    pub column: u32,
+    /// The object, as far as its kind and name are known.
+    pub object: Option<ObjectId>,
+    /// The field, as the API server would print it (`spec.ingress[0].from[1]`); empty for a whole file or object.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// The right form, where it can be guessed.
+    pub hint: Option<String>,
+    /// The text of `line`; `None` without a line, or when it is too long to help.
+    pub source_line: Option<String>,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, ": {object}")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let Some(source) = &self.source_line {
+            let number = self.line.to_string();
+            // Tabs before the caret are repeated, so that it stands under its column at any tab width.
+            let before = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
+            let pad: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            write!(f, "\n  {number} | {source}\n  {:width$} | {pad}^", "", width = number.len())?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The line to show for a 1-based line number, if it is short enough to be of use.
+pub(super) fn source_line(lines: &[&str], line: u32) -> Option<String> {
+    let index = usize::try_from(line.checked_sub(1)?).ok()?;
+    let source = lines.get(index)?;
+    (source.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| (*source).to_owned())
+}
+
+/// A finding inside one object, before it is known where the object stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) path: Path,
+    /// Deeper than `path` where the server's field is coarser than what we can point at.
+    pub(super) spot: Option<Path>,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// Collects findings; an object is valid when there are none.
+#[derive(Debug, Default)]
+pub(super) struct Problems(pub(super) Vec<Problem>);
+
+impl Problems {
+    /// Adds a finding. The result takes hints: `problems.add(..).hint("..")`.
+    pub(super) fn add(&mut self, path: &Path, message: impl Into<String>) -> &mut Problem {
+        self.0.push(Problem { path: path.clone(), spot: None, message: message.into(), hint: None });
+        self.0.last_mut().expect("just pushed")
+    }
+
+    /// `Invalid value`, as the API server words it.
+    pub(super) fn invalid(&mut self, path: &Path, value: impl fmt::Debug, why: &str) -> &mut Problem {
+        self.add(path, format!("Invalid value: {value:?}: {why}"))
+    }
+
+    /// `Required value`, as the API server words it.
+    pub(super) fn required(&mut self, path: &Path, why: &str) -> &mut Problem {
+        self.add(path, if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") })
+    }
+
+    /// `Unsupported value`, as the API server words it.
+    pub(super) fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) -> &mut Problem {
+        let list: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
+        let problem = self.add(path, format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")));
+        if let Some(right) = supported.iter().find(|one| one.eq_ignore_ascii_case(value)) {
+            problem.hint(format!("write `{right}`; case matters"));
+        }
+        problem
+    }
+}
+
+impl Problem {
+    /// Adds the right form.
+    pub(super) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Points deeper than the field that is named.
+    pub(super) fn at(&mut self, spot: Path) -> &mut Self {
+        self.spot = Some(spot);
+        self
+    }
+}

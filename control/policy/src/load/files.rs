@@ -1,0 +1,91 @@
+//! Which files belong to a manifest directory, for the loader and the watcher alike.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Largest manifest file. A dump of a cluster with tens of thousands of pods stays below it.
+pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Levels of directories below the one that was named; a loop of symbolic links ends here.
+const DIRECTORY_DEPTH_MAX: usize = 16;
+
+/// Every manifest below `dir` with its bytes, or the reason why it could not be read: `*.yaml`, `*.yml` and `*.json`,
+/// recursively, sorted by path. Hidden files and directories are skipped, so that the `..data` links of a mounted
+/// ConfigMap are not read twice.
+///
+/// A directory that cannot be listed appears under its own name with the error. Symbolic links are followed.
+pub fn read_directory(dir: &Path) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
+    let mut found = Vec::new();
+    walk(dir, 0, &mut found);
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// One file's bytes, refusing larger ones before they are in memory.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // The limit is on what is read, not on what the file claims: it may grow, or be a pipe.
+    fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 MiB; split the file"));
+    }
+    Ok(bytes)
+}
+
+fn walk(dir: &Path, depth: usize, found: &mut Vec<(PathBuf, io::Result<Vec<u8>>)>) {
+    if depth > DIRECTORY_DEPTH_MAX {
+        let reason = format!("more than {DIRECTORY_DEPTH_MAX} levels of directories");
+        found.push((dir.to_path_buf(), Err(io::Error::other(reason))));
+        return;
+    }
+    let entries = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) => return found.push((dir.to_path_buf(), Err(error))),
+    };
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        // Through links; a dangling one with a manifest's name is reported when it is read.
+        let is_dir = fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        if is_dir {
+            walk(&path, depth + 1, found);
+        } else if is_manifest(&path) {
+            let bytes = read_file(&path);
+            found.push((path, bytes));
+        }
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_found_in_order_and_hidden_files_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("b/.git")).unwrap();
+        for name in ["z.yaml", "a.yml", "b/c.json", "b/.git/x.yaml", ".hidden.yaml", "README.md", "yaml"] {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        let names: Vec<_> = read_directory(dir.path())
+            .into_iter()
+            .map(|(path, bytes)| (path.strip_prefix(dir.path()).unwrap().to_owned(), bytes.unwrap()))
+            .collect();
+        let expected = ["a.yml", "b/c.json", "z.yaml"].map(|name| (PathBuf::from(name), name.as_bytes().to_vec()));
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn an_unreadable_directory_is_an_entry_with_its_error() {
+        let found = read_directory(Path::new("/nonexistent/manifests"));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].1.as_ref().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,84 @@
+//! The control process: objects in, proved tables out.
+//!
+//! ```text
+//!   manifest directory ──source (thread)──▶ ┌────────┐ ──prove (blocking pool)──▶ image ──link──▶ dataplane
+//!   dataplane's endpoints ──link (thread)─▶ │ engine │ ◀─────── Adopted, Refused ────────────────────┘
+//!                                           └───┬────┘
+//!                                               ▼ View (watch channel)
+//!                             server (threads): Status, Policies, Explain, Settle ◀── sluicectl
+//! ```
+//!
+//! Everything that changes goes through one task, the [`engine`], as one event after another; everything that asks
+//! reads the last [`view`] it left behind, so that a question never waits for a compilation. Reading directories and
+//! sockets is blocking work on threads of its own, because both take the time they take.
+//!
+//! Invariants: nothing is published before the directory was read and the dataplane told its endpoints; only an image
+//! that agrees with the oracle is published; generations rise strictly, also across restarts of this process; where
+//! anything fails, the table in force stays and the status says why.
+#![forbid(unsafe_code)]
+
+mod debounce;
+mod engine;
+mod explain;
+mod link;
+mod merge;
+mod policies;
+mod prove;
+mod server;
+mod source;
+mod view;
+
+use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to watch and where to serve.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// Holds the dataplane's socket and this process's own.
+    pub run_dir: PathBuf,
+    /// How long the directory must be quiet before it is read; at most ten times that is waited.
+    pub debounce: Duration,
+}
+
+/// Why the control process cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A second control process would take the dataplane away from the first.
+    #[error("another sluice-control serves {0}; stop it first, or use another --run-dir")]
+    AlreadyRunning(PathBuf),
+    /// The socket cannot be served.
+    #[error("cannot serve the control socket: {0}")]
+    Socket(WireError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Serves until `shutdown` is ready, then removes the socket. Dropping the future does the same.
+///
+/// # Errors
+/// When the control socket cannot be served. Everything else, the dataplane's absence included, is a state that the
+/// status shows, not an end.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+    let socket = options.run_dir.join(CONTROL_SOCKET);
+    // Bound first: it is the lock that keeps a second process from talking to the dataplane.
+    let listener = Listener::bind(&socket).map_err(|error| match error {
+        WireError::Io(e) if e.kind() == io::ErrorKind::AddrInUse => ControlError::AlreadyRunning(socket.clone()),
+        other => ControlError::Socket(other),
+    })?;
+    let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
+    let source = source::start(&options.manifests, options.debounce, events.clone()).map_err(ControlError::Thread)?;
+    link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
+    let (engine, view) = engine::Engine::new(format!("directory {}", options.manifests.display()), events);
+    tracing::info!(manifests = %options.manifests.display(), run_dir = %options.run_dir.display(), "serving");
+    tokio::select! {
+        () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),
+        result = server::serve(listener, view, source) => result.map_err(ControlError::Socket),
+        () = shutdown => Ok(()),
+    }
+}

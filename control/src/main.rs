@@ -1,0 +1,92 @@
+//! The `sluice-control` binary: arguments, logs, signals, exit codes.
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use sluice_control::{ControlError, Options};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Compiles Kubernetes NetworkPolicies into tables, proves each against an oracle and hands it to the dataplane.
+///
+/// Needs no capability; it must be allowed to create a socket in the run directory, and to be root for the dataplane's
+/// socket. Ends on SIGTERM or SIGINT; the dataplane goes on with the last table.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage, 3 another one is running.
+Log filter: RUST_LOG, for example RUST_LOG=sluice_control=debug.")]
+struct Args {
+    /// Directory of manifests (*.yaml, *.yml, *.json, recursively), watched for changes.
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Directory of the sockets.
+    #[arg(long, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
+    run_dir: PathBuf,
+    /// Form of the log on stderr.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogForm,
+    /// How long the directory must be quiet before it is read; never waits more than ten times that.
+    #[arg(long, value_name = "MS", default_value_t = 20)]
+    debounce_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogForm {
+    Json,
+    Text,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log);
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(reason = format!("{error:#}"), "cannot serve");
+            match error.downcast_ref() {
+                Some(ControlError::AlreadyRunning(_)) => ExitCode::from(3),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn serve(args: Args) -> anyhow::Result<()> {
+    let options = Options {
+        manifests: args.manifests,
+        run_dir: args.run_dir,
+        debounce: Duration::from_millis(args.debounce_ms),
+    };
+    std::fs::create_dir_all(&options.run_dir)
+        .with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let served = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "ending"),
+                _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "ending"),
+            }
+        };
+        sluice_control::run(options, shutdown).await.map_err(anyhow::Error::from)
+    });
+    // A compilation in flight has nothing to save.
+    runtime.shutdown_background();
+    served
+}
+
+fn start_log(form: LogForm) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match form {
+        LogForm::Json => log.json().flatten_event(true).init(),
+        LogForm::Text => log.init(),
+    }
+}

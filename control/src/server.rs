@@ -1,0 +1,115 @@
+//! The control socket: accepts in the runtime, answers each connection on a thread of its own, because the wire crate's
+//! connections block and an explanation takes CPU time.
+
+use crate::explain::explain;
+use crate::policies::policies;
+use crate::source::Source;
+use crate::view::{View, Views};
+use sluice_wire::{Connection, ControlStatus, FromControl, Listener, ToControl, WireError};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Clients at a time; further ones wait to be accepted.
+const CLIENTS_MAX: usize = 32;
+/// A client that asks nothing for so long is hung up on.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Bounds what a client may ask to wait.
+const SETTLE_MAX: Duration = Duration::from_secs(600);
+
+/// Accepts for ever. The socket file goes when this future is dropped.
+pub(crate) async fn serve(listener: Listener, views: Views, source: Source) -> Result<(), WireError> {
+    listener.set_nonblocking(true)?;
+    // A duplicate is registered, the listener itself stays the owner of the file.
+    let ready = AsyncFd::new(listener.as_fd().try_clone_to_owned()?)?;
+    let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let started = Instant::now();
+    loop {
+        let client = Arc::clone(&clients).acquire_owned().await.expect("the semaphore is never closed");
+        let connection = loop {
+            match listener.accept() {
+                Ok(Some(connection)) => break connection,
+                Ok(None) => ready.readable().await?.clear_ready(),
+                Err(error) => {
+                    // Out of descriptors, most likely: it passes, and spinning would not help.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let answers = Answers { views: views.clone(), source: source.clone(), runtime: Handle::current(), started };
+        let thread = std::thread::Builder::new().name("client".into()).spawn(move || {
+            let _client = client;
+            if let Err(error) = answers.converse(connection) {
+                tracing::debug!(%error, "client gone");
+            }
+        });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "cannot start a thread for a client");
+        }
+    }
+}
+
+struct Answers {
+    views: Views,
+    source: Source,
+    runtime: Handle,
+    started: Instant,
+}
+
+impl Answers {
+    fn converse(mut self, mut connection: Connection) -> Result<(), WireError> {
+        connection.set_receive_timeout(Some(CLIENT_IDLE_MAX))?;
+        connection.set_send_timeout(Some(CLIENT_IDLE_MAX))?;
+        loop {
+            let question = match connection.recv::<ToControl>() {
+                Ok(Some((question, _))) => question,
+                Ok(None) | Err(WireError::Closed) => return Ok(()),
+                Err(WireError::Format(error)) => {
+                    let reason = format!("request not understood: {error}");
+                    return connection.send(&FromControl::Failed { reason }, None);
+                }
+                Err(error) => return Err(error),
+            };
+            let answer = self.answer(&question);
+            connection.send(&answer, None)?;
+        }
+    }
+
+    fn answer(&mut self, question: &ToControl) -> FromControl {
+        match question {
+            ToControl::Status => FromControl::Status(self.status(&self.view())),
+            ToControl::Policies => FromControl::Policies { policies: policies(&self.view()) },
+            ToControl::Explain { src, dst, port, protocol } => match explain(&self.view(), src, dst, *port, protocol) {
+                Ok(explanation) => FromControl::Explanation(explanation),
+                Err(reason) => FromControl::Failed { reason },
+            },
+            ToControl::Settle { timeout_ms } => self.settle(Duration::from_millis(*timeout_ms).min(SETTLE_MAX)),
+        }
+    }
+
+    /// Reads the directory now and waits until what it says is in force, has failed, or time is up; the status tells which.
+    fn settle(&mut self, timeout: Duration) -> FromControl {
+        let Some(sequence) = self.source.read_now() else {
+            return FromControl::Failed { reason: "the source has ended".to_owned() };
+        };
+        let settled = |view: &Arc<View>| view.read_sequence >= sequence && (view.status.settled || view.failed);
+        let views = &mut self.views;
+        let waited = self.runtime.block_on(async { tokio::time::timeout(timeout, views.wait_for(settled)).await.map(|_| ()) });
+        if waited.is_err() {
+            tracing::debug!(timeout_ms = timeout.as_millis() as u64, "settle timed out");
+        }
+        FromControl::Status(self.status(&self.view()))
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    fn status(&self, view: &View) -> ControlStatus {
+        ControlStatus { uptime_s: self.started.elapsed().as_secs(), ..view.status.clone() }
+    }
+}

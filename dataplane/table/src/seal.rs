@@ -1,0 +1,99 @@
+//! Sharing an image between processes so that nobody can change it any more: a memfd, filled by `write()`, then sealed
+//! whole. `F_SEAL_FUTURE_WRITE` would not do: a mapping its writer made before still writes (measured). Source: memfd_create(2),
+//! fcntl(2) "File Sealing".
+
+use crate::format::ImageError;
+use rustix::fs::{MemfdFlags, SealFlags};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Puts an image into a memfd and seals it: afterwards it cannot be written, mapped writable, truncated or extended by
+/// anyone, its maker included.
+///
+/// # Errors
+/// The system's.
+pub fn write_sealed(name: &str, image: &[u8]) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = File::from(fd);
+    file.write_all(image)?;
+    rustix::fs::fcntl_add_seals(&file, SEALS)?;
+    Ok(file.into())
+}
+
+/// Reads an image out of a memfd, after checking that it is sealed whole: what is read is what will ever be there.
+///
+/// # Errors
+/// [`ImageError::Seals`] where a seal is missing or the descriptor is no memfd, [`ImageError::Read`] otherwise.
+pub fn read_sealed(fd: BorrowedFd<'_>) -> Result<Vec<u8>, ImageError> {
+    let found = rustix::fs::fcntl_get_seals(fd).unwrap_or(SealFlags::empty());
+    if !found.contains(SEALS) {
+        return Err(ImageError::Seals { found: found.bits() });
+    }
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::from(fd.try_clone_to_owned()?);
+        let len = file.metadata()?.len();
+        if len > sluice_flow::limits::IMAGE_BYTES_MAX as u64 {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("image of {len} bytes")));
+        }
+        file.seek(SeekFrom::Start(0))?;
+        let mut image = Vec::with_capacity(len as usize);
+        file.read_to_end(&mut image)?;
+        Ok(image)
+    };
+    read().map_err(|error| ImageError::Read(error.to_string()))
+}
+
+/// The seals of a descriptor, for messages.
+pub fn is_sealed(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SEALS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::mm::{MapFlags, ProtFlags};
+
+    #[test]
+    fn published_bytes_cannot_be_changed_by_anyone() {
+        let fd = write_sealed("test", b"the table").unwrap();
+        assert_eq!(read_sealed(fd.as_fd()).unwrap(), b"the table");
+        let mut file = File::from(fd.try_clone().unwrap());
+        file.seek(SeekFrom::Start(0)).unwrap();
+        assert!(file.write(b"x").is_err(), "write");
+        assert!(file.set_len(3).is_err(), "truncate");
+        assert!(file.set_len(100).is_err(), "extend");
+        assert!(rustix::fs::fcntl_add_seals(&file, SealFlags::empty()).is_err(), "unseal");
+        let reopened = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        if let Ok(mut again) = std::fs::OpenOptions::new().write(true).open(reopened) {
+            assert!(again.write(b"x").is_err(), "write through a fresh descriptor");
+        }
+        assert!(map_writable(&fd).is_err(), "map writable");
+        assert_eq!(read_sealed(fd.as_fd()).unwrap(), b"the table");
+    }
+
+    #[test]
+    fn a_descriptor_that_may_still_change_is_refused() {
+        let fd = rustix::fs::memfd_create("loose", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        assert!(matches!(read_sealed(fd.as_fd()), Err(ImageError::Seals { .. })));
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL).unwrap();
+        assert!(matches!(read_sealed(fd.as_fd()), Err(ImageError::Seals { .. })), "FUTURE_WRITE alone does not suffice");
+        let file = tempfile();
+        assert!(matches!(read_sealed(file.as_fd()), Err(ImageError::Seals { .. })), "a plain file");
+    }
+
+    fn tempfile() -> File {
+        let path = std::env::temp_dir().join(format!("sluice-seal-{}", std::process::id()));
+        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+
+    #[allow(unsafe_code)]
+    fn map_writable(fd: &OwnedFd) -> rustix::io::Result<()> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing; it is never read.
+        unsafe { rustix::mm::mmap(std::ptr::null_mut(), 9, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }.map(|_| ())
+    }
+}

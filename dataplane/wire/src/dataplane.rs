@@ -1,0 +1,291 @@
+//! The dataplane's socket: control publishes, the CNI plugin registers ports, the CLI asks.
+
+use serde::{Deserialize, Serialize};
+use sluice_flow::{Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex};
+use std::net::IpAddr;
+
+/// Requests to `RUN/dataplane.sock`. Each gets exactly one answer, except [`ToDataplane::Control`], after which the
+/// dataplane also speaks on its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ToDataplane {
+    /// "I am the control process." Answered by [`FromDataplane::Endpoints`]; from then on `Endpoints`, `Adopted` and
+    /// `Refused` arrive unasked. A newer control connection replaces an older one. Root only.
+    Control {
+        /// [`crate::WIRE_VERSION`].
+        wire_version: u32,
+    },
+    /// A new table; its fully sealed memfd rides on this message. Answered later by `Adopted` or `Refused`.
+    Publish {
+        /// The generation in the image's header.
+        generation: u64,
+        /// The image's length.
+        image_bytes: u64,
+    },
+    /// Register a pod's attachment and wait until it is under policy. Root only.
+    AddPort(AddPort),
+    /// Forget a pod's attachment. Succeeds when there is none. Root only.
+    DelPort {
+        /// The runtime's sandbox.
+        container_id: String,
+        /// The interface inside it.
+        ifname: String,
+    },
+    /// Fails unless this attachment is registered and under policy.
+    CheckPort {
+        /// The runtime's sandbox.
+        container_id: String,
+        /// The interface inside it.
+        ifname: String,
+    },
+    /// State, workers and drops.
+    Status,
+    /// All ports, by index.
+    Ports,
+    /// Live connections, at most `max`.
+    Connections {
+        /// Only of this pod.
+        pod: Option<ObjectName>,
+        /// At most so many.
+        max: u32,
+    },
+    /// The image in force; answered by [`FromDataplane::Table`] with its memfd.
+    Table,
+}
+
+/// A pod's attachment, from the CNI plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddPort {
+    /// The runtime's sandbox.
+    pub container_id: String,
+    /// The interface inside it.
+    pub ifname: String,
+    /// The pod.
+    pub pod: ObjectName,
+    /// Its UID where the runtime told it, else empty.
+    pub uid: String,
+    /// The host's end of the veth pair, in the dataplane's network namespace.
+    pub host_ifindex: u32,
+    /// The name of the host's end, for people.
+    pub host_ifname: String,
+    /// The MAC address of the pod's end.
+    pub mac: [u8; 6],
+    /// The pod's addresses, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// Give up, undo and fail after so long.
+    pub deadline_ms: u64,
+}
+
+/// Answers and announcements of the dataplane.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum FromDataplane {
+    /// The pods attached to this node, whole, sorted by port; sent after every change.
+    Endpoints {
+        /// All of them.
+        endpoints: Vec<LocalEndpoint>,
+        /// The generation in force, 0 for none; a new control process continues above it.
+        generation: u64,
+    },
+    /// Every live worker judges by this generation.
+    Adopted {
+        /// Which.
+        generation: u64,
+        /// From the receipt of the image to the last worker's acknowledgement.
+        adopt_us: u64,
+        /// Connections whose verdict changed from allow to deny.
+        connections_cut: u64,
+    },
+    /// The image was refused; the previous one stays.
+    Refused {
+        /// Which.
+        generation: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The port is under policy.
+    PortAdded {
+        /// Its index.
+        port: PortIndex,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// The generation that first knew it.
+        generation: u64,
+        /// From the request to this answer.
+        took_us: u64,
+    },
+    /// Done; nothing more to say.
+    Done,
+    /// The request failed and nothing was changed.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
+    /// To [`ToDataplane::Status`].
+    Status(DataplaneStatus),
+    /// To [`ToDataplane::Ports`].
+    Ports {
+        /// By index.
+        ports: Vec<PortInfo>,
+    },
+    /// To [`ToDataplane::Connections`].
+    Connections {
+        /// At most as many as asked for.
+        connections: Vec<ConnectionInfo>,
+        /// How many there are.
+        total: u64,
+    },
+    /// To [`ToDataplane::Table`]; the image's memfd rides on this message.
+    Table {
+        /// The generation in force.
+        generation: u64,
+        /// The image's length.
+        image_bytes: u64,
+    },
+}
+
+/// A port's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// Registered; no adopted table knows it, so nothing passes.
+    Closed,
+    /// Under policy; no policy isolates it.
+    Open,
+    /// Under policy and isolated in at least one direction.
+    Isolated,
+}
+
+/// One port.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortInfo {
+    /// Index, incarnation, pod, UID and addresses.
+    pub endpoint: LocalEndpoint,
+    /// The runtime's sandbox.
+    pub container_id: String,
+    /// The pod's interface.
+    pub ifname: String,
+    /// The host's end.
+    pub host_ifname: String,
+    /// Its index.
+    pub host_ifindex: u32,
+    /// The pod's MAC.
+    pub mac: String,
+    /// The worker that owns it.
+    pub worker: u32,
+    /// Closed, open or isolated.
+    pub state: PortState,
+    /// Isolated for traffic entering it.
+    pub isolated_ingress: bool,
+    /// Isolated for traffic leaving it.
+    pub isolated_egress: bool,
+    /// Connections tracked for it.
+    pub connections: u64,
+}
+
+/// One drop reason's count since the maps were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// [`sluice_flow::DropReason::name`].
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// One worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Its index.
+    pub worker: u32,
+    /// The CPU it is pinned to.
+    pub cpu: Option<u32>,
+    /// The device at the host's end of its trunk.
+    pub trunk: String,
+    /// The generation it judges by.
+    pub generation: u64,
+    /// Ports it owns.
+    pub ports: u64,
+    /// Connections it tracks.
+    pub connections: u64,
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent back with a verdict.
+    pub forwarded: u64,
+    /// Frames dropped.
+    pub dropped: u64,
+    /// Verdicts that changed at adoptions, allow to deny.
+    pub connections_cut: u64,
+    /// False once it has missed its heartbeat.
+    pub alive: bool,
+}
+
+/// The dataplane as a whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataplaneStatus {
+    /// Crate version.
+    pub version: String,
+    /// Version of the maps' and the trunk header's layout.
+    pub abi_version: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Since this process began to serve.
+    pub uptime_s: u64,
+    /// The generation in force, 0 for none.
+    pub generation: u64,
+    /// Age of that generation here.
+    pub generation_age_s: u64,
+    /// Size of its image.
+    pub image_bytes: u64,
+    /// Whether a control process is connected.
+    pub control_connected: bool,
+    /// The last image that was refused, and why.
+    pub last_refused: Option<String>,
+    /// `enforce` or `keep`: what a swap does to connections it forbids.
+    pub established: String,
+    /// Whether packets pass while no worker serves.
+    pub fail_open: bool,
+    /// Packets judged in the kernel by the verdict cache.
+    pub cache_hits: u64,
+    /// Packets sent to a worker.
+    pub punts: u64,
+    /// Packets of pods that no policy isolates.
+    pub not_isolated: u64,
+    /// Entries in the verdict cache.
+    pub cache_entries: u64,
+    /// Ports.
+    pub ports: u64,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+    /// Each reason that occurred.
+    pub drops: Vec<DropCount>,
+}
+
+/// One tracked connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionInfo {
+    /// The pod whose policy judged it.
+    pub pod: ObjectName,
+    /// The direction of its first packet, at that pod.
+    pub direction: Direction,
+    /// Protocol name.
+    pub protocol: String,
+    /// Opener's address and port.
+    pub src: String,
+    /// The other end.
+    pub dst: String,
+    /// `allow` or `deny` (cut after a swap).
+    pub verdict: String,
+    /// The rule that allows it under the table in force.
+    pub rule: Option<String>,
+    /// Both directions, counted in the kernel.
+    pub packets: u64,
+    /// Both directions, counted in the kernel.
+    pub bytes: u64,
+    /// Since its last packet.
+    pub idle_ms: u64,
+}

@@ -1,0 +1,34 @@
+//! What the processes of a node say to each other, and how: length-prefixed JSON over Unix stream sockets, with one
+//! file descriptor riding on a message where the message says so.
+//!
+//! ```text
+//!  sluice-control ──ToDataplane::Control, Publish(+memfd)──▶ RUN/dataplane.sock   sluice-dataplane
+//!                 ◀──FromDataplane::Endpoints, Adopted, Refused──
+//!  sluice-cni     ──AddPort, DelPort, CheckPort──▶           (same socket)
+//!  sluicectl      ──Status, Connections, Table──▶            (same socket)
+//!  sluicectl      ──ToControl──▶ RUN/control.sock             sluice-control
+//! ```
+//!
+//! The messages are small and rare; the table itself never crosses a socket, only its memfd does.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod control;
+mod dataplane;
+
+pub use connection::{Connection, Listener, PeerCredentials, WireError};
+pub use control::{
+    ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl,
+};
+pub use dataplane::{
+    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus,
+};
+
+/// The version of these messages; both ends say it first and refuse another.
+pub const WIRE_VERSION: u32 = 1;
+/// Where the sockets, the last good image and the state of the ports live, unless told otherwise.
+pub const RUN_DIR: &str = "/run/sluice";
+/// The dataplane's socket inside the run directory.
+pub const DATAPLANE_SOCKET: &str = "dataplane.sock";
+/// The control process's socket inside the run directory.
+pub const CONTROL_SOCKET: &str = "control.sock";

@@ -1,0 +1,306 @@
+//! The lab's manifest directory: one object per file, replaced by rename.
+//!
+//! ```text
+//!   user's file ──validate (sluice_policy::load)──▶ documents ──▶ manifests/networkpolicy_default_deny.yaml
+//! ```
+//!
+//! An object that is applied again must replace what was applied before, wherever it stood in the user's files; with
+//! one object per file that is a rename, and sluice-control sees either the old object or the new one. The text of a
+//! document is kept as it was written, traps such as `to:` with nothing after it included: they are what the control
+//! process must read. Only what one document says about several objects (a List) is written anew, as JSON.
+
+use crate::state::replace_file;
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use sluice_flow::ObjectName;
+use sluice_policy::Snapshot;
+use sluice_policy::load::load_paths;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A kind of object that the lab understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A namespace and its labels.
+    Namespace,
+    /// A pod.
+    Pod,
+    /// A service: names for DNS.
+    Service,
+    /// A policy.
+    NetworkPolicy,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Namespace, Self::Pod, Self::Service, Self::NetworkPolicy];
+
+    /// As in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = anyhow::Error;
+
+    /// As kubectl reads it: any case, singular, plural or short.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "ns" | "namespace" | "namespaces" => Self::Namespace,
+            "po" | "pod" | "pods" => Self::Pod,
+            "svc" | "service" | "services" => Self::Service,
+            "netpol" | "networkpolicy" | "networkpolicies" => Self::NetworkPolicy,
+            _ => bail!("unknown kind {text:?}; the lab knows pod, service, networkpolicy and namespace"),
+        })
+    }
+}
+
+/// One object's identity. A namespace has an empty `namespace` in its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: ObjectName,
+}
+
+impl ObjectRef {
+    /// From a kind and `ns/name`, or a bare name, which means the namespace `default`.
+    pub fn new(kind: Kind, name: &str) -> Self {
+        let name = if kind == Kind::Namespace { ObjectName::new("", name) } else { ObjectName::parse(name) };
+        Self { kind, name }
+    }
+
+    fn file_name(&self) -> String {
+        let kind = self.kind.name().to_ascii_lowercase();
+        match self.kind {
+            Kind::Namespace => format!("{kind}_{}.yaml", self.name.name),
+            _ => format!("{kind}_{}_{}.yaml", self.name.namespace, self.name.name),
+        }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Namespace => write!(f, "namespace {}", self.name.name),
+            kind => write!(f, "{} {}", kind.name().to_ascii_lowercase(), self.name),
+        }
+    }
+}
+
+/// One object, ready to be stored.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Which object it describes.
+    pub object: ObjectRef,
+    /// Its manifest.
+    pub text: String,
+}
+
+/// Reads the user's files and directories.
+///
+/// # Errors
+///
+/// Every complaint of the loader, with file, line and field. Nothing of a set with an error in it is used.
+pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
+    for path in paths {
+        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let loaded = load_paths(paths);
+    if !loaded.errors.is_empty() {
+        let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        bail!("{}\nnothing was applied", errors.join("\n"));
+    }
+    let scratch = Scratch::create()?;
+    let mut documents = Vec::new();
+    for file in manifest_files(paths)? {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        for part in split_documents(&text) {
+            documents.extend(scratch.identify(part).with_context(|| format!("in {}", file.display()))?);
+        }
+    }
+    Ok(documents)
+}
+
+/// As [`read_documents`], from text in hand.
+pub fn parse_documents(text: &str) -> Result<Vec<Document>> {
+    let scratch = Scratch::create()?;
+    let path = scratch.path("input.yaml");
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    read_documents(&[path])
+}
+
+/// The manifest files below the given paths, in order of name within a directory.
+fn manifest_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+        let mut inside: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json")))
+            .collect();
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+/// The documents of a YAML stream, by its `---` lines. Such a line cannot stand inside an indented block.
+fn split_documents(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for line in text.lines() {
+        match line.strip_prefix("---") {
+            Some(rest) if rest.is_empty() || rest.starts_with([' ', '\t']) => parts.push(format!("{}\n", rest.trim_start())),
+            _ => {
+                let part = parts.last_mut().expect("never empty");
+                part.push_str(line);
+                part.push('\n');
+            }
+        }
+    }
+    parts.retain(|part| part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    parts
+}
+
+/// A private directory in which single documents are shown to the loader.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create() -> Result<Self> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        // Relaxed: only the number's uniqueness matters, it publishes nothing.
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("sluice-lab-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Which objects a document describes, as the loader understands it. None for a kind that the lab ignores.
+    fn identify(&self, text: String) -> Result<Vec<Document>> {
+        let path = self.path("document.yaml");
+        std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        let loaded = load_paths(&[path]);
+        if let Some(error) = loaded.errors.first() {
+            bail!("a document that was valid within its file is not valid alone: {error}");
+        }
+        let mut objects = objects(&loaded.snapshot)?;
+        // The loader adds the namespaces that objects live in; they are objects of their own only when alone.
+        if objects.iter().any(|document| document.object.kind != Kind::Namespace) && !text.contains("List") {
+            objects.retain(|document| document.object.kind != Kind::Namespace);
+        }
+        if let [only] = objects.as_mut_slice() {
+            only.text = text;
+        }
+        Ok(objects)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn objects(snapshot: &Snapshot) -> Result<Vec<Document>> {
+    fn document(kind: Kind, name: ObjectName, object: &impl Serialize) -> Result<Document> {
+        let object_ref = ObjectRef { kind, name };
+        let text = serde_json::to_string_pretty(object).with_context(|| format!("{object_ref} as JSON"))?;
+        Ok(Document { object: object_ref, text })
+    }
+    let namespaces = snapshot.namespaces.iter().map(|(n, o)| document(Kind::Namespace, ObjectName::new("", n), o));
+    let pods = snapshot.pods.iter().map(|(n, o)| document(Kind::Pod, n.clone(), o));
+    let services = snapshot.services.iter().map(|(n, o)| document(Kind::Service, n.clone(), o));
+    let policies = snapshot.policies.iter().map(|(n, o)| document(Kind::NetworkPolicy, n.clone(), o));
+    namespaces.chain(pods).chain(services).chain(policies).collect()
+}
+
+/// The directory itself.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// On an existing directory.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Stores or replaces one object.
+    pub fn put(&self, document: &Document) -> Result<PathBuf> {
+        let path = self.dir.join(document.object.file_name());
+        replace_file(&path, document.text.as_bytes())?;
+        Ok(path)
+    }
+
+    /// Removes one object; false when it was not there.
+    pub fn remove(&self, object: &ObjectRef) -> Result<bool> {
+        let path = self.dir.join(object.file_name());
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+
+    /// All objects, as sluice-control reads them.
+    pub fn snapshot(&self) -> Snapshot {
+        load_paths(&[self.dir.clone()]).snapshot
+    }
+
+    /// Every object of one namespace, and the namespace itself.
+    pub fn in_namespace(&self, namespace: &str) -> Result<Vec<ObjectRef>> {
+        let all = objects(&self.snapshot())?;
+        let belongs = |object: &ObjectRef| match object.kind {
+            Kind::Namespace => object.name.name == namespace,
+            _ => object.name.namespace == namespace,
+        };
+        Ok(all.into_iter().map(|document| document.object).filter(belongs).collect())
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The kinds, in the order in which they are deleted: what depends on others first.
+    pub fn deletion_order() -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().rev()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_split_at_its_markers_and_nowhere_else() {
+        let text = "# head\n---\nkind: A\ntext: |\n  ---\n  x\n--- # note\nkind: B\n---\n# nothing\n---\n";
+        let parts = split_documents(text);
+        assert_eq!(parts.len(), 2, "{parts:?}");
+        assert!(parts[0].contains("  ---\n"));
+        assert!(parts[1].contains("kind: B"));
+    }
+
+    #[test]
+    fn kinds_read_as_kubectl_reads_them() {
+        for (text, kind) in [("netpol", Kind::NetworkPolicy), ("Pods", Kind::Pod), ("svc", Kind::Service), ("ns", Kind::Namespace)] {
+            assert_eq!(text.parse::<Kind>().unwrap(), kind);
+        }
+        assert!("deployment".parse::<Kind>().is_err());
+    }
+}
