@@ -26,6 +26,8 @@ pub const CACHE_ALLOW_DEFERRED: u8 = 2;
 pub const CACHE_DENY: u8 = 3;
 /// Flag: made for answers.
 pub const CACHE_REPLY: u8 = 1;
+/// Flag: picked up in mid-flow, allowed only as long as it is so both ways.
+pub const CACHE_BOTH_WAYS: u8 = 2;
 /// Slots of the port array.
 pub const PORTS_MAX: usize = 256;
 /// Slots of the socket map.
@@ -234,6 +236,7 @@ mod tests {
             ("CACHE_ALLOW_DEFERRED", u64::from(super::CACHE_ALLOW_DEFERRED)),
             ("CACHE_DENY", u64::from(super::CACHE_DENY)),
             ("CACHE_REPLY", u64::from(super::CACHE_REPLY)),
+            ("CACHE_BOTH_WAYS", u64::from(super::CACHE_BOTH_WAYS)),
             ("COUNTERS", super::COUNTERS as u64),
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),

@@ -15,7 +15,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{AsRawLibbpf, Link, MapCore, OpenObject, ProgramMut};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::undocumented_unsafe_blocks)]
@@ -142,7 +142,7 @@ impl Loaded {
         let skeleton = open.load().map_err(bpf(
             "load the BPF programs (needs CAP_BPF and CAP_NET_ADMIN, kernel 6.6 or newer, and bpffs; maps pinned by a dataplane with other sizes must be removed first)",
         ))?;
-        let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(system("duplicate a map descriptor"));
+        let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(system("duplicate a map descriptor"));
         let maps = &skeleton.maps;
         let config = Shared::map(maps.config.as_fd(), 1).map_err(system("map the configuration"))?;
         config.write(0, Config { abi_version: ABI_VERSION, fail_open: u32::from(options.fail_open), reserved: [0; 6] });
@@ -162,9 +162,11 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// The XSKMAP, for the workers' sockets.
-    pub fn sockets(&self) -> io::Result<OwnedFd> {
-        self.skeleton.maps.sockets.as_fd().try_clone_to_owned()
+    /// Delivers a worker's punts to this socket from now on.
+    pub fn set_socket(&self, worker: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let fd = socket.as_raw_fd() as u32;
+        let map = &self.skeleton.maps.sockets;
+        map.update(&worker.to_ne_bytes(), &fd.to_ne_bytes(), libbpf_rs::MapFlags::ANY).map_err(io::Error::other)
     }
 
     fn link_path(&self, name: &str) -> PathBuf {

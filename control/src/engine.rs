@@ -229,11 +229,12 @@ impl Engine {
             self.failed = None;
             return;
         }
-        // A change that was never published keeps its age: it is the one that somebody waits for.
-        let waiting = self.target.as_ref().filter(|target| !self.is_published(target)).map(|target| target.changed_at);
+        // A change that is still on its way keeps its age: it is the one that somebody waits for.
+        let waiting = self.target.as_ref().filter(|target| !self.is_published(target) && !self.is_failed(target));
+        let changed_at = waiting.map_or(changed_at, |target| target.changed_at);
         let snapshot = Arc::new(merged);
         self.view.snapshot = Arc::clone(&snapshot);
-        self.target = Some(Candidate { snapshot, changed_at: waiting.unwrap_or(changed_at) });
+        self.target = Some(Candidate { snapshot, changed_at });
     }
 
     /// Starts the next compilation if there is one to make.

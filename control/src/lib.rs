@@ -26,6 +26,7 @@ mod policies;
 mod prove;
 mod server;
 mod source;
+mod truncation;
 mod view;
 
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};

@@ -4,6 +4,7 @@
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use sluice_control::{ControlError, Options};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,7 +85,7 @@ fn serve(args: Args) -> anyhow::Result<()> {
 
 fn start_log(form: LogForm) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     match form {
         LogForm::Json => log.json().flatten_event(true).init(),
         LogForm::Text => log.init(),

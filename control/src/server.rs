@@ -6,10 +6,11 @@ use crate::policies::policies;
 use crate::source::Source;
 use crate::view::{View, Views};
 use sluice_wire::{Connection, ControlStatus, FromControl, Listener, ToControl, WireError};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -23,21 +24,19 @@ const SETTLE_MAX: Duration = Duration::from_secs(600);
 /// Accepts for ever. The socket file goes when this future is dropped.
 pub(crate) async fn serve(listener: Listener, views: Views, source: Source) -> Result<(), WireError> {
     listener.set_nonblocking(true)?;
-    // A duplicate is registered, the listener itself stays the owner of the file.
-    let ready = AsyncFd::new(listener.as_fd().try_clone_to_owned()?)?;
+    // A duplicate waits in the runtime; the wire crate's listener stays the owner of the socket's file.
+    let incoming = UnixListener::from_std(listener.as_fd().try_clone_to_owned()?.into())?;
     let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
     let started = Instant::now();
     loop {
         let client = Arc::clone(&clients).acquire_owned().await.expect("the semaphore is never closed");
-        let connection = loop {
-            match listener.accept() {
-                Ok(Some(connection)) => break connection,
-                Ok(None) => ready.readable().await?.clear_ready(),
-                Err(error) => {
-                    // Out of descriptors, most likely: it passes, and spinning would not help.
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        let connection = match incoming.accept().await.and_then(|(stream, _)| blocking(stream)) {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Out of descriptors, most likely: it passes, and spinning would not help.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             }
         };
         let answers = Answers { views: views.clone(), source: source.clone(), runtime: Handle::current(), started };
@@ -51,6 +50,12 @@ pub(crate) async fn serve(listener: Listener, views: Views, source: Source) -> R
             tracing::warn!(%error, "cannot start a thread for a client");
         }
     }
+}
+
+fn blocking(stream: UnixStream) -> io::Result<Connection> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(Connection::new(stream))
 }
 
 struct Answers {

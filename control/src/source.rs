@@ -7,6 +7,7 @@
 
 use crate::debounce::Debounce;
 use crate::engine::Event;
+use crate::truncation::Truncation;
 use notify::{EventKind, RecursiveMode, Watcher};
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 const RESCAN: Duration = Duration::from_secs(2);
+/// How soon a directory is read again in which a file is being written.
+const TORN_RETRY: Duration = Duration::from_millis(10);
 
 /// What the directory says.
 #[derive(Debug)]
@@ -74,6 +77,7 @@ pub(crate) fn start(directory: &Path, debounce: Duration, events: UnboundedSende
         directory: directory.to_owned(),
         wake: wake.clone(),
         set: ManifestSet::new(),
+        truncation: Truncation::default(),
         was_listed: false,
         sequence: 0,
         watched: None,
@@ -87,6 +91,7 @@ struct Reader {
     directory: PathBuf,
     wake: Sender<Wake>,
     set: ManifestSet,
+    truncation: Truncation,
     was_listed: bool,
     sequence: u64,
     watched: Option<Watched>,
@@ -106,47 +111,40 @@ struct Fingerprint([i64; 6]);
 impl Reader {
     fn run(mut self, woken: &Receiver<Wake>, mut debounce: Debounce, events: &UnboundedSender<Event>) {
         self.rescan();
-        if !self.read(Instant::now(), events) {
-            return;
-        }
-        loop {
+        let mut sent = self.read(Instant::now(), events);
+        while sent && !events.is_closed() {
             let now = Instant::now();
             let wait = debounce.due().map_or(RESCAN, |due| due.saturating_duration_since(now).min(RESCAN));
-            let answer = match woken.recv_timeout(wait) {
-                Ok(Wake::Changed) => {
-                    debounce.changed(Instant::now());
-                    continue;
-                }
-                Ok(Wake::ReadNow(answer)) => Some(answer),
-                Err(RecvTimeoutError::Timeout) if debounce.due().is_some_and(|due| due <= Instant::now()) => None,
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.rescan() {
-                        debounce.changed(Instant::now());
-                    }
-                    if events.is_closed() {
-                        return;
-                    }
-                    continue;
-                }
+            let mut asker = None;
+            match woken.recv_timeout(wait) {
+                Ok(Wake::Changed) => debounce.changed(Instant::now()),
+                Ok(Wake::ReadNow(answer)) => asker = Some(answer),
+                Err(RecvTimeoutError::Timeout) if debounce.due().is_none() && self.rescan() => debounce.changed(Instant::now()),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let changed_at = debounce.take().unwrap_or_else(Instant::now);
-            if answer.is_some() {
-                self.rescan();
             }
-            if !self.read(changed_at, events) {
-                return;
+            if asker.is_none() && debounce.due().is_none_or(|due| due > Instant::now()) {
+                continue;
             }
-            if let Some(answer) = answer {
-                // The asker may have given up meanwhile.
-                let _ = answer.send(self.sequence);
+            // Scanned before it is read: what changes in between is found by the next scan.
+            self.rescan();
+            sent = self.read(debounce.take().unwrap_or_else(Instant::now), events);
+            if let Some(asker) = asker {
+                // It may have given up meanwhile.
+                let _ = asker.send(self.sequence);
             }
         }
     }
 
     /// Reads everything and reports it; false when nobody listens any more.
     fn read(&mut self, changed_at: Instant, events: &UnboundedSender<Event>) -> bool {
-        let files = read_directory(&self.directory);
+        let files = loop {
+            let files = read_directory(&self.directory);
+            if !self.truncation.is_unfinished(&files, Instant::now()) {
+                break files;
+            }
+            std::thread::sleep(TORN_RETRY);
+        };
         self.was_listed |= !files.iter().any(|(path, read)| *path == self.directory && read.is_err());
         let manifests = Arc::new(manifests(self.set.update(files), self.was_listed));
         self.sequence += 1;
@@ -225,7 +223,7 @@ fn manifests(loaded: &Loaded, was_listed: bool) -> Manifests {
         _ if !was_listed => "nothing: until the directory could be read once, nothing is published".to_owned(),
         Some(object) if loaded.kept.contains(object) => format!("the last good state of {object}"),
         Some(object) if loaded.origins.contains_key(object) => format!("{object} as defined elsewhere"),
-        Some(_) => "nothing of it".to_owned(),
+        Some(object) => format!("nothing of {object}, it was never good"),
         None => "what was last read there".to_owned(),
     };
     let problem = |error: &ManifestError| ManifestProblem {
@@ -259,5 +257,29 @@ pub(crate) fn log_problems(before: &[ManifestProblem], after: &[ManifestProblem]
     }
     for p in before.iter().filter(|p| !left.contains(&key(p))) {
         tracing::info!(file = p.file, object = p.object.as_deref().unwrap_or(""), reason = p.message, "manifest problem gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
+
+    #[test]
+    fn only_events_that_may_change_what_is_read_wake_the_reader() {
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        for (kind, path, expected) in [
+            (written, "/m/policy.yaml", true),
+            (renamed, "/m/policy.yaml", true),
+            (EventKind::Create(CreateKind::Folder), "/m/team", true),
+            (renamed, "/m/..data", true),
+            (EventKind::Access(AccessKind::Open(AccessMode::Read)), "/m/policy.yaml", false),
+            (written, "/m/.policy.yaml.swp", false),
+            (written, "/m/policy.yaml~", false),
+        ] {
+            let event = notify::Event::new(kind).add_path(path.into());
+            assert_eq!(matters(&event), expected, "{kind:?} {path}");
+        }
     }
 }

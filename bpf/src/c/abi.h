@@ -93,7 +93,8 @@ struct sluice_key {
 #define SLUICE_CACHE_ALLOW_DEFERRED 2
 #define SLUICE_CACHE_DENY 3
 
-#define SLUICE_CACHE_REPLY 1 /* flags: made for answers; never admits an opener */
+#define SLUICE_CACHE_REPLY 1     /* flags: made for answers; never admits an opener */
+#define SLUICE_CACHE_BOTH_WAYS 2 /* flags: picked up in mid-flow, allowed only as long as it is so both ways */
 
 struct sluice_cache_value {
 	__u32 epoch;

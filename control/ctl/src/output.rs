@@ -37,19 +37,14 @@ impl Columns {
         self.table.add_row(cells.map(Cell::new));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
     /// Prints it, or `nothing` if there is no row.
     pub(crate) fn print(&self, out: &mut dyn Write, nothing: &str) -> Result<()> {
-        if self.is_empty() {
+        if self.table.is_empty() {
             writeln!(out, "{nothing}")?;
+            return Ok(());
         }
-        if !self.is_empty() {
-            for line in self.table.lines() {
-                writeln!(out, "{}", line.trim_end())?;
-            }
+        for line in self.table.lines() {
+            writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
     }

@@ -100,9 +100,12 @@ fn print(node: &Node, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+fn up() -> String {
+    "up".green().bold().to_string()
+}
+
 fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
-    let (head, up) = ("DATAPLANE".bold(), "up".green().bold());
-    writeln!(out, "{head} {up}  version {}, ABI {}, pid {}, since {}", s.version, s.abi_version, s.pid, age(s.uptime_s))?;
+    writeln!(out, "{} {}  version {}, ABI {}, pid {}, since {}", "DATAPLANE".bold(), up(), s.version, s.abi_version, s.pid, age(s.uptime_s))?;
     match s.generation {
         0 => writeln!(out, "  table        {}: no traffic of any pod passes", "none".red())?,
         generation => {
@@ -142,8 +145,7 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
 }
 
 fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {
-    let (head, up) = ("CONTROL".bold(), "up".green().bold());
-    writeln!(out, "{head}   {up}  version {}, pid {}, since {}", s.version, s.pid, age(s.uptime_s))?;
+    writeln!(out, "{}   {}  version {}, pid {}, since {}", "CONTROL".bold(), up(), s.version, s.pid, age(s.uptime_s))?;
     writeln!(out, "  source       {}", s.source)?;
     let dataplane = if s.dataplane_connected { "connected".to_owned() } else { "not connected".yellow().to_string() };
     writeln!(out, "  dataplane    {dataplane}")?;

@@ -16,7 +16,7 @@ fn good(text: &str) -> Loaded {
 #[test]
 fn every_namespace_carries_its_name_and_referenced_ones_exist() {
     let loaded = good(
-        "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {kubernetes.io/metadata.name: liar, x: y}}}\n---\n\
+        "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {kubernetes.io/metadata.name: liar, x: z}}}\n---\n\
          {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: b}, spec: {containers: [{name: c}]}}\n---\n\
          {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c}]}}\n",
     );
@@ -24,7 +24,7 @@ fn every_namespace_carries_its_name_and_referenced_ones_exist() {
         let labels = loaded.snapshot.namespaces[name].metadata.labels.as_ref().unwrap();
         assert_eq!(labels["kubernetes.io/metadata.name"], name);
     }
-    assert_eq!(loaded.snapshot.namespaces["a"].metadata.labels.as_ref().unwrap()["x"], "y");
+    assert_eq!(loaded.snapshot.namespaces["a"].metadata.labels.as_ref().unwrap()["x"], "z");
     assert_eq!(loaded.origins.len(), 3, "implied namespaces stand nowhere");
     assert_eq!(
         loaded.snapshot.pods[&ObjectName::new("default", "p")].metadata.namespace.as_deref(),
@@ -77,7 +77,7 @@ fn bad_pods_services_and_namespaces_are_refused_by_field() {
         (service("ports: [{port: 1}], clusterIP: 10.0.0.0.1"), "spec.clusterIP: Invalid value"),
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a.b}}".into(), "metadata.name: Invalid value: \"a.b\""),
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a, label: {}}}".into(), "metadata.label: unknown field"),
-        ("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {x: -}}}".into(), "metadata.labels: Invalid value: \"-\""),
+        ("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {x: -z}}}".into(), "metadata.labels: Invalid value: \"-z\""),
     ] {
         let loaded = load_str("m.yaml", &text);
         assert!(messages(&loaded).iter().any(|message| message.contains(part)), "{text}\n{:#?}", messages(&loaded));
@@ -95,17 +95,17 @@ fn lists_are_taken_apart_and_other_kinds_are_noted() {
         "apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Namespace, {}}}\n- {{apiVersion: apps/v1, kind: Deployment}}\n\
          ---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicyList\nitems:\n- {}\n- {}\n  spec: {{bad: 1}}\n---\n\n---\n\
          apiVersion: serving.knative.dev/v1\nkind: Service\n---\napiVersion: v1\nkind: PodList\nitems: null\n",
-        item("n"),
+        item("ns"),
         item("p"),
         item("q"),
     );
     let loaded = load_str("m.yaml", &text);
     let ids: Vec<String> = loaded.origins.keys().map(ToString::to_string).collect();
-    assert_eq!(ids, ["Namespace n", "NetworkPolicy default/p"]);
+    assert_eq!(ids, ["Namespace ns", "NetworkPolicy default/p"]);
     assert_eq!(messages(&loaded), ["spec.bad: unknown field"]);
     assert_eq!(loaded.errors[0].object.as_ref().unwrap().to_string(), "NetworkPolicy default/q");
     let skipped: Vec<_> = loaded.skipped.iter().map(|skipped| (skipped.line, skipped.kind.as_str())).collect();
-    assert_eq!(skipped, [(5, "Deployment"), (15, "Service")]);
+    assert_eq!(skipped, [(5, "Deployment"), (16, "Service")]);
 }
 
 #[test]

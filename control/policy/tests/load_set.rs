@@ -121,6 +121,17 @@ fn files_that_are_no_text_or_too_large_are_refused() {
     assert!(loaded.errors[1].message.contains("bytes; a manifest may have"));
 }
 
+#[test]
+fn complaints_are_bounded_in_number_and_length() {
+    let loaded = load_str("x.yaml", &"---\na: 1\n".repeat(1500));
+    assert_eq!(loaded.errors.len(), 1001);
+    assert_eq!(loaded.errors[1000].message, "500 more problems are not listed");
+    let loaded = load_str("x.yaml", &policy("a", "one").replace("one", &"x".repeat(1 << 20)));
+    assert!(loaded.errors[0].to_string().len() < 4000);
+    let twice = format!("---\n{}", policy("a", "one")).repeat(1500);
+    assert_eq!(state(&load_str("x.yaml", &twice)), "a=one 1001 errors");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 

@@ -33,8 +33,8 @@ fn an_error_shows_the_line_the_place_and_the_right_form() {
 #[test]
 fn mistakes_in_a_spec_are_found_where_they_stand() {
     for (spec, place, parts) in [
-        ("  podSelector: {}\n  ingress:\n  - from:\n    - {}\n", "8:7", ["from[0]: Required value: must specify a peer", "namespaceSelector: {}"]),
-        ("  podSelector: {}\n  ingress:\n  - from:\n    - ipBlock:\n        cidr: 10.1.2.3/8\n", "9:15", ["bits set", "`10.0.0.0/8`"]),
+        ("  podSelector: {}\n  ingress:\n  - from:\n    - {}\n", "9:7", ["from[0]: Required value: must specify a peer", "namespaceSelector: {}"]),
+        ("  podSelector: {}\n  ingress:\n  - from:\n    - ipBlock:\n        cidr: 10.1.2.3/8\n", "10:15", ["bits set", "`10.0.0.0/8`"]),
         ("  ingress:\n  - ports:\n    - port: http\n      endPort: 90\n", "9:16", ["endPort: Invalid value: 90: may not be specified when `port` is non-numeric", "a name"]),
         ("  ingress:\n  - ports:\n    - port: 80\n      endPort: 79\n", "9:16", ["greater than or equal", "79 to 80?"]),
         ("  ingress:\n  - ports:\n    - port: \"80\"\n", "8:13", ["at least one letter", "`port: 80`"]),
@@ -46,10 +46,10 @@ fn mistakes_in_a_spec_are_found_where_they_stand() {
         ("  podselector: {}\n", "6:3", ["spec.podselector: unknown field", "`podSelector`"]),
         ("  ingress:\n    from: []\n", "6:3", ["expected a list, found a map", "`- `"]),
         ("  podSelector:\n    matchLabels:\n      version: 1.5\n", "8:16", ["expected text, found the number 1.5", "\"1.5\""]),
-        ("  podSelector:\n    matchLabels:\n      on: yes\n", "8:11", ["[true]", "booleans"]),
+        ("  podSelector:\n    matchLabels:\n      on: yes\n", "8:11", ["matchLabels.true: expected text", "booleans"]),
         ("  podSelector:\n    matchExpressions:\n    - {key: a, operator: Int, values: [b]}\n", "8:26", ["not a valid selector operator", "`In`"]),
         ("  policyTypes: [ingress]\n", "6:17", ["Unsupported value", "`Ingress`"]),
-        ("  podSelector:\n    matchLabels:\n      -bad: x\n", "8:13", ["name part must consist", ""]),
+        ("  podSelector:\n    matchLabels:\n      -bad: x\n", "8:7", ["name part must consist", ""]),
     ] {
         let error = only_error(&policy(spec));
         assert!(error.starts_with(&format!("np.yaml:{place}: NetworkPolicy default/web: ")), "{spec}{error}");
@@ -86,7 +86,7 @@ fn lost_indentation_is_called_by_its_name() {
                 spec:\npodSelector: {}\npolicyTypes:\n- Ingress\n- Egress\n";
     // What follows decides whether the text still parses; the hint must come either way.
     for (rest, place) in [
-        ("", "np.yaml:4:7: name: unknown field"),
+        ("", "np.yaml:4:1: name: unknown field"),
         ("egress:\n- to:\nports:\n- port: 53\nprotocol: TCP\n- port : 53\nprotocol: UDP\n", "np.yaml:"),
         ("egress:\n- to:\n- podSelector:\nmatchLabels:\nrun: a\nmatchLabels:\nrun: b\n", "np.yaml:"),
     ] {

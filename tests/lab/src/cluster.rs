@@ -17,23 +17,23 @@ use std::net::IpAddr;
 const COREDNS: &str = include_str!("../demo/coredns.yaml");
 const DNS_NAMESPACE: &str = "kube-system";
 /// The zone of service names.
-pub const CLUSTER_DOMAIN: &str = "cluster.local";
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// A pod to attach and serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodSpec {
+pub(crate) struct PodSpec {
     /// The pod.
-    pub pod: ObjectName,
+    pub(crate) pod: ObjectName,
     /// From the manifest, or made up from the name, the same in every run.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The ports to serve.
-    pub served: Vec<ServedPort>,
+    pub(crate) served: Vec<ServedPort>,
     /// Whether it is the cluster's DNS server.
-    pub dns: bool,
+    pub(crate) dns: bool,
 }
 
 /// The pods to attach, in the order in which they get their addresses: DNS first, then by name.
-pub fn pods(snapshot: &Snapshot) -> Vec<PodSpec> {
+pub(crate) fn pods(snapshot: &Snapshot) -> Vec<PodSpec> {
     let mut specs: Vec<PodSpec> =
         snapshot.pods.iter().filter(|(_, pod)| has_network(pod)).map(|(name, pod)| spec(name, pod)).collect();
     specs.sort_by_key(|spec| (!spec.dns, spec.pod.clone()));
@@ -41,7 +41,7 @@ pub fn pods(snapshot: &Snapshot) -> Vec<PodSpec> {
 }
 
 /// The DNS pod and its service, unless the manifests bring one.
-pub fn missing_dns(snapshot: &Snapshot) -> Result<Vec<Document>> {
+pub(crate) fn missing_dns(snapshot: &Snapshot) -> Result<Vec<Document>> {
     if snapshot.pods.iter().any(|(name, pod)| is_dns(name, pod)) { Ok(Vec::new()) } else { parse_documents(COREDNS) }
 }
 
@@ -98,7 +98,7 @@ fn made_up_uid(name: &ObjectName) -> String {
 
 /// The hosts file of the DNS server: each service's name with the addresses of the pods that it selects. A service's
 /// own address is not translated here, so every service is served like a headless one.
-pub fn dns_hosts(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>) -> String {
+pub(crate) fn dns_hosts(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>) -> String {
     let mut text = String::from("# written by sluice-lab; names of services, addresses of the pods behind them\n");
     for (name, service) in &snapshot.services {
         for address in backends(snapshot, attached, name, service) {
@@ -120,16 +120,18 @@ fn backends(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>, name: &O
 }
 
 /// `/etc/resolv.conf` of a pod, as the kubelet writes it. Source: Kubernetes, "DNS for Services and Pods".
-pub fn resolv_conf(pod: &ObjectName, nameserver: IpAddr) -> String {
-    format!(
-        "nameserver {nameserver}\nsearch {0}.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}\n\
-         options ndots:5 timeout:1 attempts:2\n",
-        pod.namespace
-    )
+pub(crate) fn resolv_conf(pod: &ObjectName, nameserver: IpAddr) -> String {
+    let search = search_list(pod).join(" ");
+    format!("nameserver {nameserver}\nsearch {search}\noptions ndots:5 timeout:1 attempts:2\n")
+}
+
+/// The domains in which a pod looks for a name.
+pub(crate) fn search_list(pod: &ObjectName) -> [String; 3] {
+    [format!("{}.svc.{CLUSTER_DOMAIN}", pod.namespace), format!("svc.{CLUSTER_DOMAIN}"), CLUSTER_DOMAIN.into()]
 }
 
 /// `/etc/hosts` of a pod.
-pub fn etc_hosts(pod: &ObjectName, addresses: &[IpAddr]) -> String {
+pub(crate) fn etc_hosts(pod: &ObjectName, addresses: &[IpAddr]) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
     for address in addresses {
         let _ = writeln!(text, "{address} {}", pod.name);

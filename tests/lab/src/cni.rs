@@ -23,7 +23,7 @@ const NETWORK_NAME: &str = "sluice-lab";
 /// Where Debian's containernetworking-plugins are.
 const PLUGIN_DIR: &str = "/usr/lib/cni";
 /// The interface inside each pod.
-pub const IFNAME: &str = "eth0";
+const IFNAME: &str = "eth0";
 /// The pods' IPv4 range.
 const SUBNET_V4: &str = "10.88.0.0/16";
 /// The pods' IPv6 range.
@@ -31,37 +31,37 @@ const SUBNET_V6: &str = "fd88::/64";
 /// The first address after the network's own and the gateway's.
 const FIRST_HOST: u32 = 2;
 /// Pods that the IPv4 range has room for.
-pub const SLOTS_MAX: u32 = 65_000;
+pub(crate) const SLOTS_MAX: u32 = 65_000;
 /// How long sluice-cni waits for the pod to come under policy.
 const ADD_DEADLINE_MS: u64 = 10_000;
 
 /// One attachment, as the runtime names it to the plugins.
 #[derive(Debug, Clone)]
-pub struct Attachment {
+pub(crate) struct Attachment {
     /// The pod.
-    pub pod: ObjectName,
+    pub(crate) pod: ObjectName,
     /// Its UID.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The sandbox.
-    pub container_id: String,
+    pub(crate) container_id: String,
     /// Where it is attached.
-    pub netns: NetNs,
+    pub(crate) netns: NetNs,
     /// Its place in the address ranges.
-    pub slot: u32,
+    pub(crate) slot: u32,
 }
 
 /// What an ADD brought about.
 #[derive(Debug, Clone)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// The pod's addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// The node's end of the veth pair.
-    pub host_ifname: String,
+    pub(crate) host_ifname: String,
 }
 
 /// The plugins of one lab.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub(crate) struct Chain {
     node: NetNs,
     results: PathBuf,
     bin_dir: PathBuf,
@@ -70,7 +70,7 @@ pub struct Chain {
 
 impl Chain {
     /// Writes the conflist and makes the chain. Without `dataplane_socket` it is plain ptp.
-    pub fn create(node: NetNs, dir: &Path, ipam: &Path, bin_dir: &Path, dataplane_socket: Option<&Path>) -> Result<Self> {
+    pub(crate) fn create(node: NetNs, dir: &Path, ipam: &Path, bin_dir: &Path, dataplane_socket: Option<&Path>) -> Result<Self> {
         let mut plugins = vec![json!({
             "type": "ptp",
             "ipMasq": false,
@@ -91,7 +91,7 @@ impl Chain {
     }
 
     /// Attaches a pod. On failure nothing is left behind.
-    pub fn add(&self, attachment: &Attachment) -> Result<Attached> {
+    pub(crate) fn add(&self, attachment: &Attachment) -> Result<Attached> {
         self.add_all(attachment).inspect_err(|_| {
             // The first error is the one to report.
             let _ = self.del(attachment);
@@ -111,7 +111,7 @@ impl Chain {
 
     /// Detaches a pod: the plugins in reverse order, each given the result of the ADD. All of them are called, and
     /// the first error is returned.
-    pub fn del(&self, attachment: &Attachment) -> Result<()> {
+    pub(crate) fn del(&self, attachment: &Attachment) -> Result<()> {
         let path = self.result_path(attachment);
         let result = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let mut outcome = Ok(());
@@ -124,7 +124,7 @@ impl Chain {
     }
 
     /// Asks the plugins whether the attachment is as they left it.
-    pub fn check(&self, attachment: &Attachment) -> Result<()> {
+    pub(crate) fn check(&self, attachment: &Attachment) -> Result<()> {
         let path = self.result_path(attachment);
         let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let result = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;

@@ -91,7 +91,7 @@ impl ProcessId {
 
 /// Starts a process that outlives this one: its own process group, so that Ctrl-C at the terminal does not reach it,
 /// no input, and its output at the end of `log`. It joins the network namespace of the calling thread.
-pub fn spawn_detached(command: &mut Command, log: &Path, stdout: Option<Stdio>) -> Result<std::process::Child> {
+pub(crate) fn spawn_detached(command: &mut Command, log: &Path, stdout: Option<Stdio>) -> Result<std::process::Child> {
     let file = open_log(log)?;
     let stdout = match stdout {
         Some(stdout) => stdout,
@@ -112,7 +112,7 @@ fn open_log(path: &Path) -> Result<File> {
 /// Kills every process whose main thread is in one of the namespaces (device and inode of each), except this one.
 /// Such a process was started through the lab, as a container's processes are: it ends with its pod. Several rounds,
 /// since a process may be forking meanwhile. Returns how many were killed.
-pub fn kill_inside(namespaces: &BTreeSet<(u64, u64)>) -> usize {
+pub(crate) fn kill_inside(namespaces: &BTreeSet<(u64, u64)>) -> usize {
     let own = ProcessId::current();
     let mut killed = 0;
     for _ in 0..5 {

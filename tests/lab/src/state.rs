@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The parent of all labs' state.
@@ -148,9 +149,22 @@ impl Layout {
     pub fn lock(&self) -> Result<LabLock> {
         fs::create_dir_all(LABS_DIR).with_context(|| format!("cannot create {LABS_DIR}; the lab needs root"))?;
         let path = Path::new(LABS_DIR).join(format!("{}.lock", self.name));
-        let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(LabLock { _file: file })
+        loop {
+            let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+            let locked = file.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+            // Whoever removed the lab removed the file too; then this lock guards nothing.
+            if fs::metadata(&path).is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+                return Ok(LabLock { _file: file });
+            }
+        }
+    }
+
+    /// Removes the lock's file. The caller holds the lock and is about to let it go for the last time.
+    pub(crate) fn remove_lock_file(&self, _lock: &LabLock) {
+        let _ = fs::remove_file(Path::new(LABS_DIR).join(format!("{}.lock", self.name)));
+        // Fails, rightly, while other labs are there.
+        let _ = fs::remove_dir(LABS_DIR);
     }
 
     /// The state, `None` when there is no such lab.
@@ -179,7 +193,7 @@ pub struct LabLock {
 
 /// Writes beside the file and renames, so that a reader sees the old or the new content and never a part. The
 /// temporary name begins with a dot and ends in `.tmp`: directory watchers pass it over.
-pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
     let temporary = path.with_file_name(format!(".{name}.tmp"));
     fs::write(&temporary, content)

@@ -113,17 +113,26 @@ pub fn check(snapshot: &Snapshot, table: &Table, budget: CheckBudget) -> Result<
             check_isolation(&side, endpoint, direction, table)?;
             let pair = Pair { oracle: &oracle, table, side: &side, endpoint, direction };
             let seed = u64::from(endpoint.port.0) * 2 + direction as u64;
-            report.done += pair.compare(&probes, quota(&side, &probes, budget, pairs), seed)?;
+            report.done += pair.compare(&probes, &Quota::of(&side, &probes, budget, pairs), seed)?;
         }
     }
     Ok(report)
 }
 
-/// How many questions one endpoint gets in one direction.
-fn quota(side: &Side<'_>, probes: &Probes, budget: CheckBudget, pairs: u64) -> u64 {
-    let checks = budget.checks_max / pairs;
-    let (peers, share) = (side.peers() as u64, budget.peers_max / pairs);
-    if peers * checks.min(probes.remotes.len() as u64) <= share { checks } else { share / peers }.max(1)
+/// A share of the budget for one endpoint in one direction: so many remotes, and so many questions about each. Whoever
+/// has looked at the peers of a long policy for one remote may as well ask many ports of it.
+struct Quota {
+    remotes: u64,
+    ports: u64,
+}
+
+impl Quota {
+    fn of(side: &Side<'_>, probes: &Probes, budget: CheckBudget, pairs: u64) -> Self {
+        let checks = (budget.checks_max / pairs).max(1);
+        let affordable = (budget.peers_max / pairs / side.peers().max(1) as u64).max(1);
+        let remotes = probes.remotes_len().min(affordable).min(checks);
+        Self { remotes, ports: checks / remotes }
+    }
 }
 
 fn check_endpoints(oracle: &Oracle<'_>, snapshot: &Snapshot, table: &Table) -> Result<(), Mismatch> {
@@ -166,20 +175,16 @@ struct Pair<'p, 'a> {
 }
 
 impl Pair<'_, '_> {
-    /// Asks at most `quota` of the product's questions; returns how many.
-    fn compare(&self, probes: &Probes, quota: u64, seed: u64) -> Result<u64, Mismatch> {
+    /// Asks as many of the product's questions as the quota has room for; returns how many.
+    fn compare(&self, probes: &Probes, quota: &Quota, seed: u64) -> Result<u64, Mismatch> {
         let mut done = 0;
-        let mut current = None;
-        for index in probes.sample(quota, seed) {
-            let (remote, protocol, port) = probes.at(index);
+        for (nth, remote) in (0u64..).zip(probes.remotes(quota.remotes, seed)) {
             // Peers depend on the remote alone, so its ports share one look at them.
-            let matching = match current.take() {
-                Some((address, matching)) if address == remote => matching,
-                _ => self.rules_for(remote),
-            };
-            self.compare_one(&matching, remote, protocol, port)?;
-            current = Some((remote, matching));
-            done += 1;
+            let matching = self.rules_for(remote);
+            for (protocol, port) in probes.ports(remote, quota.ports, seed ^ nth << 10) {
+                self.compare_one(&matching, remote, protocol, port)?;
+                done += 1;
+            }
         }
         Ok(done)
     }

@@ -18,9 +18,9 @@ const OUTSIDE: [IpAddr; 4] = [
 
 /// Remote addresses, and what to ask of each.
 pub(super) struct Probes {
-    pub(super) remotes: Vec<IpAddr>,
+    remotes: Vec<IpAddr>,
     /// The last one stands for all protocols without ports.
-    pub(super) ports: Vec<(Option<Protocol>, u16)>,
+    ports: Vec<(Option<Protocol>, u16)>,
 }
 
 impl Probes {
@@ -54,25 +54,35 @@ impl Probes {
         self.remotes.len() as u64 * self.ports.len() as u64
     }
 
-    /// The question with that number; ascending numbers stay with one remote as long as possible.
-    pub(super) fn at(&self, index: u64) -> (IpAddr, Protocol, u16) {
-        let ports = self.ports.len() as u64;
-        let remote = self.remotes[(index / ports) as usize];
-        let (protocol, port) = self.ports[(index % ports) as usize];
-        let icmp = if remote.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
-        (remote, protocol.unwrap_or(icmp), port)
+    /// Remotes that there are.
+    pub(super) fn remotes_len(&self) -> u64 {
+        self.remotes.len() as u64
     }
 
-    /// All questions, or `quota` of them: one out of each of as many equal stretches, at a place that the seed decides.
-    pub(super) fn sample(&self, quota: u64, seed: u64) -> impl Iterator<Item = u64> {
-        let len = self.len();
-        let count = quota.min(len);
-        (0..count).map(move |k| {
-            let start = |k: u64| (u128::from(k) * u128::from(len) / u128::from(count)) as u64;
-            let (first, width) = (start(k), start(k + 1) - start(k));
-            first + mix(seed << 32 ^ k) % width
+    /// The remotes to ask about, at most `max` of them.
+    pub(super) fn remotes(&self, max: u64, seed: u64) -> impl Iterator<Item = IpAddr> {
+        sample(self.remotes.len(), max, seed).map(|index| self.remotes[index])
+    }
+
+    /// What to ask about `remote`, at most `max` questions.
+    pub(super) fn ports(&self, remote: IpAddr, max: u64, seed: u64) -> impl Iterator<Item = (Protocol, u16)> {
+        let icmp = if remote.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
+        sample(self.ports.len(), max, seed).map(move |index| {
+            let (protocol, port) = self.ports[index];
+            (protocol.unwrap_or(icmp), port)
         })
     }
+}
+
+/// The numbers below `len`, or `max` of them: one out of each of as many equal stretches, where the seed decides.
+fn sample(len: usize, max: u64, seed: u64) -> impl Iterator<Item = usize> {
+    let len = len as u64;
+    let count = max.min(len);
+    (0..count).map(move |k| {
+        let start = |k: u64| k * len / count;
+        let (first, width) = (start(k), start(k + 1) - start(k));
+        (first + mix(seed << 32 ^ k) % width) as usize
+    })
 }
 
 /// SplitMix64's finaliser: neighbouring numbers become unrelated ones. Source: Steele, Lea, Flood, OOPSLA 2014.

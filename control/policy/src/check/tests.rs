@@ -128,3 +128,13 @@ fn beyond_the_budget_a_repeatable_sample_is_checked_and_the_report_says_so() {
         assert_eq!(check(&snapshot, &table, budget), Ok(report));
     }
 }
+
+#[test]
+fn on_an_address_that_two_pods_claim_peers_do_not_add_up() {
+    let from = |app: &str| json!({"podSelector": {"matchLabels": {"app": app}}});
+    let mut snapshot = cluster(json!({"podSelector": {}, "ingress": [{"from": [from("db"), from("job")]}]}));
+    snapshot.endpoints.truncate(1);
+    let db = snapshot.pods[&ObjectName::new("x", "db")].status.clone();
+    snapshot.pods.get_mut(&ObjectName::new("x", "job")).unwrap().status = db;
+    check(&snapshot, &table(&snapshot), CheckBudget::default()).unwrap();
+}

@@ -97,7 +97,11 @@ fn pod_matches(model: &Model<'_>) -> Vec<std::rc::Rc<Vec<u32>>> {
 }
 
 fn matches_pod(model: &Model<'_>, rule: &Rule, pod: &ModelPod<'_>) -> bool {
-    rule.peers.iter().flatten().any(|peer| match peer {
+    rule.peers.iter().flatten().any(|peer| peer_matches_pod(model, peer, pod))
+}
+
+fn peer_matches_pod(model: &Model<'_>, peer: &Peer, pod: &ModelPod<'_>) -> bool {
+    match peer {
         Peer::Block { .. } => false,
         Peer::Pods { namespaces, pods } => {
             let in_namespace = match namespaces {
@@ -106,7 +110,7 @@ fn matches_pod(model: &Model<'_>, rule: &Rule, pod: &ModelPod<'_>) -> bool {
             };
             in_namespace && pods.matches(pod.labels)
         }
-    })
+    }
 }
 
 /// One family's address space, cut at every bound of a block; each interval with the rules whose blocks cover it.
@@ -170,6 +174,11 @@ impl Classifier<'_, '_, '_, '_> {
             for &other in &pods[1..] {
                 common.retain(|rule| by_pods[other].binary_search(rule).is_ok());
                 ports = intersection(ports, &self.model.pods[other].named_ports);
+            }
+            if pods.len() > 1 {
+                // one peer must match them all; two peers that match one each do not add up
+                let matches_all = |peer: &Peer| pods.iter().all(|&pod| peer_matches_pod(self.model, peer, &self.model.pods[pod]));
+                common.retain(|&rule| self.model.rules[rule as usize].peers.iter().flatten().any(matches_all));
             }
             rules.extend(common);
             rules.sort_unstable();

@@ -28,7 +28,7 @@ pub(super) fn decode<T: DeserializeOwned>(node: &Node, unknown: Unknown) -> Resu
     if unknown == Unknown::Refuse {
         for path in ignored {
             let hint = hints::unknown_field(node, &path);
-            problems.add(&path, "unknown field").hint(hint);
+            problems.add(&path, "unknown field").on_key().hint(hint);
         }
     }
     match decoded {

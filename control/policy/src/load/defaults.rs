@@ -26,10 +26,18 @@ pub(super) fn apply(object: &mut Object) {
         metadata.namespace.get_or_insert_with(|| "default".to_owned());
     }
     match object {
-        Object::Namespace(namespace) => name_label(namespace),
+        Object::Namespace(_) => {}
         Object::Pod(object) => pod(object),
         Object::Service(object) => service(object),
         Object::NetworkPolicy(object) => policy(object),
+    }
+}
+
+/// Adds what is true of every stored object, whatever its manifest says. Apart from [`apply`], so that a namespace with
+/// a bad name is refused for its name and not for a label that nobody wrote.
+pub(super) fn complete(object: &mut Object) {
+    if let Object::Namespace(namespace) = object {
+        name_label(namespace);
     }
 }
 

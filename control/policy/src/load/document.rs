@@ -1,7 +1,7 @@
 //! One file's bytes → its objects, each decoded, defaulted and validated, or the reasons why not.
 //!
 //! ```text
-//!   bytes ─▶ trees ─▶ lists taken apart ─▶ kind, apiVersion, identity ─▶ decode ─▶ default ─▶ validate
+//!   bytes ─▶ trees ─▶ lists taken apart ─▶ kind, identity ─▶ decode ─▶ default ─▶ validate
 //! ```
 //!
 //! A text that does not parse gives nothing at all: which objects it would have held is unknown. A document that
@@ -9,7 +9,7 @@
 
 use super::decode::{Unknown, decode};
 use super::defaults;
-use super::error::{ManifestError, Problem, Problems, source_line};
+use super::error::{ERRORS_PER_FILE_MAX, ManifestError, Problem, Problems, clip, source_line};
 use super::files::FILE_BYTES_MAX;
 use super::node::{Body, Node, Path as Field, Place};
 use super::object::{Kind, Object, ObjectId};
@@ -22,6 +22,8 @@ pub(super) struct Content {
     /// In the file's order.
     pub(super) claims: Vec<Claim>,
     pub(super) errors: Vec<ManifestError>,
+    /// Problems beyond `ERRORS_PER_FILE_MAX`.
+    pub(super) unlisted: usize,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -42,18 +44,7 @@ type Inherited = Option<Kind>;
 
 /// Reads a whole file; the error is about the file as such.
 pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestError>> {
-    let whole = |message: String| {
-        Box::new(ManifestError {
-            file: file.to_path_buf(),
-            line: 0,
-            column: 0,
-            object: None,
-            field: String::new(),
-            message,
-            hint: None,
-            source_line: None,
-        })
-    };
+    let whole = |message: String| Box::new(ManifestError::whole_file(file, message));
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
         return Err(whole(format!("{} bytes; a manifest may have {FILE_BYTES_MAX}", bytes.len())));
     }
@@ -166,16 +157,21 @@ impl Reader<'_> {
     fn refuse(&mut self, node: &Node, id: Option<ObjectId>, problems: Vec<Problem>) {
         assert!(!problems.is_empty(), "refused without a reason");
         for problem in problems {
+            if self.content.errors.len() >= ERRORS_PER_FILE_MAX {
+                self.content.unlisted += 1;
+                continue;
+            }
             let spot = problem.spot.as_ref().filter(|spot| node.find(spot).is_some());
-            let at = node.locate(spot.unwrap_or(&problem.path));
+            let spot = spot.unwrap_or(&problem.path);
+            let at = if problem.on_key { node.locate_key(spot) } else { node.locate(spot) };
             self.content.errors.push(ManifestError {
                 file: PathBuf::from(self.file),
                 line: at.line,
                 column: at.column,
                 object: id.clone(),
-                field: problem.path.to_string(),
-                message: problem.message,
-                hint: problem.hint,
+                field: clip(problem.path.to_string()),
+                message: clip(problem.message),
+                hint: problem.hint.map(clip),
                 source_line: source_line(&self.lines, at.line),
             });
         }
@@ -193,7 +189,11 @@ fn typed(node: &Node, kind: Kind) -> Result<Object, Vec<Problem>> {
     defaults::apply(&mut object);
     let mut problems = Problems::default();
     validate::object(&object, &mut problems);
-    if problems.0.is_empty() { Ok(object) } else { Err(problems.0) }
+    if !problems.0.is_empty() {
+        return Err(problems.0);
+    }
+    defaults::complete(&mut object);
+    Ok(object)
 }
 
 fn no_kind(node: &Node) -> Problem {

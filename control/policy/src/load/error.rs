@@ -10,13 +10,19 @@
 //! The message is the API server's own where the server has one, so that a search finds the same answers; the hint is
 //! ours.
 
-use super::node::Path;
+use super::node::Path as Field;
 use super::object::ObjectId;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest line that is shown under a message, in characters. JSON on one line would bury the message.
 const SOURCE_LINE_CHARS_MAX: usize = 160;
+
+/// Longest message, field or hint, in characters: a value may be megabytes long, and messages end up in logs.
+const TEXT_CHARS_MAX: usize = 1000;
+
+/// Problems listed for one file; the rest are counted in one last error.
+pub(super) const ERRORS_PER_FILE_MAX: usize = 1000;
 
 /// One reason why a file or an object of it was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,12 +79,38 @@ pub(super) fn source_line(lines: &[&str], line: u32) -> Option<String> {
     (source.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| (*source).to_owned())
 }
 
+/// The text, or its beginning if it is too long to be read anyway.
+pub(super) fn clip(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+impl ManifestError {
+    /// About a file as a whole.
+    pub(super) fn whole_file(file: &Path, message: String) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            line: 0,
+            column: 0,
+            object: None,
+            field: String::new(),
+            message: clip(message),
+            hint: None,
+            source_line: None,
+        }
+    }
+}
+
 /// A finding inside one object, before it is known where the object stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    pub(super) path: Path,
+    pub(super) path: Field,
     /// Deeper than `path` where the server's field is coarser than what we can point at.
-    pub(super) spot: Option<Path>,
+    pub(super) spot: Option<Field>,
+    /// The name of the field is wrong, not its value.
+    pub(super) on_key: bool,
     pub(super) message: String,
     pub(super) hint: Option<String>,
 }
@@ -89,23 +121,23 @@ pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
     /// Adds a finding. The result takes hints: `problems.add(..).hint("..")`.
-    pub(super) fn add(&mut self, path: &Path, message: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem { path: path.clone(), spot: None, message: message.into(), hint: None });
+    pub(super) fn add(&mut self, path: &Field, message: impl Into<String>) -> &mut Problem {
+        self.0.push(Problem { path: path.clone(), spot: None, on_key: false, message: message.into(), hint: None });
         self.0.last_mut().expect("just pushed")
     }
 
     /// `Invalid value`, as the API server words it.
-    pub(super) fn invalid(&mut self, path: &Path, value: impl fmt::Debug, why: &str) -> &mut Problem {
+    pub(super) fn invalid(&mut self, path: &Field, value: impl fmt::Debug, why: &str) -> &mut Problem {
         self.add(path, format!("Invalid value: {value:?}: {why}"))
     }
 
     /// `Required value`, as the API server words it.
-    pub(super) fn required(&mut self, path: &Path, why: &str) -> &mut Problem {
+    pub(super) fn required(&mut self, path: &Field, why: &str) -> &mut Problem {
         self.add(path, if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") })
     }
 
     /// `Unsupported value`, as the API server words it.
-    pub(super) fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) -> &mut Problem {
+    pub(super) fn unsupported(&mut self, path: &Field, value: &str, supported: &[&str]) -> &mut Problem {
         let list: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
         let problem = self.add(path, format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")));
         if let Some(right) = supported.iter().find(|one| one.eq_ignore_ascii_case(value)) {
@@ -122,8 +154,14 @@ impl Problem {
         self
     }
 
+    /// Points at the key.
+    pub(super) fn on_key(&mut self) -> &mut Self {
+        self.on_key = true;
+        self
+    }
+
     /// Points deeper than the field that is named.
-    pub(super) fn at(&mut self, spot: Path) -> &mut Self {
+    pub(super) fn at(&mut self, spot: Field) -> &mut Self {
         self.spot = Some(spot);
         self
     }

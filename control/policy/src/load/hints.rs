@@ -16,10 +16,10 @@ pub(super) fn wrong_type(found: &Node, expected: &Form) -> Option<String> {
         (Form::Text, Body::Bool(_)) => {
             Some("put it in quotes; unquoted true, false, yes, no, on, off, y and n are booleans".to_owned())
         }
-        (Form::Map, Body::Text(text)) => match text.split_once(['=', ':']) {
-            Some((key, value)) => Some(format!("write `{}: {}`", key.trim(), value.trim())),
-            None => None,
-        },
+        (Form::Map, Body::Text(text)) => {
+            let (key, value) = text.split_once(['=', ':'])?;
+            Some(format!("write `{}: {}`", key.trim(), value.trim()))
+        }
         (Form::List, Body::Map(_) | Body::Text(_)) => Some("begin each item of the list with `- `".to_owned()),
         (Form::Map, Body::List(_)) => Some("this is one map, not a list: remove the `- `".to_owned()),
         (Form::Number | Form::PortOrName, Body::Text(text)) if text.parse::<i32>().is_ok() => {
@@ -140,6 +140,7 @@ pub(super) fn lost_indentation(object: &Node) -> Option<Problem> {
     let value = object.get(field).and_then(Node::text);
     problems
         .add(&Path::of(field), format!("unknown field at the top level, while `{block}` is empty"))
+        .on_key()
         .hint(indentation_hint(block, field, value));
     problems.0.pop()
 }

@@ -16,7 +16,8 @@
 //!   valid, or no longer lists it.
 //! * `null`, empty and absent keep the meaning that Go's decoder gives them: `to:` is every peer, `ingress: [null]` is
 //!   one rule that allows all, `from: [{}]` is an error.
-//! * Every limit refuses: 64 MiB a file, 100 levels, 100 000 values from aliases.
+//! * Every limit refuses: 64 MiB a file, 100 levels, 100 000 values from aliases. Only the list of complaints is cut: at
+//!   1000 for a file, and the rest are counted.
 
 mod decode;
 mod defaults;

@@ -107,6 +107,12 @@ impl Node {
         place
     }
 
+    /// Where to point when the field's name is what is wrong.
+    pub(super) fn locate_key(&self, path: &Path) -> Place {
+        let key_at = |key| self.find(&path.parent())?.entry(key).map(|entry| entry.at);
+        path.last_key().and_then(key_at).unwrap_or_else(|| self.locate(path))
+    }
+
     /// What a person would call this value.
     pub(super) fn describe(&self) -> String {
         match &self.body {

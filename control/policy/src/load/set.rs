@@ -11,7 +11,7 @@
 
 use super::defaults::implicit_namespace;
 use super::document::{Claim, Content, read};
-use super::error::ManifestError;
+use super::error::{ERRORS_PER_FILE_MAX, ManifestError};
 use super::object::{Object, ObjectId};
 use crate::{ObjectName, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +85,8 @@ impl ManifestSet {
         let mut update = Update { old: mem::take(&mut self.loaded), new: Loaded::default() };
         let (mut broken, mut opaque) = (Vec::new(), Vec::new());
         for (file, bytes) in files {
-            match bytes.map_err(|error| Box::new(unreadable(&file, &error))).and_then(|bytes| read(&file, &bytes)) {
+            let unreadable = |error| Box::new(ManifestError::whole_file(&file, format!("cannot be read: {error}")));
+            match bytes.map_err(unreadable).and_then(|bytes| read(&file, &bytes)) {
                 Ok(content) => {
                     if content.claims.iter().any(|claim| claim.id.is_none()) {
                         opaque.push(file.clone());
@@ -112,19 +113,6 @@ impl ManifestSet {
     }
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> ManifestError {
-    ManifestError {
-        file: file.to_path_buf(),
-        line: 0,
-        column: 0,
-        object: None,
-        field: String::new(),
-        message: format!("cannot be read: {error}"),
-        hint: None,
-        source_line: None,
-    }
-}
-
 /// An update on its way: objects move from `old` to `new`, at most once each.
 struct Update {
     old: Loaded,
@@ -135,11 +123,13 @@ impl Update {
     /// Settles every object that this file is the first to name.
     fn take(&mut self, file: &Path, content: Content, broken: &mut Vec<ObjectId>) {
         let errors_before = self.new.errors.len();
+        let mut unlisted = content.unlisted;
         self.new.errors.extend(content.errors);
         self.new.skipped.extend(content.skipped);
         for claim in content.claims {
             let Claim { place, id: Some(id), object, source_line } = claim else { continue };
             match (object, self.new.origins.get(&id)) {
+                (Some(_), Some(_)) if self.new.errors.len() - errors_before >= ERRORS_PER_FILE_MAX => unlisted += 1,
                 (Some(_), Some((first_file, first_line))) => {
                     let first = format!("{}:{first_line}", first_file.display());
                     self.new.errors.push(ManifestError {
@@ -162,6 +152,9 @@ impl Update {
             }
         }
         self.new.errors[errors_before..].sort_by_key(|error| (error.line, error.column));
+        if unlisted > 0 {
+            self.new.errors.push(ManifestError::whole_file(file, format!("{unlisted} more problems are not listed")));
+        }
     }
 
     /// Carries the last good state over, unless the object is settled or there was none.

@@ -268,7 +268,8 @@ mod tests {
     fn documents_become_the_json_they_stand_for() {
         for (text, expected) in [
             ("a: 1\n---\n---\n# nothing\n---\nb: [x, 'yes', yes]\n", json!([{"a": 1}, {"b": ["x", "yes", true]}])),
-            ("x: &x {p: 1, q: 2}\ny: {<<: *x, q: 3}\n", json!([{"x": {"p": 1, "q": 2}, "y": {"q": 3, "p": 1}}])),
+            ("x: &x {p: 1, q: 2}\nz: {<<: *x, q: 3}\n", json!([{"x": {"p": 1, "q": 2}, "z": {"q": 3, "p": 1}}])),
+            ("y: 1\nno: 2\n", json!([{"true": 1, "false": 2}])),
             ("port : 53\n", json!([{"port": 53}])),
             ("a: !!str 5\nb: |\n  x\n  y\n1: c\n", json!([{"a": "5", "b": "x\ny\n", "1": "c"}])),
             ("- to:\n  ports:\n  - port: 53\n", json!([[{"ports": [{"port": 53}]}]])),

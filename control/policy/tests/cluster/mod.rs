@@ -16,7 +16,7 @@ const PORT_NAMES: [&str; 2] = ["http", "dns"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Few addresses of both families, in the blocks and around them.
-pub fn address() -> impl Strategy<Value = IpAddr> {
+pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         6 => (0..2u8, 0..10u8).prop_map(|(net, host)| IpAddr::from([10, 0, net, host])),
         4 => (0..2u16, 0..10u16).prop_map(|(net, host)| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, net, host])),
@@ -26,7 +26,7 @@ pub fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 /// A whole state.
-pub fn snapshot() -> impl Strategy<Value = Snapshot> {
+pub(crate) fn snapshot() -> impl Strategy<Value = Snapshot> {
     let namespaces = vec(prop::option::weighted(0.9, labels()), NAMESPACES.len());
     (namespaces, vec(pod(), 1..7), vec(policy(), 0..6)).prop_map(|(namespaces, pods, policies)| {
         let mut snapshot = Snapshot::default();

@@ -55,7 +55,7 @@ fn metadata(metadata: &ObjectMeta, namespaced: bool, check_name: fn(&str) -> Vec
         // Unlike labels, annotations may have upper case in the prefix.
         for why in syntax::qualified_name(&key.to_lowercase()) {
             let path = path.key("annotations");
-            problems.invalid(&path, key, &why).at(path.key(key));
+            problems.invalid(&path, key, &why).at(path.key(key)).on_key();
         }
     }
 }

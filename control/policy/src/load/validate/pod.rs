@@ -53,10 +53,10 @@ fn ports(container: &Container, path: &Path, problems: &mut Problems) {
                 }
             }
         }
-        if let Some(number) = port.host_port.filter(|&number| number != 0 && number != port.container_port) {
-            if let Some(why) = syntax::port_number(number) {
-                problems.invalid(&path.key("hostPort"), number, why);
-            }
+        if let Some(number) = port.host_port.filter(|&number| number != 0 && number != port.container_port)
+            && let Some(why) = syntax::port_number(number)
+        {
+            problems.invalid(&path.key("hostPort"), number, why);
         }
         protocol(port.protocol.as_deref(), &path.key("protocol"), problems);
     }

@@ -15,7 +15,7 @@ const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 pub(super) fn labels(labels: &BTreeMap<String, String>, path: &Path, problems: &mut Problems) {
     for (key, value) in labels {
         for why in syntax::qualified_name(key) {
-            problems.invalid(path, key, &why).at(path.key(key));
+            problems.invalid(path, key, &why).at(path.key(key)).on_key();
         }
         for why in syntax::label_value(value) {
             problems.invalid(path, value, &why).at(path.key(key));

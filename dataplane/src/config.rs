@@ -1,0 +1,90 @@
+//! Command line.
+
+use crate::conntrack::Timeouts;
+use crate::worker::Established;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Enforces Kubernetes NetworkPolicy on the pods of this node.
+///
+/// Attaches small programs to the pods' devices, serves what they cannot decide by themselves with pinned workers, and
+/// judges by the last table it was given: by sluice-control, or, before that is there, by the one kept in the run
+/// directory. Stopping it leaves the programs in place: established flows go on, new ones wait until it is back.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "sluice-dataplane",
+    version,
+    after_help = "EXAMPLES:\n  sluice-dataplane --workers 2 --cpus 2,3\n  sluice-dataplane remove        take everything off this node; traffic then passes unjudged"
+)]
+pub struct Arguments {
+    /// Sockets, the last good table and the ports' state live here (a tmpfs).
+    #[arg(long, default_value = sluice_wire::RUN_DIR, global = true)]
+    pub run_dir: PathBuf,
+    /// Programs' links and maps are pinned here (on bpffs), in a directory for each ABI version.
+    #[arg(long, default_value = "/sys/fs/bpf/sluice", global = true)]
+    pub bpf_dir: PathBuf,
+    /// Workers, each with its own trunk and AF_XDP socket.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub workers: u32,
+    /// CPUs to pin the workers to, in order; fewer than workers are used in turn. Without it workers float.
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// What a table does to established connections that it forbids.
+    #[arg(long, value_enum, default_value_t = EstablishedArgument::Enforce)]
+    pub established: EstablishedArgument,
+    /// Let packets pass unjudged while no worker serves. Policy is then not enforced for new flows during a restart.
+    #[arg(long)]
+    pub fail_open: bool,
+    /// Idle seconds after which a UDP flow is forgotten.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub udp_timeout: u64,
+    /// Seconds between scans for idle connections.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub scan_interval: u64,
+    /// Log format.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+    /// Something else than serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Other things to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Take programs, maps and trunks off this node. Traffic then passes unjudged.
+    Remove,
+}
+
+/// See [`Established`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EstablishedArgument {
+    /// They stop.
+    Enforce,
+    /// They live until they end.
+    Keep,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Arguments {
+    /// The workers' idle times.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts { udp_ns: self.udp_timeout * 1_000_000_000, ..Timeouts::default() }
+    }
+
+    /// The workers' choice.
+    pub fn established(&self) -> Established {
+        match self.established {
+            EstablishedArgument::Enforce => Established::Enforce,
+            EstablishedArgument::Keep => Established::Keep,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The I/O seam: a batch of frames in, a fate for each out.
+
+mod memory;
+#[cfg(feature = "kernel")]
+mod xdp;
+
+pub use memory::MemoryIo;
+#[cfg(feature = "kernel")]
+pub use xdp::{XdpError, XdpIo};
+
+/// What becomes of a received frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Back to where it came from, as it now is in its buffer.
+    Forward,
+    /// Nowhere.
+    Drop,
+}
+
+/// A source and sink of frames. A backend owns its buffers; a worker only looks at one batch at a time.
+pub trait PacketIo {
+    /// Takes up to [`sluice_flow::limits::BATCH_MAX`] frames and says how many; the previous batch must be committed.
+    fn receive(&mut self) -> usize;
+
+    /// A frame of the present batch, with its trunk header. Empty where the backend delivered a broken descriptor.
+    fn frame_mut(&mut self, index: usize) -> &mut [u8];
+
+    /// Ends the batch: one fate for each frame. Returns how many frames could not be sent for want of room.
+    fn commit(&mut self, fates: &[Fate]) -> usize;
+}

@@ -1,0 +1,197 @@
+//! AF_XDP frames: one socket on the single queue of a trunk's far end (xsk-rs).
+//!
+//! ```text
+//!   fill ring ─▶ kernel ─▶ rx ring ─▶ batch ─┬─ forward ─▶ tx ring ─▶ kernel ─▶ completion ring ─┐
+//!      ▲                                     └─ drop ─▶ free frames ◀────────────────────────────┘
+//!      └───────────────────────────────────────────────────┘
+//! ```
+//!
+//! Every frame is in exactly one of these places. A frame is forwarded in place: it goes out of the buffer it came in.
+
+use super::{Fate, PacketIo};
+use sluice_flow::limits::BATCH_MAX;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+
+/// Chunks hold a whole trunk frame: above about 1790 bytes of MTU, 2 kB would not do.
+const FRAME_BYTES: u32 = 4096;
+const FRAMES: u32 = 2048;
+/// Rings below 512 lose a third of a burst on veth (measured).
+const RING: u32 = 1024;
+/// A device and queue stay busy for 16–20 ms after their last socket closed (measured).
+const BIND_RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Why a socket could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum XdpError {
+    #[error("AF_XDP memory: {0}")]
+    /// UMEM.
+    Umem(String),
+    #[error("AF_XDP socket on {interface}: {reason}")]
+    /// Bind.
+    Socket {
+        /// The trunk's far end.
+        interface: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The backend of one worker.
+#[derive(Debug)]
+pub struct XdpIo {
+    umem: Umem,
+    rx: RxQueue,
+    tx: TxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+    free: Vec<FrameDesc>,
+    batch: Vec<FrameDesc>,
+    received: usize,
+    out: Vec<FrameDesc>,
+    fd: RawFd,
+}
+
+impl XdpIo {
+    /// Binds to queue 0 of `interface`, which must be visible in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`XdpError`]; a device that is still busy is retried for two seconds.
+    pub fn bind(interface: &str) -> Result<Self, XdpError> {
+        let umem_error = |error: &dyn std::fmt::Display| XdpError::Umem(error.to_string());
+        let ring = QueueSize::new(RING).map_err(|e| umem_error(&e))?;
+        let config = UmemConfig::builder()
+            .frame_size(FrameSize::new(FRAME_BYTES).map_err(|e| umem_error(&e))?)
+            .fill_queue_size(ring)
+            .comp_queue_size(ring)
+            .build()
+            .map_err(|e| umem_error(&e))?;
+        let frames = NonZeroU32::new(FRAMES).expect("a constant above 0");
+        let (umem, mut free) = Umem::new(config, frames, false).map_err(|e| umem_error(&e))?;
+        let socket_error = |reason: String| XdpError::Socket { interface: interface.into(), reason };
+        let name: Interface = interface.parse().map_err(|e| socket_error(format!("{e}")))?;
+        let config = SocketConfig::builder()
+            .rx_queue_size(ring)
+            .tx_queue_size(ring)
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
+            .build();
+        let started = Instant::now();
+        let (tx, rx, queues) = loop {
+            // SAFETY: our own program is attached to the device; libxdp is told not to load one, so it has none to free twice.
+            match unsafe { Socket::new(config, &umem, &name, 0) } {
+                Ok(socket) => break socket,
+                Err(_) if started.elapsed() < BIND_RETRY_MAX => std::thread::sleep(Duration::from_micros(200)),
+                Err(error) => return Err(socket_error(error.to_string())),
+            }
+        };
+        let (mut fill, completion) = queues.ok_or_else(|| socket_error("no fill and completion ring".into()))?;
+        let given: Vec<FrameDesc> = free.drain(..RING as usize).collect();
+        // SAFETY: the descriptors are of this UMEM and were just taken out of the free list.
+        unsafe { fill.produce(&given) };
+        let fd = rx.fd().as_raw_fd();
+        let batch = vec![free[0]; BATCH_MAX];
+        Ok(Self { umem, rx, tx, fill, completion, free, batch, received: 0, out: Vec::with_capacity(BATCH_MAX), fd })
+    }
+
+    /// The socket, to be put into the XSKMAP and polled.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket lives as long as self.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+
+    /// Whether the kernel waits for a system call before it fills more frames.
+    pub fn needs_wakeup(&self) -> bool {
+        self.fill.needs_wakeup()
+    }
+
+    fn reclaim(&mut self) {
+        let mut done = [self.batch[0]; BATCH_MAX];
+        loop {
+            // SAFETY: the ring and the descriptors belong to this UMEM.
+            let count = unsafe { self.completion.consume(&mut done) };
+            self.free.extend_from_slice(&done[..count]);
+            if count < BATCH_MAX {
+                break;
+            }
+        }
+        let want = (self.fill.nb_free(RING) as usize).min(self.free.len());
+        if want >= BATCH_MAX / 4 {
+            let from = self.free.len() - want;
+            // SAFETY: free frames are in no ring; those that were produced leave the free list.
+            let produced = unsafe { self.fill.produce(&self.free[from..]) };
+            if produced > 0 {
+                self.free.truncate(from);
+            }
+        }
+    }
+
+    /// Copy mode sends only inside a system call, and one call sends at most a budget: again until the ring is empty.
+    fn flush(&mut self) -> io::Result<()> {
+        for _ in 0..64 {
+            if self.tx.nb_free_exact() == RING {
+                break;
+            }
+            self.tx.wakeup()?;
+        }
+        Ok(())
+    }
+}
+
+impl PacketIo for XdpIo {
+    fn receive(&mut self) -> usize {
+        self.reclaim();
+        // SAFETY: the descriptors are overwritten by those of received frames of this UMEM.
+        self.received = unsafe { self.rx.consume(&mut self.batch) };
+        self.received
+    }
+
+    fn frame_mut(&mut self, index: usize) -> &mut [u8] {
+        assert!(index < self.received, "frame {index} of {}", self.received);
+        let descriptor = &mut self.batch[index];
+        let end = descriptor.addr().saturating_add(descriptor.lengths().data());
+        let chunk_end = (descriptor.addr() / FRAME_BYTES as usize + 1) * FRAME_BYTES as usize;
+        if end > chunk_end || end > (FRAMES * FRAME_BYTES) as usize {
+            return &mut [];
+        }
+        // SAFETY: the frame was handed to us by the rx ring, was checked to lie in one chunk of the UMEM, and is in no ring now.
+        let data = unsafe { self.umem.data_mut(descriptor) };
+        let (pointer, len) = {
+            let mut data = data;
+            let contents = data.contents_mut();
+            (contents.as_mut_ptr(), contents.len())
+        };
+        // SAFETY: the same bytes, for as long as self is borrowed; nobody else holds the descriptor.
+        unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+    }
+
+    fn commit(&mut self, fates: &[Fate]) -> usize {
+        assert_eq!(fates.len(), self.received, "one fate for each frame");
+        self.out.clear();
+        for (descriptor, fate) in self.batch[..self.received].iter().zip(fates) {
+            match fate {
+                Fate::Forward => self.out.push(*descriptor),
+                Fate::Drop => self.free.push(*descriptor),
+            }
+        }
+        self.received = 0;
+        if self.out.is_empty() {
+            return 0;
+        }
+        // SAFETY: the frames are ours since the rx ring gave them, and leave our hands here.
+        let sent = unsafe { self.tx.produce(&self.out) };
+        // produce takes all or nothing
+        let unsent = self.out.len() - sent;
+        if unsent > 0 {
+            self.free.extend_from_slice(&self.out[sent..]);
+        }
+        if self.flush().is_err() {
+            // the frames stay in the ring and go with the next batch
+        }
+        unsent
+    }
+}

@@ -1,0 +1,124 @@
+//! From a published memfd to a table in force.
+
+use super::Keeper;
+use super::registry::write_whole;
+use crate::worker::Command;
+use sluice_table::{ImageError, Table, seal};
+use sluice_wire::FromDataplane;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::{error, info, warn};
+
+/// The last good image, inside the run directory.
+pub(super) const LAST_IMAGE: &str = "image.last";
+
+/// An image in force.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) table: Arc<Table>,
+    /// Sealed; for tools that want the very bytes.
+    pub(super) memfd: OwnedFd,
+    pub(super) since: Instant,
+}
+
+/// An image on its way into force.
+#[derive(Debug)]
+pub(super) struct PendingAdoption {
+    image: Image,
+    received: Instant,
+    /// Workers that have not taken the command yet.
+    untold: Vec<usize>,
+    cut_before: u64,
+}
+
+/// What an earlier process kept. A damaged file is put aside: without a table everything new is dropped, which is safe.
+pub(super) fn last_image(run_dir: &Path) -> Option<Image> {
+    let path = run_dir.join(LAST_IMAGE);
+    let bytes = std::fs::read(&path).ok()?;
+    match Table::from_bytes(&bytes) {
+        Ok(table) => {
+            let memfd = seal::write_sealed("sluice-table", &bytes).ok()?;
+            Some(Image { table: Arc::new(table), memfd, since: Instant::now() })
+        }
+        Err(reason) => {
+            error!(%reason, path = %path.display(), "the last good image is damaged; waiting for control");
+            let _ = std::fs::rename(&path, path.with_extension("damaged"));
+            None
+        }
+    }
+}
+
+impl Keeper {
+    /// Validates an image and hands it to the workers. On any doubt the previous table stays.
+    pub(super) fn publish(&mut self, generation: u64, image_bytes: u64, memfd: Option<OwnedFd>) {
+        let received = Instant::now();
+        match self.validate(generation, image_bytes, memfd) {
+            Ok((image, bytes)) => {
+                if let Err(reason) = write_whole(&self.arguments.run_dir.join(LAST_IMAGE), &bytes) {
+                    // in force all the same; only a restart before the next image would miss it
+                    warn!(%reason, "the image could not be kept");
+                }
+                let untold = (0..self.workers.len()).collect();
+                let cut_before = self.connections_cut();
+                self.adopting = Some(PendingAdoption { image, received, untold, cut_before });
+                self.progress();
+            }
+            Err(reason) => {
+                warn!(generation, %reason, "image refused; the previous table stays");
+                self.last_refused = Some(format!("generation {generation}: {reason}"));
+                self.tell_control(&FromDataplane::Refused { generation, reason });
+            }
+        }
+    }
+
+    fn validate(&self, generation: u64, image_bytes: u64, memfd: Option<OwnedFd>) -> Result<(Image, Vec<u8>), String> {
+        let memfd = memfd.ok_or("no descriptor came with the message")?;
+        let bytes = seal::read_sealed(memfd.as_fd()).map_err(|reason| reason.to_string())?;
+        if bytes.len() as u64 != image_bytes {
+            return Err(ImageError::Length { expected: image_bytes, found: bytes.len() as u64 }.to_string());
+        }
+        let table = Table::from_bytes(&bytes).map_err(|reason| reason.to_string())?;
+        if table.generation() != generation {
+            return Err(format!("the image says generation {}", table.generation()));
+        }
+        let newest = self.adopting.as_ref().map_or(self.generation(), |adopting| adopting.image.table.generation());
+        if generation <= newest {
+            return Err(format!("generation {newest} is already here"));
+        }
+        Ok((Image { table: Arc::new(table), memfd, since: Instant::now() }, bytes))
+    }
+
+    fn connections_cut(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.shared.counts()[3]).sum()
+    }
+
+    /// Moves on whatever waits for workers: tables, then ADDs.
+    pub(super) fn progress(&mut self) {
+        if let Some(mut adopting) = self.adopting.take() {
+            let table = adopting.image.table.clone();
+            adopting.untold.retain(|&worker| !self.command(worker, Command::Adopt(table.clone())));
+            let generation = table.generation();
+            // a dead or hung worker is outside the quorum; its frames are dropped, so it judges nothing by an old table
+            let done = self.workers.iter().all(|worker| worker.shared.generation() >= generation || !self.is_alive(worker));
+            if done && adopting.untold.is_empty() {
+                let cut = self.connections_cut().saturating_sub(adopting.cut_before);
+                let adopt_us = adopting.received.elapsed().as_micros() as u64;
+                info!(generation, adopt_us, image_bytes = table.image_bytes(), connections_cut = cut, "table adopted");
+                self.image = Some(Image { since: Instant::now(), ..adopting.image });
+                self.tell_control(&FromDataplane::Adopted { generation, adopt_us, connections_cut: cut });
+            } else {
+                self.adopting = Some(adopting);
+            }
+        }
+        self.finish_adds();
+    }
+}
+
+impl PendingAdoption {
+    /// The generation on its way.
+    pub(super) fn generation(&self) -> u64 {
+        self.image.table.generation()
+    }
+}

@@ -1,0 +1,352 @@
+//! The keeper: one thread for everything that is not a packet.
+//!
+//! ```text
+//!   RUN/dataplane.sock ── requests.rs ──▶ ports (registry.rs), tables (adoption.rs)
+//!   the workers' bell  ── adoption.rs ──▶ acknowledgements, waiting ADDs
+//!   every few seconds  ── expiry.rs   ──▶ idle connections
+//! ```
+//!
+//! A table is validated here, once, and handed to every worker; it is in force when all live workers have acknowledged
+//! it. The last good image is kept on tmpfs, so a restarted dataplane enforces before control is there.
+
+mod adoption;
+mod expiry;
+mod registry;
+mod requests;
+mod status;
+
+use crate::config::Arguments;
+use crate::kernel::BpfKernel;
+use crate::netlink::Netlink;
+use crate::privileges;
+use crate::trunk::{self, FarNamespace, Trunk};
+use crate::worker::thread::{Handle, Start, bell, now_ns, silence, spawn};
+use crate::worker::{Command, WorkerConfig};
+use adoption::{Image, PendingAdoption};
+use anyhow::{Context, Result, bail};
+use caps::Capability;
+use registry::Registry;
+use requests::{Client, WaitingAdd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use sluice_bpf::{Hooks, LoadOptions, Loaded};
+use sluice_flow::limits;
+use sluice_flow::{Addr, PortIndex};
+use sluice_wire::{DATAPLANE_SOCKET, Listener};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const NODE_ADDRESSES_EVERY: Duration = Duration::from_secs(1);
+/// A worker that has not said a word for so long is outside the quorum.
+const HEARTBEAT_MAX_NS: u64 = 2_000_000_000;
+
+/// The keeper's state.
+pub struct Keeper {
+    arguments: Arguments,
+    loaded: Arc<Loaded>,
+    trunks: Vec<Trunk>,
+    workers: Vec<Handle>,
+    registry: Registry,
+    listener: Listener,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    control: Option<u64>,
+    image: Option<Image>,
+    adopting: Option<PendingAdoption>,
+    last_refused: Option<String>,
+    adds: Vec<WaitingAdd>,
+    node_addresses: Vec<Addr>,
+    netlink: Netlink,
+    bell: OwnedFd,
+    started: Instant,
+    cache_entries: u64,
+    next_scan: Instant,
+    next_addresses: Instant,
+    /// Held as long as the process lives.
+    _lock: File,
+}
+
+/// One dataplane for each run directory.
+fn lock(arguments: &Arguments) -> Result<File> {
+    let path = arguments.run_dir.join("dataplane.lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => bail!("another sluice-dataplane serves {}; stop it first, or choose another --run-dir", arguments.run_dir.display()),
+    }
+}
+
+impl Keeper {
+    /// Sets everything up: programs, trunks, ports of an earlier process, workers. Policy is in force when it returns.
+    ///
+    /// # Errors
+    /// With the reason for people; what was in the kernel before stays there.
+    pub fn start(arguments: Arguments) -> Result<Self> {
+        privileges::check()?;
+        std::fs::create_dir_all(&arguments.run_dir).with_context(|| format!("create {}", arguments.run_dir.display()))?;
+        let lock = lock(&arguments)?;
+        let registry = Registry::load(&arguments.run_dir)?;
+        let loaded = Arc::new(Loaded::new(&LoadOptions {
+            bpf_dir: arguments.bpf_dir.clone(),
+            cache_entries: limits::CACHE_ENTRIES_MAX as u32,
+            denial_entries: limits::DENIALS_MAX as u32,
+            origin_entries: limits::ORIGINS_MAX as u32,
+            fail_open: arguments.fail_open,
+        })?);
+        let far = FarNamespace::open(&arguments.run_dir)?;
+        let trunks = set_up_trunks(&arguments, &loaded, &far)?;
+        let mut netlink = Netlink::open()?;
+        let node_addresses = netlink.addresses()?.into_iter().map(Addr::from).collect();
+        let listener = Listener::bind(&arguments.run_dir.join(DATAPLANE_SOCKET))?;
+        listener.set_nonblocking(true)?;
+        let image = adoption::last_image(&arguments.run_dir);
+        let now = Instant::now();
+        let mut keeper = Self {
+            arguments,
+            loaded,
+            trunks,
+            workers: Vec::new(),
+            registry,
+            listener,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            control: None,
+            image,
+            adopting: None,
+            last_refused: None,
+            adds: Vec::new(),
+            node_addresses,
+            netlink,
+            bell: bell()?,
+            started: now,
+            cache_entries: 0,
+            next_scan: now,
+            next_addresses: now,
+            _lock: lock,
+        };
+        keeper.take_over_ports()?;
+        keeper.start_workers(&far)?;
+        privileges::keep_only(&[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])?;
+        info!(
+            workers = keeper.workers.len(),
+            ports = keeper.registry.iter().count(),
+            generation = keeper.generation(),
+            abi_version = sluice_bpf::ABI_VERSION,
+            start_us = keeper.started.elapsed().as_micros() as u64,
+            "dataplane serves"
+        );
+        Ok(keeper)
+    }
+
+    /// The generation in force, 0 for none.
+    fn generation(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.table.generation())
+    }
+
+    /// Ports of an earlier process: those whose device is gone are forgotten, the others get hooks and trunk.
+    fn take_over_ports(&mut self) -> Result<()> {
+        let workers = self.trunks.len() as u32;
+        let mut gone = Vec::new();
+        for port in self.registry.iter_mut() {
+            let link = self.netlink.link_by_index(port.host_ifindex)?;
+            if link.is_none_or(|link| link.name != port.host_ifname) {
+                gone.push(port.endpoint.port);
+                continue;
+            }
+            let index = usize::from(port.endpoint.port.0);
+            port.worker = u32::from(port.endpoint.port.0) % workers;
+            let trunk_ifindex = self.trunks[port.worker as usize].near_ifindex;
+            let slot = self.loaded.ports.read(index);
+            if slot.ifindex == port.host_ifindex && slot.incarnation == port.endpoint.incarnation.0 {
+                // verdicts in the cache stay in force
+                let taken_over = sluice_bpf::abi::Port { trunk_ifindex, worker: port.worker as u16, ..slot };
+                if taken_over != slot {
+                    self.loaded.ports.write(index, taken_over);
+                }
+            } else {
+                self.loaded.ports.write(index, port.slot(trunk_ifindex, &slot));
+            }
+            self.loaded.port_of_ifindex.put(&port.host_ifindex, &u32::from(port.endpoint.port.0))?;
+            let hooks = Hooks::Port(port.endpoint.port.0);
+            if !self.loaded.attached(hooks, port.host_ifindex) {
+                self.loaded.attach(hooks, port.host_ifindex)?;
+            }
+        }
+        for port in gone {
+            warn!(port = port.0, "the device of a registered port is gone: forgotten");
+            self.clear_slot(port);
+            self.registry.remove(port)?;
+        }
+        for index in 0..limits::PORTS_MAX as u16 {
+            if self.registry.by_port(PortIndex(index)).is_none() && self.loaded.ports.read(usize::from(index)).ifindex != 0 {
+                self.clear_slot(PortIndex(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees a slot: its device's hooks go, and nothing in the cache matches it any more.
+    fn clear_slot(&mut self, port: PortIndex) {
+        let index = usize::from(port.0);
+        let slot = self.loaded.ports.read(index);
+        let cleared = sluice_bpf::abi::Port { ifindex: 0, state: 0, epoch: slot.epoch.wrapping_add(1), ..slot };
+        self.loaded.ports.write(index, cleared);
+        self.loaded.detach(Hooks::Port(port.0));
+        self.loaded.port_of_ifindex.remove(&slot.ifindex);
+    }
+
+    fn start_workers(&mut self, far: &FarNamespace) -> Result<()> {
+        let mut entries = Vec::new();
+        self.loaded.cache.scan(|key, value| entries.push((*key, *value)))?;
+        let entries = Arc::new(entries);
+        let (ready, answers) = std::sync::mpsc::channel();
+        for trunk in &self.trunks {
+            let config = WorkerConfig {
+                worker: trunk.worker as u16,
+                timeouts: self.arguments.timeouts(),
+                established: self.arguments.established(),
+            };
+            let cpus = &self.arguments.cpus;
+            let handle = spawn(Start {
+                config,
+                cpu: (!cpus.is_empty()).then(|| cpus[trunk.worker as usize % cpus.len()]),
+                interface: trunk.far.clone(),
+                far_namespace: far.fd().try_clone_to_owned()?,
+                kernel: BpfKernel(self.loaded.clone()),
+                entries: entries.clone(),
+                table: self.image.as_ref().map(|image| image.table.clone()),
+                node_addresses: self.node_addresses.clone(),
+                keeper_bell: self.bell.try_clone()?,
+                ready: ready.clone(),
+            })?;
+            self.workers.push(handle);
+        }
+        drop(ready);
+        for answer in answers {
+            answer.context("start a worker")?;
+        }
+        Ok(())
+    }
+
+    /// Serves until `stop` is set. Programs, maps and trunks stay.
+    pub fn run(mut self, stop: &AtomicBool) -> Result<()> {
+        // Relaxed: the signal handler only sets it, and the tick bounds the delay
+        while !stop.load(Ordering::Relaxed) {
+            let ready = self.wait()?;
+            silence(&self.bell);
+            self.accept()?;
+            for client in ready {
+                self.serve_client(client);
+            }
+            self.progress();
+            let now = Instant::now();
+            if now >= self.next_addresses {
+                self.refresh_node_addresses();
+                self.next_addresses = now + NODE_ADDRESSES_EVERY;
+            }
+            if now >= self.next_scan {
+                self.expire_idle();
+                self.next_scan = now + Duration::from_secs(self.arguments.scan_interval);
+            }
+        }
+        for worker in &mut self.workers {
+            // Relaxed: the bell follows
+            worker.shared.stop.store(true, Ordering::Relaxed);
+            worker.ring();
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+        info!("dataplane stopped; established flows go on in the kernel, new ones wait");
+        Ok(())
+    }
+
+    /// Waits for something to do; returns the clients that have something to say.
+    fn wait(&self) -> Result<Vec<u64>> {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
+        let keys: Vec<u64> = self.clients.keys().copied().collect();
+        fds.extend(keys.iter().map(|key| PollFd::from_borrowed_fd(self.clients[key].connection.as_fd(), PollFlags::IN)));
+        match poll(&mut fds, Some(&TICK)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for requests"),
+        }
+        let speaking = fds[2..].iter().zip(&keys).filter(|(fd, _)| !fd.revents().is_empty());
+        Ok(speaking.map(|(_, key)| *key).collect())
+    }
+
+    /// Tells the workers which addresses are this node's. Each attachment may bring its gateway address.
+    fn refresh_node_addresses(&mut self) {
+        let Ok(addresses) = self.netlink.addresses() else { return };
+        let addresses: Vec<Addr> = addresses.into_iter().map(Addr::from).collect();
+        if addresses != self.node_addresses {
+            self.node_addresses = addresses;
+            for worker in 0..self.workers.len() {
+                self.command(worker, Command::NodeAddresses(self.node_addresses.clone()));
+            }
+        }
+    }
+
+    /// Hands a command to a worker; a queue that stays full belongs to a worker that hangs.
+    fn command(&self, worker: usize, command: Command) -> bool {
+        let handle = &self.workers[worker];
+        let given = handle.shared.commands.push(command).is_ok();
+        handle.ring();
+        if !given {
+            warn!(worker, "a worker does not take its commands");
+        }
+        given
+    }
+
+    fn is_alive(&self, worker: &Handle) -> bool {
+        now_ns().saturating_sub(worker.shared.heartbeat_ns()) < HEARTBEAT_MAX_NS
+    }
+}
+
+fn set_up_trunks(arguments: &Arguments, loaded: &Loaded, far: &FarNamespace) -> Result<Vec<Trunk>> {
+    let mut trunks = Vec::new();
+    for worker in 0..arguments.workers {
+        let trunk = trunk::ensure(worker, far)?;
+        loaded.worker_of_trunk.put(&trunk.far_ifindex, &worker)?;
+        if !loaded.attached(Hooks::Near(worker), trunk.near_ifindex) {
+            loaded.attach(Hooks::Near(worker), trunk.near_ifindex)?;
+        }
+        if !loaded.attached(Hooks::Far(worker), trunk.far_ifindex) {
+            crate::netlink::inside(far.fd(), || {
+                loaded.attach(Hooks::Far(worker), trunk.far_ifindex).map_err(std::io::Error::other)
+            })
+            .with_context(|| format!("attach to {}", trunk.far))?;
+        }
+        trunks.push(trunk);
+    }
+    trunk::remove_from(arguments.workers)?;
+    Ok(trunks)
+}
+
+/// Takes everything off this node: links, maps, trunks, state.
+pub fn remove(arguments: &Arguments) -> Result<()> {
+    let _lock = if arguments.run_dir.exists() { Some(lock(arguments)?) } else { None };
+    for version in std::fs::read_dir(&arguments.bpf_dir).into_iter().flatten().flatten() {
+        for part in ["links", "maps"] {
+            for pin in std::fs::read_dir(version.path().join(part)).into_iter().flatten().flatten() {
+                std::fs::remove_file(pin.path()).with_context(|| format!("unpin {}", pin.path().display()))?;
+            }
+            let _ = std::fs::remove_dir(version.path().join(part));
+        }
+        let _ = std::fs::remove_dir(version.path());
+    }
+    let _ = std::fs::remove_dir(&arguments.bpf_dir);
+    trunk::remove_from(0)?;
+    FarNamespace::remove(&arguments.run_dir);
+    for file in ["ports.json", adoption::LAST_IMAGE, "dataplane.lock", DATAPLANE_SOCKET] {
+        let _ = std::fs::remove_file(arguments.run_dir.join(file));
+    }
+    let _ = std::fs::remove_dir(&arguments.run_dir);
+    info!("removed; traffic passes unjudged");
+    Ok(())
+}

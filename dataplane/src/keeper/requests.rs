@@ -1,0 +1,280 @@
+//! What comes in over the socket.
+
+use super::Keeper;
+use super::registry::Registered;
+use crate::netlink::Link;
+use crate::trunk::TRUNK_MTU;
+use crate::worker::Command;
+use anyhow::{Context, Result, bail};
+use sluice_bpf::Hooks;
+use sluice_bpf::abi::TRUNK_BYTES;
+use sluice_flow::limits::{POD_MTU_MAX, PORT_ADDRESSES_MAX};
+use sluice_flow::{LocalEndpoint, PortIndex};
+use sluice_wire::{AddPort, Connection, FromDataplane, PeerCredentials, ToDataplane, WIRE_VERSION, WireError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+const _: () = assert!(POD_MTU_MAX as usize + TRUNK_BYTES + 14 <= TRUNK_MTU as usize);
+
+/// A connected process.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) connection: Connection,
+    peer: PeerCredentials,
+}
+
+/// A CNI ADD that waits for its pod to be under policy.
+#[derive(Debug)]
+pub(super) struct WaitingAdd {
+    client: u64,
+    endpoint: LocalEndpoint,
+    since: Instant,
+    deadline: Instant,
+}
+
+impl Keeper {
+    pub(super) fn accept(&mut self) -> Result<()> {
+        while let Some(connection) = self.listener.accept().context("accept a connection")? {
+            let Ok(peer) = connection.peer() else { continue };
+            connection.set_nonblocking(true)?;
+            self.clients.insert(self.next_client, Client { connection, peer });
+            self.next_client += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn serve_client(&mut self, id: u64) {
+        loop {
+            let Some(client) = self.clients.get_mut(&id) else { return };
+            let peer = client.peer;
+            match client.connection.recv::<ToDataplane>() {
+                Ok(Some((request, fd))) => self.request(id, peer, request, fd),
+                Ok(None) => return,
+                Err(error) => {
+                    if !matches!(error, WireError::Closed) {
+                        warn!(pid = peer.pid, %error, "a client was disconnected");
+                        self.answer(id, &FromDataplane::Failed { reason: error.to_string() });
+                    }
+                    self.disconnect(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn disconnect(&mut self, id: u64) {
+        self.clients.remove(&id);
+        if self.control == Some(id) {
+            self.control = None;
+            warn!("control disconnected; the last table stays in force");
+        }
+        // a CNI plugin that went away before its answer: the runtime will call DEL
+    }
+
+    pub(super) fn answer(&mut self, id: u64, message: &FromDataplane) {
+        self.answer_with(id, message, None);
+    }
+
+    fn answer_with(&mut self, id: u64, message: &FromDataplane, fd: Option<&OwnedFd>) {
+        let Some(client) = self.clients.get(&id) else { return };
+        if client.connection.send(message, fd.map(AsFd::as_fd)).is_err() {
+            self.disconnect(id);
+        }
+    }
+
+    pub(super) fn tell_control(&mut self, message: &FromDataplane) {
+        if let Some(control) = self.control {
+            self.answer(control, message);
+        }
+    }
+
+    fn request(&mut self, id: u64, peer: PeerCredentials, request: ToDataplane, fd: Option<OwnedFd>) {
+        let changes = !matches!(
+            request,
+            ToDataplane::Status | ToDataplane::Ports | ToDataplane::Connections { .. } | ToDataplane::Table | ToDataplane::CheckPort { .. }
+        );
+        if changes && peer.uid != 0 {
+            return self.answer(id, &FromDataplane::Failed { reason: "only root may change the dataplane".into() });
+        }
+        let outcome = match request {
+            ToDataplane::Control { wire_version } => self.control(id, wire_version),
+            ToDataplane::Publish { generation, image_bytes } if self.control == Some(id) => {
+                self.publish(generation, image_bytes, fd);
+                return;
+            }
+            ToDataplane::Publish { .. } => Err(anyhow::anyhow!("say Control first: only one process publishes")),
+            ToDataplane::AddPort(add) => match self.add_port(id, add) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            ToDataplane::DelPort { container_id, ifname } => self.del_port(&container_id, &ifname).map(|()| FromDataplane::Done),
+            ToDataplane::CheckPort { container_id, ifname } => self.check_port(&container_id, &ifname).map(|()| FromDataplane::Done),
+            ToDataplane::Status => Ok(FromDataplane::Status(self.status())),
+            ToDataplane::Ports => Ok(FromDataplane::Ports { ports: self.port_infos() }),
+            ToDataplane::Connections { pod, max } => self.connection_infos(pod.as_ref(), max as usize),
+            ToDataplane::Table => match &self.image {
+                Some(image) => {
+                    let message =
+                        FromDataplane::Table { generation: image.table.generation(), image_bytes: image.table.image_bytes() };
+                    match image.memfd.try_clone() {
+                        Ok(memfd) => return self.answer_with(id, &message, Some(&memfd)),
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                None => Err(anyhow::anyhow!("no table has been adopted yet")),
+            },
+        };
+        let answer = outcome.unwrap_or_else(|error| FromDataplane::Failed { reason: format!("{error:#}") });
+        self.answer(id, &answer);
+    }
+
+    fn control(&mut self, id: u64, wire_version: u32) -> Result<FromDataplane> {
+        if wire_version != WIRE_VERSION {
+            bail!("control speaks version {wire_version}, this dataplane {WIRE_VERSION}");
+        }
+        if let Some(old) = self.control.replace(id)
+            && old != id
+        {
+            self.clients.remove(&old);
+        }
+        info!("control connected");
+        Ok(self.endpoints_message())
+    }
+
+    fn endpoints_message(&self) -> FromDataplane {
+        let newest = self.adopting.as_ref().map_or(self.generation(), |adopting| adopting.generation());
+        FromDataplane::Endpoints { endpoints: self.registry.endpoints(), generation: newest }
+    }
+
+    /// Closes the pod's device at once, and answers when a table that knows the pod is in force.
+    fn add_port(&mut self, id: u64, add: AddPort) -> Result<()> {
+        let since = Instant::now();
+        let link = self.check_attachment(&add)?;
+        // the runtime may repeat an ADD that it gave up on
+        if let Some(old) = self.registry.find(&add.container_id, &add.ifname).cloned() {
+            self.forget(&old)?;
+        }
+        self.refresh_node_addresses();
+        let gateway_mac = link.mac.context("the host's end has no Ethernet address")?;
+        let registered = self.registry.add(&add, gateway_mac, self.trunks.len() as u32)?;
+        if let Err(error) = self.open_slot(&registered) {
+            self.forget(&registered)?;
+            return Err(error);
+        }
+        info!(pod = %add.pod, port = registered.endpoint.port.0, device = add.host_ifname, "port closed until a table knows its pod");
+        let deadline = since + Duration::from_millis(add.deadline_ms);
+        self.adds.push(WaitingAdd { client: id, endpoint: registered.endpoint, since, deadline });
+        let message = self.endpoints_message();
+        self.tell_control(&message);
+        Ok(())
+    }
+
+    fn check_attachment(&mut self, add: &AddPort) -> Result<Link> {
+        let name = &add.host_ifname;
+        let link = self.netlink.link_by_index(add.host_ifindex)?;
+        let link = link.with_context(|| format!("no device with index {} ({name}) in the node's network namespace", add.host_ifindex))?;
+        if link.name != *name {
+            bail!("device {} is called {}, not {name}", add.host_ifindex, link.name);
+        }
+        if !link.is_veth {
+            bail!("{name} is no veth: this release serves pods attached by veth and routed by the kernel");
+        }
+        if let Some(bridge) = link.controller {
+            bail!("{name} belongs to bridge or bond {bridge}: this release serves pods routed by the kernel (ptp, kindnet, Calico-like)");
+        }
+        if link.mtu > POD_MTU_MAX {
+            bail!("{name} has MTU {}, this release serves up to {POD_MTU_MAX}", link.mtu);
+        }
+        let v4 = add.addresses.iter().filter(|address| address.is_ipv4()).count();
+        if add.addresses.is_empty() || v4 > 1 || add.addresses.len() - v4 > 1 || add.addresses.len() > PORT_ADDRESSES_MAX {
+            bail!("a pod has one address of each family at most, and one at least; got {:?}", add.addresses);
+        }
+        let taken = self.registry.iter().find(|port| {
+            let same_attachment = port.container_id == add.container_id && port.ifname == add.ifname;
+            !same_attachment && (port.host_ifindex == add.host_ifindex || port.endpoint.addresses.iter().any(|a| add.addresses.contains(a)))
+        });
+        if let Some(taken) = taken {
+            bail!("device or address is registered for {} (container {})", taken.endpoint.pod, taken.container_id);
+        }
+        Ok(link)
+    }
+
+    /// The slot first, closed; then the hooks: from their first packet on they drop.
+    fn open_slot(&mut self, registered: &Registered) -> Result<()> {
+        let port = registered.endpoint.port;
+        let index = usize::from(port.0);
+        let trunk_ifindex = self.trunks[registered.worker as usize].near_ifindex;
+        let slot = registered.slot(trunk_ifindex, &self.loaded.ports.read(index));
+        self.loaded.ports.write(index, slot);
+        self.loaded.port_of_ifindex.put(&registered.host_ifindex, &u32::from(port.0))?;
+        self.loaded.attach(Hooks::Port(port.0), registered.host_ifindex)?;
+        Ok(())
+    }
+
+    /// Undoes everything about a port.
+    fn forget(&mut self, registered: &Registered) -> Result<()> {
+        let port: PortIndex = registered.endpoint.port;
+        self.clear_slot(port);
+        self.command(registered.worker as usize, Command::ForgetPort(port));
+        self.adds.retain(|add| add.endpoint.port != port);
+        self.registry.remove(port)?;
+        let message = self.endpoints_message();
+        self.tell_control(&message);
+        Ok(())
+    }
+
+    fn del_port(&mut self, container_id: &str, ifname: &str) -> Result<()> {
+        if let Some(registered) = self.registry.find(container_id, ifname).cloned() {
+            info!(pod = %registered.endpoint.pod, port = registered.endpoint.port.0, "port removed");
+            self.forget(&registered)?;
+        }
+        Ok(())
+    }
+
+    fn check_port(&mut self, container_id: &str, ifname: &str) -> Result<()> {
+        let found = self.registry.find(container_id, ifname).cloned();
+        let registered = found.with_context(|| format!("no port for container {container_id}, interface {ifname}"))?;
+        let pod = &registered.endpoint.pod;
+        if !self.loaded.attached(Hooks::Port(registered.endpoint.port.0), registered.host_ifindex) {
+            bail!("{pod}: the hooks on {} are gone", registered.host_ifname);
+        }
+        if !self.is_under_policy(&registered.endpoint) {
+            bail!("{pod}: the table in force does not know the pod; its port is closed");
+        }
+        Ok(())
+    }
+
+    fn is_under_policy(&self, endpoint: &LocalEndpoint) -> bool {
+        self.image.as_ref().is_some_and(|image| image.table.endpoint(endpoint.port) == Some(endpoint.incarnation))
+    }
+
+    /// Answers ADDs whose pod is under policy now, and those whose time is over.
+    pub(super) fn finish_adds(&mut self) {
+        let now = Instant::now();
+        for add in std::mem::take(&mut self.adds) {
+            if self.is_under_policy(&add.endpoint) && self.is_open(add.endpoint.port) {
+                let LocalEndpoint { port, incarnation, .. } = add.endpoint;
+                let (generation, took_us) = (self.generation(), add.since.elapsed().as_micros() as u64);
+                self.answer(add.client, &FromDataplane::PortAdded { port, incarnation, generation, took_us });
+            } else if now >= add.deadline {
+                let pod = &add.endpoint.pod;
+                let reason = match self.control {
+                    None => format!("{pod} cannot be put under policy: sluice-control is not connected"),
+                    Some(_) => format!("{pod} is in no published table: control does not know the pod yet, or refused the snapshot (see sluicectl status)"),
+                };
+                warn!(%reason, "ADD failed");
+                if let Some(registered) = self.registry.by_port(add.endpoint.port).cloned() {
+                    let _ = self.forget(&registered);
+                }
+                self.answer(add.client, &FromDataplane::Failed { reason });
+            } else {
+                self.adds.push(add);
+            }
+        }
+    }
+
+    fn is_open(&self, port: PortIndex) -> bool {
+        self.loaded.ports.read(usize::from(port.0)).state & sluice_bpf::abi::PORT_OPEN != 0
+    }
+}

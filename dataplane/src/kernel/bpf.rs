@@ -1,0 +1,52 @@
+//! The real kernel: pinned BPF maps.
+
+use super::{Kernel, Partial};
+use sluice_bpf::abi::{CacheValue, Denial, Key, Port};
+use sluice_bpf::{Loaded, MapError};
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The maps of a loaded dataplane, shared by keeper and workers.
+#[derive(Debug, Clone)]
+pub struct BpfKernel(pub Arc<Loaded>);
+
+impl Kernel for BpfKernel {
+    fn port(&self, index: usize) -> Port {
+        self.0.ports.read(index)
+    }
+
+    fn set_port_state(&self, index: usize, state: u32) {
+        self.0.ports.publish(index, offset_of!(Port, state), state);
+    }
+
+    fn void_denials(&self, index: usize) {
+        // Relaxed: only the port's owner writes it, and a program may act on either value
+        self.0.ports.word(index, offset_of!(Port, deny_epoch)).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn cache_get(&self, key: &Key) -> Option<CacheValue> {
+        self.0.cache.get(key)
+    }
+
+    fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial> {
+        match self.0.cache.put_batch(keys, values) {
+            Ok(()) => Ok(()),
+            Err(MapError::Partial { done, .. }) => Err(Partial { done }),
+            Err(MapError::System { .. }) => Err(Partial { done: 0 }),
+        }
+    }
+
+    fn cache_remove(&self, key: &Key) {
+        self.0.cache.remove(key);
+    }
+
+    fn deny(&self, key: &Key, deny_epoch: u32) {
+        // a denial that could not be cached costs another punt, nothing else
+        let _ = self.0.denials.put(key, &Denial { deny_epoch, pad: 0, packets: 0, last_seen_ns: 0 });
+    }
+
+    fn opened(&self, key: &Key) -> bool {
+        self.0.origins.get(key).is_some()
+    }
+}

@@ -1,0 +1,66 @@
+//! What a worker shares with the hooks in the kernel: the ports' words and the verdict cache.
+
+#[cfg(feature = "kernel")]
+mod bpf;
+mod memory;
+
+#[cfg(feature = "kernel")]
+pub use bpf::BpfKernel;
+pub use memory::MemoryKernel;
+
+use sluice_bpf::abi::{CacheValue, Key, Port};
+use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, Protocol};
+
+/// Entries of a batch that the kernel took before it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// The first so many were written.
+    pub done: usize,
+}
+
+/// The hooks' side, real or simulated.
+pub trait Kernel {
+    /// A copy of a port's slot.
+    fn port(&self, index: usize) -> Port;
+    /// Sets its state word: open and isolation bits.
+    fn set_port_state(&self, index: usize, state: u32);
+    /// Voids its cached denials.
+    fn void_denials(&self, index: usize);
+    /// A cache entry.
+    fn cache_get(&self, key: &Key) -> Option<CacheValue>;
+    /// Inserts or replaces entries, all or a prefix.
+    fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial>;
+    /// Removes an entry.
+    fn cache_remove(&self, key: &Key);
+    /// Caches a denial of new flows; best effort.
+    fn deny(&self, key: &Key, deny_epoch: u32);
+    /// Whether a SYN with exactly this key was seen while its pod was not isolated.
+    fn opened(&self, key: &Key) -> bool;
+}
+
+/// The cache's key of a flow at this incarnation of its port.
+pub fn key_of(flow: &FlowKey, incarnation: Incarnation) -> Key {
+    Key {
+        incarnation: incarnation.0,
+        port: flow.port.0,
+        direction: flow.direction as u8,
+        protocol: flow.protocol.0,
+        src: flow.src.0,
+        dst: flow.dst.0,
+        sport: flow.sport,
+        dport: flow.dport,
+    }
+}
+
+/// The flow of a cache key, `None` where its direction is nonsense.
+pub fn flow_of(key: &Key) -> Option<FlowKey> {
+    Some(FlowKey {
+        port: PortIndex(key.port),
+        direction: Direction::from_index(key.direction)?,
+        protocol: Protocol(key.protocol),
+        src: Addr(key.src),
+        dst: Addr(key.dst),
+        sport: key.sport,
+        dport: key.dport,
+    })
+}

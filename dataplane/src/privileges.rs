@@ -1,0 +1,38 @@
+//! What the process may do: checked before set-up, given up after it.
+
+use anyhow::{Context, Result, bail};
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// Refuses to start on a kernel or with rights that would fail later in a less obvious way.
+pub fn check() -> Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 6) {
+        bail!("kernel {release} is too old: tcx needs 6.6 or newer");
+    }
+    let missing: Vec<String> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_SYS_ADMIN]
+        .into_iter()
+        .filter(|capability| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false))
+        .map(|capability| capability.to_string())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "missing {}: run as root. BPF and NET_ADMIN load and attach programs, NET_RAW opens AF_XDP sockets, SYS_ADMIN makes the trunks' namespace; all but the first two are given up after set-up",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Keeps only these capabilities in the calling thread, for good.
+pub fn keep_only(keep: &[Capability]) -> Result<()> {
+    let keep: CapsHashSet = keep.iter().copied().collect();
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        caps::clear(None, set).context("clear capabilities")?;
+    }
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &keep).context("drop capabilities")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Between batches: a new table, a port that is gone, connections that are idle, a restart.
+
+use super::judge::Policy;
+use super::{Command, Established, Worker};
+use crate::conntrack::{Connection, Role};
+use crate::io::PacketIo;
+use crate::kernel::{Kernel, flow_of, key_of};
+use sluice_bpf::abi::{
+    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN,
+};
+use sluice_flow::limits::PORTS_MAX;
+use sluice_flow::{Direction, FlowKey, Incarnation, PortIndex, RuleId};
+use sluice_table::Table;
+use std::sync::Arc;
+
+/// TCP without an answer is forgotten after so long, so that a scan of ports cannot hold its room for hours.
+const UNANSWERED_TIMEOUT_NS: u64 = 60_000_000_000;
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    /// Carries out everything the keeper asked for. Cost without commands: one load.
+    pub fn run_commands(&mut self, now_ns: u64) {
+        while let Some(command) = self.shared.commands.pop() {
+            match command {
+                Command::Adopt(table) => self.adopt(table),
+                Command::ForgetPort(port) => self.forget_port(port),
+                Command::Expire(flows) => flows.iter().for_each(|flow| self.expire(flow, now_ns)),
+                Command::NodeAddresses(addresses) => self.node_addresses = addresses.into_iter().collect(),
+            }
+            self.shared.set_connections(self.connections.len());
+        }
+    }
+
+    /// Judges by `table` from here on. Every connection is judged again in its original direction; only those whose
+    /// verdict changed are written, so a swap disturbs nobody else. Acknowledges when all is in the kernel.
+    pub fn adopt(&mut self, table: Arc<Table>) {
+        self.table = Some(table.clone());
+        // isolation first: from here on the hooks ask for what they did not ask for before
+        self.set_port_states(&table);
+        let cut = self.revalidate(&table);
+        self.shared.acknowledge(table.generation(), cut);
+    }
+
+    fn set_port_states(&mut self, table: &Table) {
+        for index in 0..PORTS_MAX {
+            let port = self.kernel.port(index);
+            if port.ifindex == 0 || port.worker != self.config.worker {
+                continue;
+            }
+            let at = PortIndex(index as u16);
+            let mut state = 0;
+            if table.endpoint(at) == Some(Incarnation(port.incarnation)) {
+                state = PORT_OPEN;
+                state |= if table.isolated(at, Direction::Ingress) { PORT_ISOLATED_INGRESS } else { 0 };
+                state |= if table.isolated(at, Direction::Egress) { PORT_ISOLATED_EGRESS } else { 0 };
+            }
+            self.kernel.set_port_state(index, state);
+            self.kernel.void_denials(index);
+        }
+    }
+
+    /// Returns how many connections were cut.
+    fn revalidate(&mut self, table: &Table) -> u64 {
+        let mut flips: Vec<(FlowKey, Connection)> = Vec::new();
+        let mut connections = std::mem::take(&mut self.connections);
+        for (flow, connection) in connections.iter_mut() {
+            let known = table.endpoint(flow.port) == Some(connection.incarnation);
+            let (allowed, rule) = match self.policy(flow, connection.both_ways) {
+                Policy::Allow { rule, .. } if known => (true, rule),
+                _ => (false, None),
+            };
+            let allowed = allowed || (connection.allowed && self.config.established == Established::Keep);
+            connection.rule = rule;
+            if allowed != connection.allowed {
+                connection.allowed = allowed;
+                flips.push((*flow, *connection));
+            }
+        }
+        self.connections = connections;
+        let cut = flips.iter().filter(|(_, connection)| !connection.allowed).count() as u64;
+        for batch in flips.chunks(256) {
+            self.write_flips(batch);
+        }
+        cut
+    }
+
+    fn write_flips(&mut self, flips: &[(FlowKey, Connection)]) {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (flow, connection) in flips {
+            for (flow, role) in [(*flow, Role::Original), (flow.reversed(), Role::Reply)] {
+                let key = key_of(&flow, connection.incarnation);
+                // an entry that the kernel lost will be asked for again, and is answered by the connection
+                if let Some(present) = self.kernel.cache_get(&key) {
+                    let fresh = self.entry_of(connection, role);
+                    keys.push(key);
+                    values.push(CacheValue { verdict: fresh.verdict, rule: fresh.rule, generation: fresh.generation, ..present });
+                }
+            }
+        }
+        if let Err(partial) = self.kernel.cache_put(&keys, &values) {
+            // an entry that cannot be rewritten must not stay: without it the hooks ask
+            keys[partial.done..].iter().for_each(|key| self.kernel.cache_remove(key));
+        }
+    }
+
+    fn forget_port(&mut self, port: PortIndex) {
+        for (flow, connection) in self.connections.remove_port(port) {
+            self.remove_entries(&flow, connection.incarnation);
+        }
+    }
+
+    fn remove_entries(&mut self, flow: &FlowKey, incarnation: Incarnation) {
+        self.kernel.cache_remove(&key_of(flow, incarnation));
+        self.kernel.cache_remove(&key_of(&flow.reversed(), incarnation));
+    }
+
+    /// Forgets a connection if both its entries are idle for longer than they may be.
+    fn expire(&mut self, flow: &FlowKey, now_ns: u64) {
+        let Some((original, connection, _)) = self.connections.find(flow) else { return };
+        let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, connection.incarnation)));
+        if is_idle(entries, connection.seen_ns, now_ns) {
+            self.connections.remove(&original);
+            self.remove_entries(&original, connection.incarnation);
+        }
+    }
+
+    /// Takes over the connections that the pinned cache remembers from before a restart. Entries without their partner,
+    /// or of another incarnation of the port, are removed. Call before the first batch, then adopt the last table: it
+    /// cuts what changed meanwhile.
+    pub fn rebuild(&mut self, entries: &[(Key, CacheValue)], now_ns: u64) {
+        for (key, value) in entries {
+            let Some(flow) = flow_of(key) else {
+                self.kernel.cache_remove(key);
+                continue;
+            };
+            let port = self.kernel.port(usize::from(flow.port.0).min(PORTS_MAX - 1));
+            if port.worker != self.config.worker {
+                continue;
+            }
+            let incarnation = Incarnation(key.incarnation);
+            let partner = self.kernel.cache_get(&key_of(&flow.reversed(), incarnation));
+            let current = port.ifindex != 0 && port.incarnation == key.incarnation && port.epoch == value.epoch;
+            let pair = partner.is_some_and(|partner| (partner.flags ^ value.flags) & CACHE_REPLY != 0);
+            if !(current && pair && self.connections.has_room(flow.port)) {
+                self.kernel.cache_remove(key);
+                continue;
+            }
+            if value.flags & CACHE_REPLY == 0 {
+                let connection = Connection {
+                    incarnation,
+                    allowed: value.verdict != CACHE_DENY,
+                    deferred: value.verdict == CACHE_ALLOW_DEFERRED,
+                    both_ways: value.flags & CACHE_BOTH_WAYS != 0,
+                    rule: (value.rule != u32::MAX).then_some(RuleId(value.rule)),
+                    seen_ns: value.last_seen_ns.min(now_ns),
+                };
+                self.connections.insert(flow, connection);
+            }
+        }
+        self.shared.set_connections(self.connections.len());
+    }
+}
+
+/// Whether a connection with these entries, original and reply, may be forgotten.
+pub(crate) fn is_idle(entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u64) -> bool {
+    let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(seen_ns);
+    let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).min().unwrap_or(0);
+    let [original, reply] = entries;
+    let unanswered = original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS) && reply.is_some_and(|value| value.packets == 0);
+    let limit_ns = if unanswered { UNANSWERED_TIMEOUT_NS.min(timeout_ns) } else { timeout_ns };
+    now_ns.saturating_sub(last_seen) > limit_ns
+}

@@ -1,0 +1,237 @@
+//! One packet's verdict: the connection it belongs to, else the table.
+
+use super::{Judged, Worker};
+use crate::conntrack::{Connection, Role};
+use crate::io::PacketIo;
+use crate::kernel::{Kernel, key_of};
+use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, RuleId, Verdict};
+
+/// A parsed packet with where and when it was seen.
+pub(super) struct Seen {
+    pub(super) flow: FlowKey,
+    pub(super) kind: Kind,
+    pub(super) incarnation: Incarnation,
+    /// The port's when the hook punted, which is before any of this.
+    pub(super) epoch: u32,
+    pub(super) bytes: usize,
+    pub(super) now_ns: u64,
+}
+
+impl Seen {
+    fn opens(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(flags) if flags.opens())
+    }
+}
+
+/// The table's answer to a connection in its original direction.
+pub(super) enum Policy {
+    Allow { rule: Option<RuleId>, deferred: bool },
+    Deny(DropReason),
+}
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    pub(super) fn judge(&mut self, seen: &Seen) -> Judged {
+        let Some(table) = &self.table else { return Judged::Drop(DropReason::NoTable) };
+        if table.endpoint(seen.flow.port) != Some(seen.incarnation) {
+            return Judged::Drop(DropReason::EndpointUnknown);
+        }
+        match seen.kind {
+            Kind::IcmpError(quoted) => return self.judge_icmp_error(seen, &quoted),
+            Kind::Sctp => return Judged::Drop(DropReason::Sctp),
+            _ => {}
+        }
+        match self.connections.find(&seen.flow) {
+            Some((original, connection, role)) => self.judge_known(seen, original, connection, role),
+            None => self.judge_unknown(seen),
+        }
+    }
+
+    /// A packet of a connection that the worker knows, which the hook did not let pass by itself.
+    fn judge_known(&mut self, seen: &Seen, original: FlowKey, connection: Connection, role: Role) -> Judged {
+        // replies are only replies: an opener is judged as a new connection, in either direction
+        if seen.opens() {
+            return self.judge_new(seen, seen.flow, false);
+        }
+        // entries of this very batch are not in the kernel yet
+        if let Some(value) = self.pending.find(&seen.flow, seen.incarnation, original) {
+            value.packets += 1;
+            value.bytes += seen.bytes as u64;
+            return pass_if(connection.allowed, connection.deferred);
+        }
+        let keys = [key_of(&original, seen.incarnation), key_of(&original.reversed(), seen.incarnation)];
+        let entries = keys.map(|key| self.kernel.cache_get(&key));
+        let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(connection.seen_ns);
+        let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max().unwrap_or(0);
+        if seen.now_ns.saturating_sub(last_seen) > timeout_ns {
+            self.connections.remove(&original);
+            keys.iter().for_each(|key: &Key| self.kernel.cache_remove(key));
+            return self.judge_unknown(seen);
+        }
+        self.connections.update(&original, |connection| connection.seen_ns = seen.now_ns);
+        let mine = usize::from(role == Role::Reply);
+        let mut values = [Role::Original, Role::Reply].map(|role| self.entry(seen, &connection, role));
+        for (value, entry) in values.iter_mut().zip(&entries) {
+            // what the kernel counted is carried over
+            (value.packets, value.bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            value.tcp_flags = entry.map_or(0, |entry| entry.tcp_flags);
+            value.timeout_ns = entry.map_or(value.timeout_ns, |entry| entry.timeout_ns.min(value.timeout_ns));
+        }
+        values[mine].packets += 1;
+        values[mine].bytes += seen.bytes as u64;
+        self.pending.push(original, seen.incarnation, values[0], values[1]);
+        pass_if(connection.allowed, connection.deferred)
+    }
+
+    /// A packet of no known connection.
+    fn judge_unknown(&mut self, seen: &Seen) -> Judged {
+        match seen.kind {
+            Kind::Tcp(flags) if !flags.opens() => self.judge_mid_flow(seen),
+            Kind::Icmp(IcmpClass::Reply) => match self.isolated(seen.flow.port, seen.flow.direction) {
+                true => Judged::Drop(DropReason::ReplyToNothing),
+                false => Judged::Pass { deferred: false },
+            },
+            _ => self.judge_new(seen, seen.flow, false),
+        }
+    }
+
+    /// TCP without its SYN: the pod was not isolated when the connection began, or its state was lost. If the hook
+    /// remembers the SYN, its direction counts; otherwise the connection must be allowed whoever opened it.
+    fn judge_mid_flow(&mut self, seen: &Seen) -> Judged {
+        let reversed = seen.flow.reversed();
+        if self.kernel.opened(&key_of(&seen.flow, seen.incarnation)) {
+            return self.judge_new(seen, seen.flow, false);
+        }
+        if self.kernel.opened(&key_of(&reversed, seen.incarnation)) {
+            return self.judge_new(seen, reversed, false);
+        }
+        match self.policy(&seen.flow, true) {
+            Policy::Allow { .. } => self.judge_new(seen, seen.flow, true),
+            Policy::Deny(_) => Judged::Drop(DropReason::MidFlowUnknown),
+        }
+    }
+
+    /// Judges a connection by the table and, if allowed, begins to track it.
+    fn judge_new(&mut self, seen: &Seen, original: FlowKey, both_ways: bool) -> Judged {
+        let (rule, deferred) = match self.policy(&original, both_ways) {
+            Policy::Allow { rule, deferred } => (rule, deferred),
+            Policy::Deny(reason) => {
+                self.remember_denial(seen, &original, reason);
+                return Judged::Drop(reason);
+            }
+        };
+        if !self.connections.has_room(original.port) {
+            return Judged::Drop(DropReason::ConnectionsFull);
+        }
+        // an opener against the direction of a known connection takes its place: the same two cache entries
+        self.connections.remove(&original.reversed());
+        let connection = Connection { incarnation: seen.incarnation, allowed: true, deferred, both_ways, rule, seen_ns: seen.now_ns };
+        self.connections.insert(original, connection);
+        let mut values = [Role::Original, Role::Reply].map(|role| self.entry(seen, &connection, role));
+        let mine = usize::from(original != seen.flow);
+        values[mine].packets = 1;
+        values[mine].bytes = seen.bytes as u64;
+        self.pending.push(original, seen.incarnation, values[0], values[1]);
+        Judged::Pass { deferred }
+    }
+
+    /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and
+    /// without the source port, on which no rule depends.
+    fn remember_denial(&mut self, seen: &Seen, original: &FlowKey, reason: DropReason) {
+        let first_of_its_flow = *original == seen.flow && !matches!(seen.kind, Kind::Tcp(flags) if !flags.opens());
+        if reason == DropReason::PolicyDenied && first_of_its_flow {
+            let port = self.kernel.port(usize::from(original.port.0));
+            self.kernel.deny(&key_of(&FlowKey { sport: 0, ..*original }, seen.incarnation), port.deny_epoch);
+        }
+    }
+
+    /// What the table says of a connection whose first packet is `original`; in mid-flow, what it says both ways.
+    pub(super) fn policy(&self, original: &FlowKey, both_ways: bool) -> Policy {
+        let Some(table) = &self.table else { return Policy::Deny(DropReason::NoTable) };
+        let leaving = original.direction == Direction::Egress;
+        // delivered to this node: always allowed, whatever the policy
+        if leaving && self.node_addresses.contains(&original.dst) {
+            return Policy::Allow { rule: None, deferred: true };
+        }
+        let verdict = table.lookup(original.port, original.direction, original.remote(), original.protocol, original.policy_port());
+        if leaving && verdict != Verdict::NotIsolated && table.is_service(original.dst) {
+            return Policy::Deny(DropReason::Service);
+        }
+        let rule = match verdict {
+            Verdict::Deny => return Policy::Deny(DropReason::PolicyDenied),
+            Verdict::NotIsolated => None,
+            Verdict::Allow(rule) => Some(rule),
+        };
+        if both_ways && let Policy::Deny(reason) = self.policy(&original.reversed(), false) {
+            return Policy::Deny(reason);
+        }
+        Policy::Allow { rule, deferred: false }
+    }
+
+    /// An error is allowed if it quotes a connection that is: the quoted packet crossed this port the other way.
+    fn judge_icmp_error(&mut self, seen: &Seen, quoted: &IcmpError) -> Judged {
+        if !self.isolated(seen.flow.port, seen.flow.direction) {
+            return Judged::Pass { deferred: false };
+        }
+        let inner = FlowKey {
+            port: seen.flow.port,
+            direction: seen.flow.direction.reversed(),
+            protocol: quoted.protocol,
+            src: quoted.src,
+            dst: quoted.dst,
+            sport: quoted.sport,
+            dport: quoted.dport,
+        };
+        let addressed = match seen.flow.direction {
+            // the quoted packet's sender is told
+            Direction::Ingress => quoted.src == seen.flow.dst,
+            // the pod complains to whoever sent it
+            Direction::Egress => quoted.src == seen.flow.dst && quoted.dst == seen.flow.src,
+        };
+        match self.connections.find(&inner) {
+            Some((_, connection, _)) if addressed && connection.allowed => Judged::Pass { deferred: connection.deferred },
+            _ => Judged::Drop(DropReason::IcmpErrorUntracked),
+        }
+    }
+
+    fn isolated(&self, port: sluice_flow::PortIndex, direction: Direction) -> bool {
+        self.table.as_ref().is_none_or(|table| table.isolated(port, direction))
+    }
+
+    /// A fresh entry of a connection, nothing counted yet.
+    fn entry(&self, seen: &Seen, connection: &Connection, role: Role) -> CacheValue {
+        let mut value = self.entry_of(connection, role);
+        value.epoch = seen.epoch;
+        value.timeout_ns = self.config.timeouts.of(seen.flow.protocol);
+        value.last_seen_ns = seen.now_ns;
+        value
+    }
+
+    /// The parts of an entry that follow from the connection alone.
+    pub(super) fn entry_of(&self, connection: &Connection, role: Role) -> CacheValue {
+        let verdict = match (connection.allowed, connection.deferred && role == Role::Original) {
+            (false, _) => CACHE_DENY,
+            (true, true) => CACHE_ALLOW_DEFERRED,
+            (true, false) => CACHE_ALLOW,
+        };
+        let reply = if role == Role::Reply { CACHE_REPLY } else { 0 };
+        let both_ways = if connection.both_ways { CACHE_BOTH_WAYS } else { 0 };
+        CacheValue {
+            epoch: 0,
+            verdict,
+            flags: reply | both_ways,
+            tcp_flags: 0,
+            pad: 0,
+            timeout_ns: 0,
+            packets: 0,
+            bytes: 0,
+            last_seen_ns: 0,
+            rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
+            generation: self.table.as_ref().map_or(0, |table| table.generation() as u32),
+        }
+    }
+}
+
+fn pass_if(allowed: bool, deferred: bool) -> Judged {
+    if allowed { Judged::Pass { deferred } } else { Judged::Drop(DropReason::PolicyDenied) }
+}

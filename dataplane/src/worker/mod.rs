@@ -1,0 +1,167 @@
+//! One worker: the pipeline from a punted frame to its fate.
+//!
+//! ```text
+//!   receive ▶ trunk header ▶ parse ▶ connection? ─yes▶ role, expiry ─┐
+//!                                      └─no▶ table ▶ new connection ─┤
+//!                                                                     ▼
+//!             cache entries of the whole batch written ▶ forward, drop, count
+//! ```
+//!
+//! Entries are written before a frame goes back, so the next packet of an allowed flow never meets the worker again, and
+//! the first reply is known before it can exist. One packet sees one table: adoption happens between batches only.
+
+mod adopt;
+mod judge;
+mod pending;
+mod shared;
+#[cfg(feature = "kernel")]
+pub mod thread;
+
+pub use shared::{Command, WorkerShared};
+
+use crate::conntrack::{Connections, Timeouts};
+use crate::io::{Fate, PacketIo};
+use crate::kernel::Kernel;
+use pending::Pending;
+use sluice_bpf::abi::{KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader};
+use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
+use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
+use sluice_table::Table;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a swap does to connections that the new table forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Established {
+    /// They stop.
+    #[default]
+    Enforce,
+    /// They live until they end.
+    Keep,
+}
+
+/// What a worker is told once.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerConfig {
+    /// Its index.
+    pub worker: u16,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Swaps and established connections.
+    pub established: Established,
+}
+
+/// A worker's state. `I` brings frames, `K` is the hooks' side.
+#[derive(Debug)]
+pub struct Worker<I, K> {
+    config: WorkerConfig,
+    /// Frames.
+    pub io: I,
+    kernel: K,
+    table: Option<Arc<Table>>,
+    connections: Connections,
+    node_addresses: BTreeSet<Addr>,
+    pending: Pending,
+    shared: Arc<WorkerShared>,
+}
+
+/// What judging one packet came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Pass { deferred: bool },
+    Drop(DropReason),
+}
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    /// A worker without table or connections: everything it receives is dropped until it adopts a table.
+    pub fn new(config: WorkerConfig, io: I, kernel: K, connections: Connections, shared: Arc<WorkerShared>) -> Self {
+        Self { config, io, kernel, table: None, connections, node_addresses: BTreeSet::new(), pending: Pending::default(), shared }
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Option<&Arc<Table>> {
+        self.table.as_ref()
+    }
+
+    /// Its connections.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Receives, judges and commits one batch; returns how many frames there were. `now_ns` is CLOCK_MONOTONIC.
+    pub fn run_batch(&mut self, now_ns: u64) -> usize {
+        let count = self.io.receive();
+        if count == 0 {
+            return 0;
+        }
+        let mut fates = [Fate::Drop; BATCH_MAX];
+        let mut dropped = [None; BATCH_MAX];
+        self.pending.clear();
+        for index in 0..count {
+            self.pending.begin_frame(index);
+            match self.judge_frame(index, now_ns) {
+                Judged::Pass { deferred } => {
+                    let frame = self.io.frame_mut(index);
+                    frame[KIND_AT] = KIND_VERDICT;
+                    frame[FLAGS_AT] = if deferred { TRUNK_DEFERRED } else { 0 };
+                    fates[index] = Fate::Forward;
+                }
+                Judged::Drop(reason) => dropped[index] = Some(reason),
+            }
+        }
+        for frame in self.write_entries() {
+            fates[frame] = Fate::Drop;
+            dropped[frame] = Some(DropReason::CacheWriteFailed);
+        }
+        let unsent = self.io.commit(&fates[..count]);
+        let forwarded = fates[..count].iter().filter(|fate| **fate == Fate::Forward).count() - unsent;
+        for reason in dropped[..count].iter().flatten() {
+            self.shared.count_drop(*reason, 1);
+        }
+        self.shared.count_drop(DropReason::TransmitFull, unsent as u64);
+        self.shared.count_batch(count, forwarded, self.connections.len());
+        count
+    }
+
+    fn judge_frame(&mut self, index: usize, now_ns: u64) -> Judged {
+        let frame = self.io.frame_mut(index);
+        let Some((header, inner)) = frame.split_first_chunk::<TRUNK_BYTES>() else {
+            return Judged::Drop(DropReason::TrunkHeader);
+        };
+        let header: TrunkHeader = bytemuck::pod_read_unaligned(header);
+        let direction = Direction::from_index(header.direction);
+        let known = header.magic == TRUNK_MAGIC && header.version == sluice_bpf::ABI_VERSION as u8 && header.kind == KIND_PUNT;
+        let (true, Some(direction), true) = (known, direction, usize::from(header.port) < PORTS_MAX) else {
+            return Judged::Drop(DropReason::TrunkHeader);
+        };
+        let port = self.kernel.port(usize::from(header.port));
+        if port.worker != self.config.worker {
+            return Judged::Drop(DropReason::WrongWorker);
+        }
+        if port.ifindex == 0 || port.incarnation != header.incarnation {
+            return Judged::Drop(DropReason::StalePort);
+        }
+        let bytes = inner.len();
+        let packet = match parse_frame(inner) {
+            Ok(packet) => packet,
+            Err(error) => return Judged::Drop(error.0),
+        };
+        let flow = FlowKey {
+            port: PortIndex(header.port),
+            direction,
+            protocol: packet.protocol,
+            src: packet.src,
+            dst: packet.dst,
+            sport: packet.sport,
+            dport: packet.dport,
+        };
+        let seen = judge::Seen { flow, kind: packet.kind, incarnation: Incarnation(header.incarnation), epoch: header.epoch, bytes, now_ns };
+        self.judge(&seen)
+    }
+}
+
+const KIND_AT: usize = std::mem::offset_of!(TrunkHeader, kind);
+const FLAGS_AT: usize = std::mem::offset_of!(TrunkHeader, flags);
+
+#[cfg(test)]
+mod tests;

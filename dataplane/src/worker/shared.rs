@@ -1,0 +1,116 @@
+//! What the keeper and a worker share: commands one way, progress and counters the other.
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use sluice_flow::{Addr, DropReason, FlowKey, PortIndex};
+use sluice_table::Table;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// From the keeper, carried out between batches.
+#[derive(Debug)]
+pub enum Command {
+    /// Judge by this table from now on.
+    Adopt(Arc<Table>),
+    /// The port is gone: forget its connections.
+    ForgetPort(PortIndex),
+    /// The scan found these idle for too long: look again, and forget them.
+    Expire(Vec<FlowKey>),
+    /// The addresses of this node.
+    NodeAddresses(Vec<Addr>),
+}
+
+const COMMANDS_MAX: usize = 64;
+
+/// One worker's progress. Each counter is written by the worker alone, once per batch or rarer.
+#[derive(Debug)]
+pub struct WorkerShared {
+    /// Waiting commands.
+    pub commands: ArrayQueue<Command>,
+    /// Set once the worker is to end.
+    pub stop: AtomicBool,
+    generation: CachePadded<AtomicU64>,
+    heartbeat_ns: AtomicU64,
+    received: AtomicU64,
+    forwarded: AtomicU64,
+    connections: AtomicU64,
+    cut: AtomicU64,
+    drops: [AtomicU64; 64],
+}
+
+impl Default for WorkerShared {
+    fn default() -> Self {
+        Self {
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            stop: AtomicBool::new(false),
+            generation: CachePadded::default(),
+            heartbeat_ns: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            drops: [const { AtomicU64::new(0) }; 64],
+        }
+    }
+}
+
+/// One writer: a plain load and store, no locked instruction.
+fn add(counter: &AtomicU64, value: u64) {
+    // Relaxed: statistics; readers need no order among them
+    counter.store(counter.load(Ordering::Relaxed) + value, Ordering::Relaxed);
+}
+
+impl WorkerShared {
+    pub(super) fn count_drop(&self, reason: DropReason, packets: u64) {
+        if packets > 0 {
+            add(&self.drops[reason as usize], packets);
+        }
+    }
+
+    pub(super) fn count_batch(&self, received: usize, forwarded: usize, connections: usize) {
+        add(&self.received, received as u64);
+        add(&self.forwarded, forwarded as u64);
+        self.set_connections(connections);
+    }
+
+    pub(super) fn set_connections(&self, connections: usize) {
+        // Relaxed: statistics
+        self.connections.store(connections as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn acknowledge(&self, generation: u64, cut: u64) {
+        add(&self.cut, cut);
+        // Release pairs with `generation()`: whoever sees it sees every cache entry and port word written before
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Says that the worker still runs.
+    pub fn beat(&self, now_ns: u64) {
+        // Relaxed: a late reading only makes the keeper wait longer
+        self.heartbeat_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// When it last did.
+    pub fn heartbeat_ns(&self) -> u64 {
+        // Relaxed: see `beat`
+        self.heartbeat_ns.load(Ordering::Relaxed)
+    }
+
+    /// The generation it judges by, 0 for none.
+    pub fn generation(&self) -> u64 {
+        // Acquire pairs with `acknowledge`
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Frames received, forwarded; connections held; connections cut by swaps.
+    pub fn counts(&self) -> [u64; 4] {
+        // Relaxed: statistics
+        [&self.received, &self.forwarded, &self.connections, &self.cut].map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Packets dropped under a reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        // Relaxed: statistics
+        self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+}

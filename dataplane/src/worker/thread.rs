@@ -1,0 +1,170 @@
+//! The thread around a worker: pinned, inside the trunks' namespace, without rights it does not need, adaptive between
+//! spinning and sleeping.
+
+use super::{Worker, WorkerConfig, WorkerShared};
+use crate::conntrack::Connections;
+use crate::io::XdpIo;
+use crate::kernel::BpfKernel;
+use crate::privileges;
+use anyhow::{Context, Result};
+use caps::Capability;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use sluice_bpf::abi::{CacheValue, Key};
+use sluice_table::Table;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+/// A worker spins for so long after its last packet before it sleeps: the next packet of a handshake then meets it awake.
+const SPIN_NS: u64 = 20_000;
+const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Everything a worker needs to start.
+pub struct Start {
+    /// Its own part of the configuration.
+    pub config: WorkerConfig,
+    /// Where to run.
+    pub cpu: Option<usize>,
+    /// The far end of its trunk.
+    pub interface: String,
+    /// The namespace that is in.
+    pub far_namespace: OwnedFd,
+    /// The hooks' side.
+    pub kernel: BpfKernel,
+    /// The verdict cache as it was found.
+    pub entries: Arc<Vec<(Key, CacheValue)>>,
+    /// The table as it was found.
+    pub table: Option<Arc<Table>>,
+    /// Addresses of the node.
+    pub node_addresses: Vec<sluice_flow::Addr>,
+    /// Rung by the worker after an adoption.
+    pub keeper_bell: OwnedFd,
+    /// Told once when the worker serves, or why it cannot.
+    pub ready: Sender<Result<()>>,
+}
+
+/// A running worker, as the keeper sees it.
+#[derive(Debug)]
+pub struct Handle {
+    /// Progress, counters, commands.
+    pub shared: Arc<WorkerShared>,
+    /// Rung by the keeper after a command.
+    pub bell: OwnedFd,
+    /// The thread.
+    pub thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Wakes the worker.
+    pub fn ring(&self) {
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// CLOCK_MONOTONIC, the clock of the hooks' last-seen times.
+pub fn now_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A doorbell.
+pub fn bell() -> std::io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Takes what was rung so far.
+pub fn silence(bell: &OwnedFd) {
+    let mut count = [0u8; 8];
+    let _ = rustix::io::read(bell, &mut count);
+}
+
+/// Starts a worker's thread.
+pub fn spawn(start: Start) -> Result<Handle> {
+    let shared = Arc::new(WorkerShared::default());
+    shared.beat(now_ns());
+    let own_bell = bell()?;
+    let keeper_side = own_bell.try_clone()?;
+    let for_thread = shared.clone();
+    let thread = std::thread::Builder::new().name(format!("worker-{}", start.config.worker)).spawn(move || {
+        let ready = start.ready.clone();
+        match set_up(start, for_thread) {
+            Ok((worker, keeper_bell)) => {
+                let _ = ready.send(Ok(()));
+                drop(ready);
+                serve(worker, &own_bell, &keeper_bell);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    })?;
+    Ok(Handle { shared, bell: keeper_side, thread: Some(thread) })
+}
+
+type KernelWorker = Worker<XdpIo, BpfKernel>;
+
+fn set_up(start: Start, shared: Arc<WorkerShared>) -> Result<(KernelWorker, OwnedFd)> {
+    let Start { config, cpu, interface, far_namespace, kernel, entries, table, node_addresses, keeper_bell, ready: _ } = start;
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    move_into_link_name_space(far_namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("enter the trunks' namespace")?;
+    let io = XdpIo::bind(&interface)?;
+    let number = u32::from(config.worker);
+    let mut worker = Worker::new(config, io, kernel.clone(), Connections::default(), shared);
+    worker.node_addresses = node_addresses.into_iter().collect();
+    worker.rebuild(&entries, now_ns());
+    if let Some(table) = table {
+        worker.adopt(table);
+    }
+    // only now may frames arrive
+    kernel.0.set_socket(number, worker.io.fd()).context("put the socket into the XSKMAP")?;
+    privileges::keep_only(&[Capability::CAP_BPF])?;
+    Ok((worker, keeper_bell))
+}
+
+/// core_affinity sees only the CPUs the process may use; an isolated one is asked for by number.
+fn pin(cpu: usize) -> Result<()> {
+    let known = core_affinity::get_core_ids().unwrap_or_default().into_iter().find(|core| core.id == cpu);
+    if known.is_some_and(core_affinity::set_for_current) {
+        return Ok(());
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a worker to CPU {cpu}"))
+}
+
+fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
+    let shared = worker.shared.clone();
+    let mut last_packet_ns = 0;
+    // Relaxed: the bell wakes us after the store, and one more batch does no harm
+    while !shared.stop.load(Ordering::Relaxed) {
+        let now = now_ns();
+        shared.beat(now);
+        let generation = shared.generation();
+        worker.run_commands(now);
+        if shared.generation() != generation {
+            let _ = rustix::io::write(keeper_bell, &1u64.to_ne_bytes());
+        }
+        if worker.run_batch(now) > 0 {
+            last_packet_ns = now;
+            continue;
+        }
+        if now.saturating_sub(last_packet_ns) < SPIN_NS {
+            std::hint::spin_loop();
+            continue;
+        }
+        let ready = {
+            let socket = worker.io.fd();
+            let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(bell, PollFlags::IN)];
+            poll(&mut fds, Some(&SLEEP)).map(|_| fds[1].revents().contains(PollFlags::IN))
+        };
+        if ready == Ok(true) {
+            silence(bell);
+        }
+    }
+}
