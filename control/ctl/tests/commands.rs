@@ -90,6 +90,7 @@ fn dataplane_status() -> DataplaneStatus {
         control_connected: true,
         last_refused: None,
         established: "enforce".into(),
+        enforcing: true,
         fail_open: false,
         cache_hits: 1000,
         punts: 10,

@@ -66,6 +66,8 @@ pub struct Keeper {
     bell: OwnedFd,
     started: Instant,
     cache_entries: u64,
+    /// False while somebody took the hooks off.
+    enforcing: bool,
     next_scan: Instant,
     next_addresses: Instant,
     /// Held as long as the process lives.
@@ -126,6 +128,7 @@ impl Keeper {
             bell: bell()?,
             started: now,
             cache_entries: 0,
+            enforcing: true,
             next_scan: now,
             next_addresses: now,
             _lock: lock,

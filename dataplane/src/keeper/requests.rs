@@ -110,6 +110,7 @@ impl Keeper {
             },
             ToDataplane::DelPort { container_id, ifname } => self.del_port(&container_id, &ifname).map(|()| FromDataplane::Done),
             ToDataplane::CheckPort { container_id, ifname } => self.check_port(&container_id, &ifname).map(|()| FromDataplane::Done),
+            ToDataplane::Enforce { on } => self.enforce(on).map(|()| FromDataplane::Done),
             ToDataplane::Status => Ok(FromDataplane::Status(self.status())),
             ToDataplane::Ports => Ok(FromDataplane::Ports { ports: self.port_infos() }),
             ToDataplane::Connections { pod, max } => self.connection_infos(pod.as_ref(), max as usize),
@@ -208,7 +209,24 @@ impl Keeper {
         let slot = registered.slot(trunk_ifindex, &self.loaded.ports.read(index));
         self.loaded.ports.write(index, slot);
         self.loaded.port_of_ifindex.put(&registered.host_ifindex, &u32::from(port.0))?;
-        self.loaded.attach(Hooks::Port(port.0), registered.host_ifindex)?;
+        if self.enforcing {
+            self.loaded.attach(Hooks::Port(port.0), registered.host_ifindex)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the hooks off all ports, or puts them back.
+    fn enforce(&mut self, on: bool) -> Result<()> {
+        warn!(on, "enforcement switched by request");
+        self.enforcing = on;
+        for port in self.registry.iter() {
+            let hooks = Hooks::Port(port.endpoint.port.0);
+            if on {
+                self.loaded.attach(hooks, port.host_ifindex)?;
+            } else {
+                self.loaded.detach(hooks);
+            }
+        }
         Ok(())
     }
 

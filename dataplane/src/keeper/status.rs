@@ -27,6 +27,7 @@ impl Keeper {
                 EstablishedArgument::Enforce => "enforce".into(),
                 EstablishedArgument::Keep => "keep".into(),
             },
+            enforcing: self.enforcing,
             fail_open: self.arguments.fail_open,
             cache_hits: counters[abi::COUNT_HIT],
             punts: counters[abi::COUNT_PUNT],

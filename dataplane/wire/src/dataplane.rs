@@ -38,6 +38,12 @@ pub enum ToDataplane {
         /// The interface inside it.
         ifname: String,
     },
+    /// Take the hooks off every port, or put them back: for measuring what they cost and for emergencies. Off, nothing is
+    /// enforced, and the status says so. A restart puts them back. Root only.
+    Enforce {
+        /// Hooks on.
+        on: bool,
+    },
     /// State, workers and drops.
     Status,
     /// All ports, by index.
@@ -246,6 +252,8 @@ pub struct DataplaneStatus {
     pub last_refused: Option<String>,
     /// `enforce` or `keep`: what a swap does to connections it forbids.
     pub established: String,
+    /// False while the hooks are taken off by [`ToDataplane::Enforce`]: nothing is enforced.
+    pub enforcing: bool,
     /// Whether packets pass while no worker serves.
     pub fail_open: bool,
     /// Packets judged in the kernel by the verdict cache.

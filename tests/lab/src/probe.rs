@@ -9,6 +9,7 @@ use crate::lab::Lab;
 use crate::pod;
 use crate::state::{ServedPort, Transport};
 use anyhow::{Context, Result};
+use hickory_proto::op::Message;
 use serde::Serialize;
 use sluice_flow::{Family, ObjectName};
 use std::io::{ErrorKind, Read, Write};
@@ -100,7 +101,8 @@ pub fn tcp(address: SocketAddr, timeout: Duration) -> Probe {
     })
 }
 
-/// Sends a datagram and waits for the echo; asks a second time at half of the timeout.
+/// Sends a datagram and waits for an answer; asks a second time at half of the timeout. The datagram is a DNS query, so
+/// that the DNS server answers it as the pods' echo servers do.
 pub fn udp(address: SocketAddr, timeout: Duration) -> Probe {
     timed(|| match udp_echo(address, timeout) {
         Ok(said) => Outcome::Open { said },
@@ -133,17 +135,23 @@ fn udp_echo(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
     let socket = UdpSocket::bind((wildcard, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(timeout / 2))?;
+    let query = Message::query().to_vec().map_err(std::io::Error::other)?;
     let mut buffer = [0; 2048];
     let mut outcome = Err(ErrorKind::TimedOut.into());
     for _ in 0..2 {
-        socket.send(b"ping")?;
+        socket.send(&query)?;
         outcome = socket.recv(&mut buffer);
         match &outcome {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,
         }
     }
-    outcome.map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned())
+    let answer = &buffer[..outcome?];
+    // An echo begins with the pod's name.
+    Ok(match answer.strip_suffix(&query[..]) {
+        Some(name) => format!("echo from {}", String::from_utf8_lossy(name).trim_end_matches(": ")),
+        None => format!("{} bytes", answer.len()),
+    })
 }
 
 /// `http://host[:port][/path]`, the scheme optional.
