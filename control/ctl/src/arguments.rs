@@ -46,6 +46,14 @@ pub(crate) enum Form {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Hooks on every pod: policy is enforced.
+    On,
+    /// No hooks: everything passes, until `on` or a restart of the dataplane.
+    Off,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Both processes, the generation in force, and what could not be used.
@@ -56,6 +64,12 @@ pub(crate) enum Command {
     /// The compiled table that the workers use.
     #[command(subcommand)]
     Table(TableCommand),
+    /// Takes the hooks off all pods, or puts them back. Off, nothing is enforced: for emergencies and measurements.
+    Enforce {
+        /// `on` or `off`.
+        #[arg(value_enum)]
+        state: Switch,
+    },
     /// Why a connection passes or not.
     #[command(after_help = "Examples:
   sluicectl explain shop/client shop/web 80          TCP to port 80

@@ -12,7 +12,7 @@ mod output;
 mod status;
 mod table;
 
-use arguments::{Arguments, Command, TableCommand};
+use arguments::{Arguments, Command, Switch, TableCommand};
 use clap::Parser;
 use owo_colors::OwoColorize;
 use std::io::{self, Write};
@@ -49,6 +49,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Get(what) => get::run(&client, what, form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Dump { image }) => table::dump(&client, image.as_deref(), form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),
+        Command::Enforce { state } => status::enforce(&client, *state == Switch::On, form, out).map(|()| Ending::Ok),
         Command::Explain(question) => explain::run(&client, question, form, out),
     }
 }

@@ -66,7 +66,7 @@ fn look(client: &Client, question: &ToControl) -> Node {
         (FromDataplane::Status(status), _) => Ok(status),
         _ => unexpected(),
     }));
-    let workers_ready = dataplane.status().is_some_and(|s| !s.workers.is_empty() && s.workers.iter().all(|w| w.alive));
+    let workers_ready = dataplane.status().is_some_and(|s| s.enforcing && !s.workers.is_empty() && s.workers.iter().all(|w| w.alive));
     let ready = workers_ready && control.status().is_some_and(|status| status.settled);
     Node { ready, dataplane, control }
 }
@@ -100,6 +100,17 @@ fn print(node: &Node, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+/// Switches enforcement, and says what that means.
+pub(crate) fn enforce(client: &Client, on: bool, form: Form, out: &mut dyn Write) -> Result<()> {
+    client.dataplane(&ToDataplane::Enforce { on })?;
+    match (form, on) {
+        (Form::Json, _) => writeln!(out, "{}", serde_json::json!({ "enforcing": on }))?,
+        (Form::Table, true) => writeln!(out, "hooks are on every pod: policy is enforced")?,
+        (Form::Table, false) => writeln!(out, "{}: everything passes until `sluicectl enforce on` or a restart", "NOT ENFORCING".red().bold())?,
+    }
+    Ok(())
+}
+
 fn up() -> String {
     "up".green().bold().to_string()
 }
@@ -112,6 +123,9 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
             let kept = age(s.generation_age_s);
             writeln!(out, "  table        generation {generation}, {} bytes, in force for {kept}", s.image_bytes)?;
         }
+    }
+    if !s.enforcing {
+        writeln!(out, "  enforcement  {}: the hooks were taken off; put them back with: sluicectl enforce on", "OFF".red().bold())?;
     }
     if let Some(refused) = &s.last_refused {
         writeln!(out, "  refused      {}", refused.red())?;

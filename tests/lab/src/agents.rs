@@ -6,7 +6,7 @@
 use crate::netns::NetNs;
 use crate::process::{ProcessId, log_tail, spawn_detached};
 use crate::state::{Layout, State};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_wire::{
@@ -138,7 +138,11 @@ fn call<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q, timeout: 
         connection.set_receive_timeout(Some(timeout))?;
         Ok(connection.call(request)?.0)
     };
-    exchange().with_context(|| format!("asking {}", socket.display()))
+    // The messages of WireError hold their causes already; as a chain they would be said twice.
+    exchange().map_err(|error| match error {
+        WireError::Connect { .. } => anyhow!("{error}"),
+        error => anyhow!("asking {}: {error}", socket.display()),
+    })
 }
 
 /// Asks the dataplane.

@@ -15,6 +15,7 @@
 //! state is lost (see [`Lab::remove`]).
 
 pub mod agents;
+mod change;
 mod cluster;
 mod cni;
 mod config;
@@ -32,8 +33,9 @@ mod store;
 mod teardown;
 
 pub use agents::Agent;
+pub use change::Change;
 pub use config::LabConfig;
-pub use lab::{Change, Lab};
+pub use lab::Lab;
 pub use matrix::{Cell, Matrix, MatrixRequest};
 pub use netns::NetNs;
 pub use pods::Reconciled;

@@ -152,6 +152,7 @@ impl Site<'_> {
             }
         }
         self.layout.save(state)?;
+        (self.check)()?;
         if !errors.is_empty() {
             errors.sort();
             errors.dedup();

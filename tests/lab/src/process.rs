@@ -5,10 +5,13 @@
 //! no foreign process is ever hit.
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,12 +30,17 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process that has this pid now; `None` when there is none, or only its zombie.
     pub fn of(pid: i32) -> Option<Self> {
+        let (process, state) = Self::read(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(process)
+    }
+
+    fn read(pid: i32) -> Option<(Self, char)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The command name is in parentheses and may hold anything, so the fields are counted from the last one.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?;
+        let state = fields.next()?.chars().next()?;
         let start_ticks = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, start_ticks })
+        Some((Self { pid, start_ticks }, state))
     }
 
     /// This very process.
@@ -46,23 +54,30 @@ impl ProcessId {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Sends a signal to this process and to no other. True when it was there to receive it.
-    pub fn signal(self, signal: Signal) -> bool {
-        let Some(pid) = Pid::from_raw(self.pid) else { return false };
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-        Self::of(self.pid) == Some(self) && pidfd_send_signal(&pidfd, signal).is_ok()
+    /// A descriptor of this process and of no other; its zombie counts.
+    fn open(self) -> Option<OwnedFd> {
+        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        Self::read(self.pid).is_some_and(|(process, _)| process == self).then_some(pidfd)
     }
 
-    /// Waits until it has ended; false when it has not within `limit`.
+    /// Sends a signal to this process and to no other. True when it was there to receive it.
+    pub fn signal(self, signal: Signal) -> bool {
+        self.is_alive() && self.open().is_some_and(|pidfd| pidfd_send_signal(&pidfd, signal).is_ok())
+    }
+
+    /// Waits until its last thread has ended, and with it its sockets; false when it has not within `limit`.
     pub fn wait_gone(self, limit: Duration) -> bool {
-        let start = Instant::now();
-        while self.is_alive() {
-            if start.elapsed() > limit {
-                return false;
+        let Some(pidfd) = self.open() else { return true };
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+                Ok(ready) => return ready > 0,
+                Err(Errno::INTR) => {}
+                Err(_) => return !self.is_alive(),
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
-        true
     }
 
     /// SIGKILL, and waits until it is gone; a child of ours is reaped.

@@ -1,0 +1,53 @@
+# Sluice. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
+KERNEL := --features sluice-dataplane/kernel,sluice-bpf/load
+FILES ?=
+OUT ?=
+CHECK ?=
+KEEP ?=
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: prepare
+prepare: ## Check this machine, install what is missing (Debian, root)
+	@deploy/prepare
+
+.PHONY: build
+build: ## Debug binaries, with the kernel's part, in target/debug
+	@$(CARGO) build --workspace $(KERNEL)
+
+.PHONY: release
+release: ## Optimised binaries in target/release
+	@echo "building optimised binaries (some minutes the first time) ..."
+	@$(CARGO) build --release --workspace $(KERNEL)
+
+.PHONY: demo
+demo: prepare release ## The walkthrough of default-deny policies on live traffic (KEEP=1 leaves it up)
+	@target/release/sluice-lab demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and what was skipped
+	@tests/run
+
+.PHONY: vectors
+vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" for others)
+	@$(CARGO) build --release -q -p sluice-tests
+	@target/release/sluice-vectors $(FILES)
+
+.PHONY: check
+check: ## All checks that run nothing: format, lints, both feature sets
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy -q --workspace --all-targets $(KERNEL) -- -D warnings
+	@$(CARGO) check -q --workspace --all-targets
+
+.PHONY: bench-forward
+bench-forward: prepare release ## Forwarding against the same pods without hooks (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+	@target/release/sluice-perf forward $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
+.PHONY: clean
+clean: ## Remove build products
+	@$(CARGO) clean

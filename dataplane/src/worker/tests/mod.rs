@@ -1,0 +1,13 @@
+//! Promises of a worker, held by real frames on memory. Every batch is counted: see `World::batch`.
+
+mod adoption;
+mod bounds;
+mod connections;
+mod fates;
+mod frames;
+mod icmp;
+mod mid_flow;
+mod node;
+mod restart;
+mod simulation;
+mod world;
