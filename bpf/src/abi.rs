@@ -18,6 +18,8 @@ pub const PORT_OPEN: u32 = 1;
 pub const PORT_ISOLATED_INGRESS: u32 = 2;
 /// Isolated for traffic leaving it.
 pub const PORT_ISOLATED_EGRESS: u32 = 4;
+/// Where the incarnation begins in the state word.
+pub const PORT_STATE_SHIFT: u32 = 8;
 /// Cached verdict: pass.
 pub const CACHE_ALLOW: u8 = 1;
 /// Cached verdict: pass, for delivery to this node only.
@@ -115,6 +117,19 @@ pub struct Port {
     pub has_ip6: u32,
     /// Network order.
     pub ip6: [u8; 16],
+}
+
+impl Port {
+    /// The state word that opens this incarnation of a port with these bits.
+    pub fn state_word(incarnation: u32, bits: u32) -> u32 {
+        incarnation << PORT_STATE_SHIFT | bits
+    }
+
+    /// The state bits, none where they were set for another incarnation.
+    pub fn state_bits(&self) -> u32 {
+        let current = self.state >> PORT_STATE_SHIFT == self.incarnation & (u32::MAX >> PORT_STATE_SHIFT);
+        if current { self.state & ((1 << PORT_STATE_SHIFT) - 1) } else { 0 }
+    }
 }
 
 /// Key of cache, denials and origins.
@@ -232,6 +247,7 @@ mod tests {
             ("PORT_OPEN", u64::from(super::PORT_OPEN)),
             ("PORT_ISOLATED_INGRESS", u64::from(super::PORT_ISOLATED_INGRESS)),
             ("PORT_ISOLATED_EGRESS", u64::from(super::PORT_ISOLATED_EGRESS)),
+            ("PORT_STATE_SHIFT", u64::from(super::PORT_STATE_SHIFT)),
             ("CACHE_ALLOW", u64::from(super::CACHE_ALLOW)),
             ("CACHE_ALLOW_DEFERRED", u64::from(super::CACHE_ALLOW_DEFERRED)),
             ("CACHE_DENY", u64::from(super::CACHE_DENY)),

@@ -24,10 +24,21 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// A worker that panics must not leave its ports without anyone while the process looks alive: the supervisor restarts it
+/// whole, and the hooks go on with what is cached.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
 fn run(arguments: Arguments) -> Result<()> {
     if let Some(Command::Remove) = arguments.command {
         return keeper::remove(&arguments);
     }
+    abort_on_panic();
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, stop.clone()).context("register a signal handler")?;

@@ -56,6 +56,8 @@ struct sluice_trunk_header {
 #define SLUICE_PORT_OPEN 1             /* an adopted table knows the pod; otherwise nothing passes */
 #define SLUICE_PORT_ISOLATED_INGRESS 2
 #define SLUICE_PORT_ISOLATED_EGRESS 4
+/* The rest of the state word is the incarnation it was set for, so that a late write for an earlier pod opens nothing. */
+#define SLUICE_PORT_STATE_SHIFT 8
 
 struct sluice_port {
 	__u32 ifindex; /* host's end; 0: the slot is free */

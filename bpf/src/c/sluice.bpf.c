@@ -105,8 +105,9 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
+	/* an opener is judged anew against the direction of a connection, and after its FIN or RST */
 	if (value->epoch != epoch || (now > last_seen && now - last_seen > value->timeout_ns) ||
-	    (p->opens && (value->flags & SLUICE_CACHE_REPLY))) {
+	    (p->opens && ((value->flags & SLUICE_CACHE_REPLY) || (value->tcp_flags & 0x05)))) {
 		count(SLUICE_COUNT_STALE);
 		return punt(skb, port, p, epoch);
 	}
@@ -141,7 +142,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		return drop(SLUICE_DROP_NO_PORT);
 	__u32 state = *(volatile __u32 *)&port->state;
 
-	if (!(state & SLUICE_PORT_OPEN))
+	if (!(state & SLUICE_PORT_OPEN) || state >> SLUICE_PORT_STATE_SHIFT != (port->incarnation & (~0u >> SLUICE_PORT_STATE_SHIFT)))
 		return drop(SLUICE_DROP_PORT_CLOSED);
 
 	__u32 mark = skb->mark & SLUICE_MARK_MASK;

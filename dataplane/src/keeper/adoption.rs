@@ -28,8 +28,6 @@ pub(super) struct Image {
 pub(super) struct PendingAdoption {
     image: Image,
     received: Instant,
-    /// Workers that have not taken the command yet.
-    untold: Vec<usize>,
     cut_before: u64,
 }
 
@@ -60,9 +58,8 @@ impl Keeper {
                     // in force all the same; only a restart before the next image would miss it
                     warn!(%reason, "the image could not be kept");
                 }
-                let untold = (0..self.workers.len()).collect();
                 let cut_before = self.connections_cut();
-                self.adopting = Some(PendingAdoption { image, received, untold, cut_before });
+                self.adopting = Some(PendingAdoption { image, received, cut_before });
                 self.progress();
             }
             Err(reason) => {
@@ -90,19 +87,30 @@ impl Keeper {
         Ok((Image { table: Arc::new(table), memfd, since: Instant::now() }, bytes))
     }
 
+    /// Hands the newest table to every worker that has not been given it yet, also to one that hung and is back.
+    fn tell_tables(&mut self) {
+        let adopting = self.adopting.as_ref().map(|adopting| &adopting.image);
+        let Some(table) = adopting.or(self.image.as_ref()).map(|image| image.table.clone()) else { return };
+        for worker in 0..self.workers.len() {
+            if self.told[worker] < table.generation() && self.command(worker, Command::Adopt(table.clone())) {
+                self.told[worker] = table.generation();
+            }
+        }
+    }
+
     fn connections_cut(&self) -> u64 {
         self.workers.iter().map(|worker| worker.shared.counts()[3]).sum()
     }
 
     /// Moves on whatever waits for workers: tables, then ADDs.
     pub(super) fn progress(&mut self) {
-        if let Some(mut adopting) = self.adopting.take() {
+        self.tell_tables();
+        if let Some(adopting) = self.adopting.take() {
             let table = adopting.image.table.clone();
-            adopting.untold.retain(|&worker| !self.command(worker, Command::Adopt(table.clone())));
             let generation = table.generation();
             // a dead or hung worker is outside the quorum; its frames are dropped, so it judges nothing by an old table
             let done = self.workers.iter().all(|worker| worker.shared.generation() >= generation || !self.is_alive(worker));
-            if done && adopting.untold.is_empty() {
+            if done {
                 let cut = self.connections_cut().saturating_sub(adopting.cut_before);
                 let adopt_us = adopting.received.elapsed().as_micros() as u64;
                 info!(generation, adopt_us, image_bytes = table.image_bytes(), connections_cut = cut, "table adopted");

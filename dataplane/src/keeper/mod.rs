@@ -52,6 +52,8 @@ pub struct Keeper {
     loaded: Arc<Loaded>,
     trunks: Vec<Trunk>,
     workers: Vec<Handle>,
+    /// The newest generation handed to each worker.
+    told: Vec<u64>,
     registry: Registry,
     listener: Listener,
     clients: BTreeMap<u64, Client>,
@@ -114,6 +116,7 @@ impl Keeper {
             loaded,
             trunks,
             workers: Vec::new(),
+            told: Vec::new(),
             registry,
             listener,
             clients: BTreeMap::new(),
@@ -229,6 +232,7 @@ impl Keeper {
                 ready: ready.clone(),
             })?;
             self.workers.push(handle);
+            self.told.push(self.generation());
         }
         drop(ready);
         for answer in answers {

@@ -293,6 +293,6 @@ impl Keeper {
     }
 
     fn is_open(&self, port: PortIndex) -> bool {
-        self.loaded.ports.read(usize::from(port.0)).state & sluice_bpf::abi::PORT_OPEN != 0
+        self.loaded.ports.read(usize::from(port.0)).state_bits() & sluice_bpf::abi::PORT_OPEN != 0
     }
 }

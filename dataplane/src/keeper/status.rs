@@ -83,7 +83,7 @@ impl Keeper {
             .iter()
             .map(|port| {
                 let index = port.endpoint.port.0;
-                let state = self.loaded.ports.read(usize::from(index)).state;
+                let state = self.loaded.ports.read(usize::from(index)).state_bits();
                 let isolated_ingress = state & abi::PORT_ISOLATED_INGRESS != 0;
                 let isolated_egress = state & abi::PORT_ISOLATED_EGRESS != 0;
                 PortInfo {

@@ -16,8 +16,8 @@ impl Kernel for BpfKernel {
         self.0.ports.read(index)
     }
 
-    fn set_port_state(&self, index: usize, state: u32) {
-        self.0.ports.publish(index, offset_of!(Port, state), state);
+    fn set_port_state(&self, index: usize, incarnation: u32, bits: u32) {
+        self.0.ports.publish(index, offset_of!(Port, state), Port::state_word(incarnation, bits));
     }
 
     fn void_denials(&self, index: usize) {

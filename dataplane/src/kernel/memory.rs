@@ -38,8 +38,8 @@ impl Kernel for &MemoryKernel {
         self.ports.borrow()[index]
     }
 
-    fn set_port_state(&self, index: usize, state: u32) {
-        self.ports.borrow_mut()[index].state = state;
+    fn set_port_state(&self, index: usize, incarnation: u32, bits: u32) {
+        self.ports.borrow_mut()[index].state = Port::state_word(incarnation, bits);
     }
 
     fn void_denials(&self, index: usize) {

@@ -22,8 +22,8 @@ pub struct Partial {
 pub trait Kernel {
     /// A copy of a port's slot.
     fn port(&self, index: usize) -> Port;
-    /// Sets its state word: open and isolation bits.
-    fn set_port_state(&self, index: usize, state: u32);
+    /// Sets its open and isolation bits, for this incarnation only: should the slot have a new one meanwhile, nothing opens.
+    fn set_port_state(&self, index: usize, incarnation: u32, bits: u32);
     /// Voids its cached denials.
     fn void_denials(&self, index: usize);
     /// A cache entry.

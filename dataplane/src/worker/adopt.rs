@@ -53,7 +53,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 state |= if table.isolated(at, Direction::Ingress) { PORT_ISOLATED_INGRESS } else { 0 };
                 state |= if table.isolated(at, Direction::Egress) { PORT_ISOLATED_EGRESS } else { 0 };
             }
-            self.kernel.set_port_state(index, state);
+            self.kernel.set_port_state(index, port.incarnation, state);
             self.kernel.void_denials(index);
         }
     }
@@ -115,7 +115,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Forgets a connection if both its entries are idle for longer than they may be.
     fn expire(&mut self, flow: &FlowKey, now_ns: u64) {
-        let Some((original, connection, _)) = self.connections.find(flow) else { return };
+        let Some((original, connection, _)) = self.connections.find(flow) else {
+            // entries of a connection that the worker does not know: the hooks must not go on by them
+            let incarnation = Incarnation(self.kernel.port(usize::from(flow.port.0)).incarnation);
+            return self.remove_entries(flow, incarnation);
+        };
         let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, connection.incarnation)));
         if is_idle(entries, connection.seen_ns, now_ns) {
             self.connections.remove(&original);

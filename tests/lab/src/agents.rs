@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_wire::{
-    CONTROL_SOCKET, Connection, ControlStatus, DATAPLANE_SOCKET, DataplaneStatus, Explanation, FromControl, FromDataplane,
-    PortInfo, ToControl, ToDataplane, WireError,
+    CONTROL_SOCKET, Connection, ControlStatus, DATAPLANE_SOCKET, DataplaneStatus, Explanation, FromControl, FromDataplane, PortInfo,
+    ToControl, ToDataplane, WireError,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,8 +94,7 @@ impl Agent {
         let node = NetNs::named(layout.node_netns());
         let mut command = self.command(layout, state);
         let child = node.run(|| spawn_detached(&mut command, &self.log(layout), None))?;
-        ProcessId::of(child.id() as i32)
-            .with_context(|| format!("{} ended at once:\n{}", self.program(), log_tail(&self.log(layout), 20)))
+        ProcessId::of(child.id() as i32).with_context(|| format!("{} ended at once:\n{}", self.program(), log_tail(&self.log(layout), 20)))
     }
 
     /// Waits until it answers on its socket.
@@ -206,7 +205,8 @@ pub fn settle(layout: &Layout) -> Result<ControlStatus> {
     if !status.settled {
         bail!(
             "the change is not in force after {SETTLE_TIMEOUT:?}: published generation {}, adopted {}",
-            status.published_generation, status.adopted_generation
+            status.published_generation,
+            status.adopted_generation
         );
     }
     Ok(status)

@@ -101,7 +101,11 @@ impl Lab {
     }
 
     fn finish_change(
-        &self, objects: Vec<ObjectRef>, state: &mut State, in_force_after: Option<Duration>, status: Option<ControlStatus>,
+        &self,
+        objects: Vec<ObjectRef>,
+        state: &mut State,
+        in_force_after: Option<Duration>,
+        status: Option<ControlStatus>,
     ) -> Result<Change> {
         let pods = self.reconcile(state, &|| Ok(()), &|_| {})?;
         let settled = if pods == Reconciled::default() { None } else { self.settle_if_sluice(state)? };
@@ -121,13 +125,19 @@ impl Lab {
     }
 
     pub(crate) fn reconcile(
-        &self, state: &mut State, check: &(dyn Fn() -> Result<()> + Sync), progress: &(dyn Fn(&str) + Sync),
+        &self,
+        state: &mut State,
+        check: &(dyn Fn() -> Result<()> + Sync),
+        progress: &(dyn Fn(&str) + Sync),
     ) -> Result<Reconciled> {
         self.with_site(&state.clone(), check, progress, |site| site.reconcile(state))
     }
 
     fn with_site<T>(
-        &self, state: &State, check: &(dyn Fn() -> Result<()> + Sync), progress: &(dyn Fn(&str) + Sync),
+        &self,
+        state: &State,
+        check: &(dyn Fn() -> Result<()> + Sync),
+        progress: &(dyn Fn(&str) + Sync),
         work: impl FnOnce(&Site<'_>) -> Result<T>,
     ) -> Result<T> {
         let (layout, store) = (&self.layout, self.store());

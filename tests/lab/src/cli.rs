@@ -46,7 +46,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  sluice-lab apply -f policy.yaml\n  sluice-lab apply -f one.yaml -f more/")]
     Apply(Files),
     /// Remove objects, and wait until that is in force.
-    #[command(after_help = "Examples:\n  sluice-lab delete -f policy.yaml\n  sluice-lab delete networkpolicy default/deny-all\n  sluice-lab delete pod frontend")]
+    #[command(
+        after_help = "Examples:\n  sluice-lab delete -f policy.yaml\n  sluice-lab delete networkpolicy default/deny-all\n  sluice-lab delete pod frontend"
+    )]
     Delete(Delete),
     /// Run a command in a pod; its exit code is passed on.
     #[command(after_help = "Examples:\n  sluice-lab exec default/frontend -- curl -s backend\n  sluice-lab exec frontend -- bash")]
@@ -140,7 +142,9 @@ pub(crate) struct Exec {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Without --port each pair is tried on all TCP ports that the destination serves.\n\nExamples:\n  sluice-lab matrix\n  sluice-lab matrix --port 80/TCP --family 6 -o json")]
+#[command(
+    after_help = "Without --port each pair is tried on all TCP ports that the destination serves.\n\nExamples:\n  sluice-lab matrix\n  sluice-lab matrix --port 80/TCP --family 6 -o json"
+)]
 pub(crate) struct Matrix {
     /// Try this port everywhere, one grid for each; PORT or PORT/PROTOCOL.
     #[arg(long = "port", value_name = "PORT/PROTO")]

@@ -34,8 +34,7 @@ pub(crate) struct PodSpec {
 
 /// The pods to attach, in the order in which they get their addresses: DNS first, then by name.
 pub(crate) fn pods(snapshot: &Snapshot) -> Vec<PodSpec> {
-    let mut specs: Vec<PodSpec> =
-        snapshot.pods.iter().filter(|(_, pod)| has_network(pod)).map(|(name, pod)| spec(name, pod)).collect();
+    let mut specs: Vec<PodSpec> = snapshot.pods.iter().filter(|(_, pod)| has_network(pod)).map(|(name, pod)| spec(name, pod)).collect();
     specs.sort_by_key(|spec| (!spec.dns, spec.pod.clone()));
     specs
 }

@@ -138,8 +138,7 @@ impl Chain {
     fn execute(&self, verb: &str, plugin: &Value, attachment: &Attachment, previous: Option<&Value>) -> Result<Value> {
         let kind = plugin["type"].as_str().context("a plugin without a type")?;
         let program = [Path::new(PLUGIN_DIR), &self.bin_dir].iter().map(|dir| dir.join(kind)).find(|path| path.exists());
-        let program =
-            program.with_context(|| format!("no CNI plugin {kind} in {PLUGIN_DIR} or {}", self.bin_dir.display()))?;
+        let program = program.with_context(|| format!("no CNI plugin {kind} in {PLUGIN_DIR} or {}", self.bin_dir.display()))?;
         let config = plugin_config(plugin, attachment.slot, previous);
         let mut command = Command::new(program);
         command

@@ -126,7 +126,9 @@ fn up(name: &str, json: bool, args: Up) -> Result<ExitCode> {
     println!("lab {} is up after {}: {} pods, {enforced}", name.bold(), short(start.elapsed()), state.pods.len());
     let flag = if name == "lab" { String::new() } else { format!("--lab {name} ") };
     let example = state.pods.values().find(|pod| !pod.dns).map_or("default/POD".into(), |pod| pod.pod.to_string());
-    println!("  who reaches whom   sluice-lab {flag}matrix\n  run a command      sluice-lab {flag}exec {example} -- COMMAND\n  remove it          sluice-lab {flag}down");
+    println!(
+        "  who reaches whom   sluice-lab {flag}matrix\n  run a command      sluice-lab {flag}exec {example} -- COMMAND\n  remove it          sluice-lab {flag}down"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -205,10 +207,13 @@ fn status(name: &str, json: bool) -> Result<ExitCode> {
     // Without a dataplane there are no ports to tell of, and its own line says so.
     let ports = if state.sluice { agents::ports(layout).unwrap_or_default() } else { Vec::new() };
     if json {
-        println!("{}", serde_json::to_string_pretty(&json!({
-            "lab": name, "state": state, "ports": ports,
-            "dataplane": dataplane.and_then(Result::ok), "control": control.and_then(Result::ok),
-        }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({
+                "lab": name, "state": state, "ports": ports,
+                "dataplane": dataplane.and_then(Result::ok), "control": control.and_then(Result::ok),
+            }))?
+        );
     } else {
         print::status(name, &print::Status { state, dataplane, control, ports });
     }

@@ -32,20 +32,11 @@ struct Step {
 }
 
 /// Source, destination, and whether the destination is named.
-const ATTEMPTS: [(&str, &str, bool); 4] = [
-    ("frontend", "backend", true),
-    ("frontend", "backend", false),
-    ("backend", "frontend", true),
-    ("backend", "frontend", false),
-];
+const ATTEMPTS: [(&str, &str, bool); 4] =
+    [("frontend", "backend", true), ("frontend", "backend", false), ("backend", "frontend", true), ("backend", "frontend", false)];
 
 const STEPS: [Step; 6] = [
-    Step {
-        title: "No policy: everybody reaches everybody",
-        apply: None,
-        expected: [true; 4],
-        why: &[("frontend", "backend", 80, "TCP")],
-    },
+    Step { title: "No policy: everybody reaches everybody", apply: None, expected: [true; 4], why: &[("frontend", "backend", 80, "TCP")] },
     Step {
         title: "Deny by default: both directions are cut",
         apply: Some(Manifest { file: "demo/1-default-deny.yaml", yaml: include_str!("../demo/1-default-deny.yaml") }),

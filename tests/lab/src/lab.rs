@@ -92,7 +92,6 @@ impl Lab {
         remove_with_lock(&self.layout, &lock)
     }
 
-
     fn build(&self, config: &LabConfig, bin_dir: PathBuf, documents: &[Document]) -> Result<()> {
         let mut state = State {
             phase: Phase::Starting,

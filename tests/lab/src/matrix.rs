@@ -137,14 +137,12 @@ impl Lab {
             for _ in 0..PARALLEL.min(jobs.len()) {
                 scope.spawn(|| {
                     // Relaxed: the counter hands out indices; each result is published by its mutex.
-                    while let Some((job, result)) = Some(next.fetch_add(1, Ordering::Relaxed))
-                        .and_then(|index| jobs.get(index).zip(results.get(index)))
+                    while let Some((job, result)) =
+                        Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|index| jobs.get(index).zip(results.get(index)))
                     {
-                        let outcome = NetNs::named(self.layout.pod_netns(&job.from.pod)).enter().map(|()| {
-                            match job.port.protocol {
-                                Transport::Tcp => probe::tcp(job.address, timeout).outcome,
-                                Transport::Udp => probe::udp(job.address, timeout).outcome,
-                            }
+                        let outcome = NetNs::named(self.layout.pod_netns(&job.from.pod)).enter().map(|()| match job.port.protocol {
+                            Transport::Tcp => probe::tcp(job.address, timeout).outcome,
+                            Transport::Udp => probe::udp(job.address, timeout).outcome,
                         });
                         *result.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(outcome);
                     }

@@ -89,8 +89,7 @@ impl NetNs {
         self.run(|| {
             for (key, value) in settings {
                 let path = Path::new("/proc/sys/net").join(key);
-                std::fs::write(&path, value)
-                    .with_context(|| format!("cannot set {} = {value} in {}", path.display(), self.name))?;
+                std::fs::write(&path, value).with_context(|| format!("cannot set {} = {value} in {}", path.display(), self.name))?;
             }
             Ok(())
         })

@@ -83,8 +83,7 @@ pub fn start_server(layout: &Layout, bin_dir: &Path, pod: &PodState) -> Result<P
     } else {
         command.arg("serve-pod").arg(pod.pod.to_string()).args(pod.served.iter().map(ToString::to_string));
     }
-    let mut child =
-        on_thread_inside(layout, &pod.pod, || spawn_detached(&mut command, &log, Some(Stdio::piped())))?;
+    let mut child = on_thread_inside(layout, &pod.pod, || spawn_detached(&mut command, &log, Some(Stdio::piped())))?;
     let process = ProcessId::of(child.id() as i32);
     let mut line = String::new();
     let stdout = child.stdout.take().context("a piped stdout is there")?;

@@ -61,8 +61,7 @@ impl Site<'_> {
         for pod in &gone {
             self.detach(state, pod)?;
         }
-        let (known, new): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|spec| state.pods.contains_key(&spec.pod.to_string()));
+        let (known, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|spec| state.pods.contains_key(&spec.pod.to_string()));
         for spec in known {
             self.follow_ports(state, &spec)?;
         }

@@ -36,8 +36,7 @@ fn grid(matrix: &Matrix, of_grid: impl Fn(&Cell) -> bool) {
     for (row, from) in matrix.pods.iter().enumerate() {
         let mut line = format!("{:<width$} {:>3} ", from.to_string(), row + 1);
         for to in &matrix.pods {
-            let cells: Vec<&Cell> =
-                matrix.cells.iter().filter(|c| c.from == *from && c.to == *to && of_grid(c)).collect();
+            let cells: Vec<&Cell> = matrix.cells.iter().filter(|c| c.from == *from && c.to == *to && of_grid(c)).collect();
             line.push_str(&symbol(&cells));
         }
         println!("{line}");
@@ -66,10 +65,7 @@ fn symbol(cells: &[&Cell]) -> String {
 
 /// Both halves of an explanation, each with what decided it.
 pub(crate) fn explanation(explanation: &Explanation, indent: &str) {
-    println!(
-        "{indent}{} → {} {}: {}",
-        explanation.src, explanation.dst, explanation.port, verdict(explanation.allowed)
-    );
+    println!("{indent}{} → {} {}: {}", explanation.src, explanation.dst, explanation.port, verdict(explanation.allowed));
     if let Some(half) = &explanation.egress {
         self::half(half, "leaving", indent);
     }
@@ -159,7 +155,11 @@ fn dataplane_line(status: &DataplaneStatus) -> String {
     let alive = status.workers.iter().filter(|worker| worker.alive).count();
     format!(
         "generation {}, {alive}/{} workers, {} ports, {} hits, {} punts",
-        status.generation, status.workers.len(), status.ports, status.cache_hits, status.punts
+        status.generation,
+        status.workers.len(),
+        status.ports,
+        status.cache_hits,
+        status.punts
     )
 }
 

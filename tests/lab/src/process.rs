@@ -117,11 +117,7 @@ pub(crate) fn spawn_detached(command: &mut Command, log: &Path, stdout: Option<S
 }
 
 fn open_log(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("cannot open the log {}", path.display()))
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot open the log {}", path.display()))
 }
 
 /// Kills every process whose main thread is in one of the namespaces (device and inode of each), except this one.

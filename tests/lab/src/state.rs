@@ -74,10 +74,8 @@ impl Layout {
     /// The names of all labs that have a state directory.
     pub fn existing() -> Vec<LabName> {
         let entries = fs::read_dir(LABS_DIR).into_iter().flatten().flatten();
-        let mut names: Vec<LabName> = entries
-            .filter(|entry| entry.path().is_dir())
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
+        let mut names: Vec<LabName> =
+            entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         names.sort_by_key(ToString::to_string);
         names
     }
@@ -196,9 +194,7 @@ pub struct LabLock {
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
     let temporary = path.with_file_name(format!(".{name}.tmp"));
-    fs::write(&temporary, content)
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// How far a lab has come.

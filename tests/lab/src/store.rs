@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
-use sluice_policy::load::load_paths;
+use sluice_policy::load::{Loaded, load_paths, load_str};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +33,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Namespace, Self::Pod, Self::Service, Self::NetworkPolicy];
-
     /// As in a manifest.
     pub fn name(self) -> &'static str {
         match self {
@@ -113,46 +112,55 @@ pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
         std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     }
     let loaded = load_paths(paths);
-    if !loaded.errors.is_empty() {
-        let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-        bail!("{}\nnothing was applied", errors.join("\n"));
-    }
-    let scratch = Scratch::create()?;
+    refuse_errors(&loaded)?;
+    let files: BTreeSet<&PathBuf> = loaded.origins.values().map(|(file, _)| file).collect();
     let mut documents = Vec::new();
-    for file in manifest_files(paths)? {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        for part in split_documents(&text) {
-            documents.extend(scratch.identify(part).with_context(|| format!("in {}", file.display()))?);
-        }
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        documents.extend(identify_all(&text).with_context(|| format!("in {}", file.display()))?);
     }
     Ok(documents)
 }
 
 /// As [`read_documents`], from text in hand.
 pub fn parse_documents(text: &str) -> Result<Vec<Document>> {
-    let scratch = Scratch::create()?;
-    let path = scratch.path("input.yaml");
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    read_documents(&[path])
+    refuse_errors(&load_str("input.yaml", text))?;
+    identify_all(text)
 }
 
-/// The manifest files below the given paths, in order of name within a directory.
-fn manifest_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
-        let mut inside: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json")))
-            .collect();
-        inside.sort();
-        files.extend(inside);
+fn refuse_errors(loaded: &Loaded) -> Result<()> {
+    if loaded.errors.is_empty() {
+        return Ok(());
     }
-    Ok(files)
+    let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    bail!("{}\nnothing was applied", errors.join("\n"))
+}
+
+fn identify_all(text: &str) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for part in split_documents(text) {
+        documents.extend(identify(part)?);
+    }
+    Ok(documents)
+}
+
+/// Which objects one document describes, as the loader understands it. None for a kind that the lab ignores.
+fn identify(text: String) -> Result<Vec<Document>> {
+    let loaded = load_str("document.yaml", &text);
+    if let Some(error) = loaded.errors.first() {
+        bail!("a document that was valid within its file is not valid alone: {error}");
+    }
+    let mut objects = objects(&loaded.snapshot)?;
+    // The loader adds the namespaces that objects live in; those stand nowhere in the document.
+    let stated: BTreeSet<(&str, &str, &str)> =
+        loaded.origins.keys().map(|id| (id.kind.name(), id.namespace.as_str(), id.name.as_str())).collect();
+    objects.retain(|Document { object: ObjectRef { kind, name }, .. }| {
+        stated.contains(&(kind.name(), name.namespace.as_str(), name.name.as_str()))
+    });
+    if let [only] = objects.as_mut_slice() {
+        only.text = text;
+    }
+    Ok(objects)
 }
 
 /// The documents of a YAML stream, by its `---` lines. Such a line cannot stand inside an indented block.
@@ -170,49 +178,6 @@ fn split_documents(text: &str) -> Vec<String> {
     }
     parts.retain(|part| part.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
     parts
-}
-
-/// A private directory in which single documents are shown to the loader.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn create() -> Result<Self> {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        // Relaxed: only the number's uniqueness matters, it publishes nothing.
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("sluice-lab-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Which objects a document describes, as the loader understands it. None for a kind that the lab ignores.
-    fn identify(&self, text: String) -> Result<Vec<Document>> {
-        let path = self.path("document.yaml");
-        std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-        let loaded = load_paths(&[path]);
-        if let Some(error) = loaded.errors.first() {
-            bail!("a document that was valid within its file is not valid alone: {error}");
-        }
-        let mut objects = objects(&loaded.snapshot)?;
-        // The loader adds the namespaces that objects live in; they are objects of their own only when alone.
-        if objects.iter().any(|document| document.object.kind != Kind::Namespace) && !text.contains("List") {
-            objects.retain(|document| document.object.kind != Kind::Namespace);
-        }
-        if let [only] = objects.as_mut_slice() {
-            only.text = text;
-        }
-        Ok(objects)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 fn objects(snapshot: &Snapshot) -> Result<Vec<Document>> {
@@ -259,7 +224,7 @@ impl Store {
 
     /// All objects, as sluice-control reads them.
     pub fn snapshot(&self) -> Snapshot {
-        load_paths(&[self.dir.clone()]).snapshot
+        load_paths(std::slice::from_ref(&self.dir)).snapshot
     }
 
     /// Every object of one namespace, and the namespace itself.
@@ -276,11 +241,6 @@ impl Store {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
-
-    /// The kinds, in the order in which they are deleted: what depends on others first.
-    pub fn deletion_order() -> impl Iterator<Item = Kind> {
-        Kind::ALL.into_iter().rev()
-    }
 }
 
 #[cfg(test)]
@@ -294,6 +254,24 @@ mod tests {
         assert_eq!(parts.len(), 2, "{parts:?}");
         assert!(parts[0].contains("  ---\n"));
         assert!(parts[1].contains("kind: B"));
+    }
+
+    #[test]
+    fn text_is_kept_and_a_list_is_taken_apart() {
+        let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: dns}\nspec:\n  podSelector: {}\n  egress:\n  - to:\n    ports:\n    - port : 53\n";
+        let documents = parse_documents(policy).unwrap();
+        assert_eq!(documents.len(), 1);
+        assert_eq!(documents[0].text, policy);
+        assert_eq!(documents[0].object, ObjectRef::new(Kind::NetworkPolicy, "dns"));
+        let item = |name: &str| {
+            format!(
+                "- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: x}}, spec: {{containers: [{{name: c, image: nginx}}]}}}}\n"
+            )
+        };
+        let list = format!("apiVersion: v1\nkind: List\nitems:\n{}{}", item("a"), item("b"));
+        let names: Vec<String> = parse_documents(&list).unwrap().iter().map(|document| document.object.to_string()).collect();
+        assert_eq!(names, ["pod x/a", "pod x/b"]);
+        assert!(parse_documents("kind: NetworkPolicy\nmetadata: {name: x}\nspec: {podSelector: []}\n").is_err());
     }
 
     #[test]

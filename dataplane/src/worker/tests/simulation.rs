@@ -1,0 +1,203 @@
+//! Random lives of one pod's worker: packets, swaps, time, lost entries, refused writes, deaths. After each step the
+//! hooks must not say anything that the table does not.
+//!
+//! The hooks of the kernel are played by [`Life::hook`], which obeys the cache as bpf/src/c/sluice.bpf.c does.
+
+use super::frames::{flow, tcp, udp};
+use super::world::{Forwarded, SECOND_NS, WEB, World, egress, ingress, isolate};
+use crate::conntrack::Connections;
+use crate::worker::Command;
+use proptest::prelude::*;
+use serde_json::Value;
+use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY};
+use sluice_flow::{Direction, FlowKey, Kind, Protocol, parse_frame};
+use std::collections::HashSet;
+
+const PEERS: [&str; 2] = ["10.0.1.1", "10.0.2.1"];
+const PORTS: [u16; 2] = [80, 4000];
+
+#[derive(Debug, Clone)]
+struct PacketSeed {
+    leaving: bool,
+    peer: usize,
+    ports: [usize; 2],
+    /// None: UDP.
+    flags: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Packet(PacketSeed),
+    /// Adopt one of [`policies`].
+    Adopt(usize),
+    Wait(u64),
+    /// The next write of entries stops after so many.
+    RefuseAfter(usize),
+    /// The worker dies in the next write, after so many entries, while it adopts one of [`policies`].
+    DieAdopting(usize, usize),
+    /// The cache is read backwards.
+    Restart(bool),
+    RaiseEpoch,
+    LoseEntry(usize),
+    ExpireAll,
+}
+
+fn policies(index: usize) -> Vec<Value> {
+    let both = isolate(&["Ingress", "Egress"]);
+    match index {
+        0 => vec![both],
+        1 => vec![both, ingress("10.0.0.0/16", "any"), egress("10.0.0.0/16", "any")],
+        2 => vec![both, ingress("10.0.1.0/24", "TCP 80"), ingress("10.0.2.0/24", "UDP 80")],
+        3 => vec![both, egress("10.0.1.0/24", "any"), ingress("10.0.2.0/24", "any")],
+        4 => vec![ingress("10.0.1.0/24", "TCP 80")],
+        _ => vec![],
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let flags = prop::sample::select(vec![None, None, Some("S"), Some("S"), Some("SA"), Some("A"), Some("F")]);
+    let packet = (any::<bool>(), 0..PEERS.len(), [0..PORTS.len(), 0..PORTS.len()], flags)
+        .prop_map(|(leaving, peer, ports, flags)| Step::Packet(PacketSeed { leaving, peer, ports, flags }));
+    prop_oneof![
+        30 => packet,
+        6 => (0..6usize).prop_map(Step::Adopt),
+        3 => prop::sample::select(vec![1, 61, 121, 7441]).prop_map(Step::Wait),
+        2 => (0..3usize).prop_map(Step::RefuseAfter),
+        2 => (0..5usize, 0..6usize).prop_map(|(done, table)| Step::DieAdopting(done, table)),
+        2 => any::<bool>().prop_map(Step::Restart),
+        1 => Just(Step::RaiseEpoch),
+        1 => (0..8usize).prop_map(Step::LoseEntry),
+        2 => Just(Step::ExpireAll),
+    ]
+}
+
+struct Life {
+    world: World,
+    table: usize,
+    /// Flows whose packets went on in their own right: the connections that may have replies.
+    opened: HashSet<FlowKey>,
+    faults: bool,
+}
+
+impl Life {
+    fn allows(&self, flow: &FlowKey) -> bool {
+        let table = self.world.worker.table().unwrap();
+        table.lookup(flow.port, flow.direction, flow.remote(), flow.protocol, flow.policy_port()).is_allow()
+    }
+
+    /// What the hook does with a packet: obeys the cache, or asks the worker. True: it goes on.
+    fn hook(&mut self, direction: Direction, frame: &[u8]) -> bool {
+        let world = &mut self.world;
+        let port = world.port(WEB);
+        assert_eq!(port.state & 1, 1, "open");
+        if port.state == 1 {
+            if opens(frame) {
+                world.remember_origin(direction, frame);
+            }
+            return true;
+        }
+        let now_ns = world.now_ns;
+        match world.entry(direction, frame) {
+            None => {
+                let may_answer = parse_frame(frame).unwrap().protocol == Protocol::TCP && !opens(frame);
+                let denial = sluice_bpf::abi::Key { sport: 0, ..world.key(direction, frame) };
+                if !may_answer && world.denials().contains(&denial) {
+                    return false;
+                }
+                world.punted(WEB, direction, frame) == Forwarded
+            }
+            Some(entry) => {
+                let stale = entry.epoch != port.epoch || now_ns > entry.last_seen_ns + entry.timeout_ns;
+                if stale || (opens(frame) && entry.flags & CACHE_REPLY != 0) {
+                    return world.punted(WEB, direction, frame) == Forwarded;
+                }
+                if entry.verdict == CACHE_DENY {
+                    return false;
+                }
+                world.change_entry(direction, frame, |entry| (entry.packets, entry.last_seen_ns) = (entry.packets + 1, now_ns));
+                true
+            }
+        }
+    }
+
+    fn packet(&mut self, seed: &PacketSeed) {
+        let peer = format!("{}:{}", PEERS[seed.peer], PORTS[seed.ports[0]]);
+        let web = format!("10.0.0.1:{}", PORTS[seed.ports[1]]);
+        let (src, dst) = if seed.leaving { (&web, &peer) } else { (&peer, &web) };
+        let direction = if seed.leaving { Direction::Egress } else { Direction::Ingress };
+        let frame = seed.flags.map_or_else(|| udp(src, dst), |flags| tcp(src, dst, flags));
+        let known = flow(WEB, direction, &frame);
+        let refusing = self.world.hooks.0.fail_after.get().is_some();
+        let in_own_right = self.allows(&known);
+        let as_reply = self.opened.contains(&known.reversed()) && self.allows(&known.reversed());
+        let passed = self.hook(direction, &frame);
+        let first = known.protocol == Protocol::UDP || opens(&frame);
+        if passed {
+            assert!(in_own_right || (as_reply && !opens(&frame)), "{seed:?} went on: nothing allows it");
+        }
+        if !passed && first && in_own_right && !refusing {
+            // only as a reply of a connection that was cut may an allowed datagram be refused
+            let cut = self.opened.contains(&known.reversed()) && !opens(&frame);
+            assert!(cut || self.faults, "{seed:?} was dropped: the table allows it");
+        }
+        if passed && in_own_right {
+            self.opened.insert(known);
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Packet(seed) => self.packet(seed),
+            Step::Adopt(table) => {
+                self.table = *table;
+                self.world.adopt(&policies(*table));
+            }
+            Step::Wait(seconds) => self.world.now_ns += seconds * SECOND_NS,
+            Step::RefuseAfter(done) => self.world.hooks.0.fail_after.set(Some(*done)),
+            Step::DieAdopting(done, table) => {
+                self.table = *table;
+                self.world.hooks.0.dies_there.set(true);
+                self.world.hooks.0.fail_after.set(Some(*done));
+                self.world.adopt(&policies(*table));
+                self.restart(false);
+            }
+            Step::Restart(backwards) => self.restart(*backwards),
+            Step::RaiseEpoch => self.world.change_port(WEB, |port| port.epoch += 1),
+            Step::LoseEntry(index) => {
+                let mut cache = self.world.hooks.0.memory.cache.borrow_mut();
+                let mut keys: Vec<_> = cache.keys().copied().collect();
+                keys.sort_by_key(|key| bytemuck::bytes_of(key).to_vec());
+                if let Some(key) = keys.get(*index) {
+                    cache.remove(key);
+                }
+            }
+            Step::ExpireAll => {
+                let flows = self.world.hooks.0.memory.cache.borrow().keys().filter_map(crate::kernel::flow_of).collect();
+                self.world.command(Command::Expire(flows));
+            }
+        }
+    }
+
+    fn restart(&mut self, backwards: bool) {
+        self.world.restart_with(|entries| if backwards { entries.reverse() });
+        self.world.adopt(&policies(self.table));
+    }
+}
+
+fn opens(frame: &[u8]) -> bool {
+    matches!(parse_frame(frame).unwrap().kind, Kind::Tcp(flags) if flags.opens())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_goes_on_that_the_table_in_force_does_not_allow(steps in prop::collection::vec(step(), 1..60)) {
+        let mut life = Life { world: World::under(&policies(1)), table: 1, opened: HashSet::new(), faults: false };
+        assert!(Connections::default().is_empty());
+        for step in &steps {
+            life.take(step);
+            life.world.assert_cache_agrees();
+        }
+    }
+}
