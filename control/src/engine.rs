@@ -179,6 +179,7 @@ impl Engine {
         status.compile_us = micros(proved.compile);
         status.check_us = micros(proved.check);
         status.checks = proved.report.done;
+        status.checks_required = proved.report.required;
         status.image_bytes = proved.image.len() as u64;
         // A dataplane that came meanwhile may be ahead of this number, and one that left takes nothing.
         let publisher = self.publisher.as_ref().filter(|_| self.endpoints_current && proved.generation > status.adopted_generation);

@@ -47,6 +47,7 @@ impl View {
             compile_us: 0,
             check_us: 0,
             checks: 0,
+            checks_required: 0,
             image_bytes: 0,
             last_change_to_adopted_us: None,
             problems: Vec::new(),

@@ -181,7 +181,8 @@ fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {
     )?;
     if s.image_bytes > 0 {
         let (compile, check) = (micros(s.compile_us), micros(s.check_us));
-        writeln!(out, "  last image   {} bytes, compiled in {compile}, {} verdicts checked in {check}", s.image_bytes, s.checks)?;
+        let of = if s.checks_required > s.checks { format!(" of {} (a sample)", s.checks_required) } else { String::new() };
+        writeln!(out, "  last image   {} bytes, compiled in {compile}, {}{of} verdicts checked in {check}", s.image_bytes, s.checks)?;
     }
     if let Some(us) = s.last_change_to_adopted_us {
         writeln!(out, "  last change  in force {} after it was noticed", micros(us))?;

@@ -168,6 +168,7 @@ fn control_status(settled: bool) -> ControlStatus {
         compile_us: 812,
         check_us: 4100,
         checks: 1203,
+        checks_required: 1203,
         image_bytes: 4096,
         last_change_to_adopted_us: Some(31_000),
         problems: vec![problem],

@@ -107,6 +107,8 @@ pub struct ControlStatus {
     pub check_us: u64,
     /// Verdicts compared in that check.
     pub checks: u64,
+    /// Verdicts that a complete check would compare; more than `checks` where it was a sample.
+    pub checks_required: u64,
     /// The last image.
     pub image_bytes: u64,
     /// From the last change's reading to its adoption.
