@@ -35,8 +35,8 @@ test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and
 
 .PHONY: vectors
 vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" for others)
-	@$(CARGO) build --release -q -p sluice-tests
-	@target/release/sluice-vectors $(FILES)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
+	@target/debug/sluice-vectors $(FILES)
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

@@ -54,7 +54,8 @@ impl<T: Pod> Shared<T> {
         let bytes = (len * size_of::<T>().next_multiple_of(8)).next_multiple_of(page);
         assert!(size_of::<T>().is_multiple_of(8), "array maps round values up to 8 bytes");
         // SAFETY: a fresh shared mapping of the map's own memory at an address of the kernel's choice aliases no Rust object.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -163,7 +164,13 @@ impl<K: Pod, V: Pod> HashMapFd<K, V> {
         let mut count = keys.len() as u32;
         // SAFETY: both slices hold `count` elements of the map's sizes; the kernel writes only `count`.
         let result = unsafe {
-            libbpf_sys::bpf_map_update_batch(self.fd.as_raw_fd(), keys.as_ptr().cast(), values.as_ptr().cast(), &mut count, std::ptr::null())
+            libbpf_sys::bpf_map_update_batch(
+                self.fd.as_raw_fd(),
+                keys.as_ptr().cast(),
+                values.as_ptr().cast(),
+                &mut count,
+                std::ptr::null(),
+            )
         };
         if result == 0 && count as usize == keys.len() {
             return Ok(());

@@ -16,8 +16,11 @@ use tracing_subscriber::EnvFilter;
 /// Needs no capability; it must be allowed to create a socket in the run directory, and to be root for the dataplane's
 /// socket. Ends on SIGTERM or SIGINT; the dataplane goes on with the last table.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage, 3 another one is running.
-Log filter: RUST_LOG, for example RUST_LOG=sluice_control=debug.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage, 3 another one is running.
+Log filter: RUST_LOG, for example RUST_LOG=sluice_control=debug."
+)]
 struct Args {
     /// Directory of manifests (*.yaml, *.yml, *.json, recursively), watched for changes.
     #[arg(long, value_name = "DIR")]
@@ -55,18 +58,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Args) -> anyhow::Result<()> {
-    let options = Options {
-        manifests: args.manifests,
-        run_dir: args.run_dir,
-        debounce: Duration::from_millis(args.debounce_ms),
-    };
-    std::fs::create_dir_all(&options.run_dir)
-        .with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let options = Options { manifests: args.manifests, run_dir: args.run_dir, debounce: Duration::from_millis(args.debounce_ms) };
+    std::fs::create_dir_all(&options.run_dir).with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;

@@ -28,12 +28,5 @@ pub(crate) fn prove(snapshot: &Snapshot, generation: u64) -> Result<Proved, Stri
     let table = Table::from_bytes(&image).map_err(|e| format!("the compiled image is damaged: {e}"))?;
     let compiled = Instant::now();
     let report = check(snapshot, &table, CheckBudget::default()).map_err(|e| format!("the table disagrees with the oracle: {e}"))?;
-    Ok(Proved {
-        generation,
-        image,
-        table: Arc::new(table),
-        report,
-        compile: compiled - started,
-        check: compiled.elapsed(),
-    })
+    Ok(Proved { generation, image, table: Arc::new(table), report, compile: compiled - started, check: compiled.elapsed() })
 }

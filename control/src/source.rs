@@ -253,7 +253,15 @@ pub(crate) fn log_problems(before: &[ManifestProblem], after: &[ManifestProblem]
     let left: BTreeSet<_> = after.iter().map(key).collect();
     for p in after.iter().filter(|p| !known.contains(&key(p))) {
         let object = p.object.as_deref().unwrap_or("");
-        tracing::warn!(file = p.file, line = p.line, object, field = p.field, reason = p.message, in_force = p.in_force, "manifest refused");
+        tracing::warn!(
+            file = p.file,
+            line = p.line,
+            object,
+            field = p.field,
+            reason = p.message,
+            in_force = p.in_force,
+            "manifest refused"
+        );
     }
     for p in before.iter().filter(|p| !left.contains(&key(p))) {
         tracing::info!(file = p.file, object = p.object.as_deref().unwrap_or(""), reason = p.message, "manifest problem gone");

@@ -1,4 +1,7 @@
-//! Suites that drive more than one crate: the vectors of policy questions with a known truth.
-#![forbid(unsafe_code)]
+//! Suites that drive more than one crate: the vectors of policy questions with a known truth, and the live tests on the
+//! one-machine cluster with the traffic that they send.
+#![deny(unsafe_code)]
 
+pub mod live;
+pub mod traffic;
 pub mod vectors;

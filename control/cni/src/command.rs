@@ -3,7 +3,7 @@
 use crate::attachment::describe;
 use crate::config::{Config, SUPPORTED_VERSIONS, ValidAttachment, version_of};
 use crate::dataplane::{ANSWER_MAX, ask, unexpected};
-use crate::error::{Code, CniError};
+use crate::error::{CniError, Code};
 use crate::invocation::{Attachment, Command, Environment, PodIdentity, netns};
 use crate::link::find_pair;
 use serde_json::{Value, json};

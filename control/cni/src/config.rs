@@ -1,6 +1,6 @@
 //! The configuration on stdin: the plugin's own fields, `prevResult` as an untouched value, and the version gate.
 
-use crate::error::{Code, CniError};
+use crate::error::{CniError, Code};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;

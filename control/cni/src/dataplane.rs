@@ -1,6 +1,6 @@
 //! One question to the dataplane, one answer, with the failures of each kept apart: not there, broken, refused.
 
-use crate::error::{Code, CniError};
+use crate::error::{CniError, Code};
 use sluice_wire::{Connection, FromDataplane, ToDataplane, WireError};
 use std::io;
 use std::path::Path;

@@ -55,10 +55,8 @@ impl Attachment {
         }
         let ifname = required(environment, "CNI_IFNAME")?;
         // The kernel's own rules (dev_valid_name): at most 15 bytes, no '/', ':' or space, neither "." nor "..".
-        let valid = ifname.len() <= 15
-            && ifname != "."
-            && ifname != ".."
-            && !ifname.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+        let valid =
+            ifname.len() <= 15 && ifname != "." && ifname != ".." && !ifname.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
         if !valid {
             return Err(CniError::environment("CNI_IFNAME", format!("{ifname:?} cannot name an interface")));
         }

@@ -9,7 +9,7 @@
 //! a wrong index would put one pod's policy on another pod's device. Indices repeat in every namespace, so an index
 //! that merely fits proves nothing; the namespace id does.
 
-use crate::error::{Code, CniError};
+use crate::error::{CniError, Code};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage};
@@ -69,9 +69,8 @@ pub(crate) fn find_pair(netns: &Path, ifname: &str) -> Result<VethPair, CniError
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => return Err(elsewhere()),
         Err(error) => return Err(failed(error)),
     };
-    let mutual = host_end.is_veth
-        && host_end.peer_index == Some(pod_end.index)
-        && host_end.peer_netns_id.is_some_and(|id| Some(id) == pod_netns_id);
+    let mutual =
+        host_end.is_veth && host_end.peer_index == Some(pod_end.index) && host_end.peer_netns_id.is_some_and(|id| Some(id) == pod_netns_id);
     if !mutual {
         return Err(elsewhere());
     }

@@ -130,11 +130,8 @@ fn drops(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
         let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
         reason.map_or("A reason that this sluicectl does not know; it is older than the dataplane.", |reason| reason.meaning())
     };
-    let mut drops: Vec<Drop> = status
-        .drops
-        .into_iter()
-        .map(|drop| Drop { meaning: meaning(&drop.reason), reason: drop.reason, packets: drop.packets })
-        .collect();
+    let mut drops: Vec<Drop> =
+        status.drops.into_iter().map(|drop| Drop { meaning: meaning(&drop.reason), reason: drop.reason, packets: drop.packets }).collect();
     drops.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
     if form == Form::Json {
         return json(out, &drops);

@@ -106,7 +106,9 @@ pub(crate) fn enforce(client: &Client, on: bool, form: Form, out: &mut dyn Write
     match (form, on) {
         (Form::Json, _) => writeln!(out, "{}", serde_json::json!({ "enforcing": on }))?,
         (Form::Table, true) => writeln!(out, "hooks are on every pod: policy is enforced")?,
-        (Form::Table, false) => writeln!(out, "{}: everything passes until `sluicectl enforce on` or a restart", "NOT ENFORCING".red().bold())?,
+        (Form::Table, false) => {
+            writeln!(out, "{}: everything passes until `sluicectl enforce on` or a restart", "NOT ENFORCING".red().bold())?
+        }
     }
     Ok(())
 }
@@ -116,7 +118,16 @@ fn up() -> String {
 }
 
 fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
-    writeln!(out, "{} {}  version {}, ABI {}, pid {}, since {}", "DATAPLANE".bold(), up(), s.version, s.abi_version, s.pid, age(s.uptime_s))?;
+    writeln!(
+        out,
+        "{} {}  version {}, ABI {}, pid {}, since {}",
+        "DATAPLANE".bold(),
+        up(),
+        s.version,
+        s.abi_version,
+        s.pid,
+        age(s.uptime_s)
+    )?;
     match s.generation {
         0 => writeln!(out, "  table        {}: no traffic of any pod passes", "none".red())?,
         generation => {
@@ -138,7 +149,8 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "  cache        {cache}, {} hits, {} punts, {} packets of pods not isolated", s.cache_hits, s.punts, s.not_isolated)?;
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
-    let headers = ["  WORKER", "CPU", "TRUNK", "#GENERATION", "#PORTS", "#CONNECTIONS", "#RECEIVED", "#FORWARDED", "#DROPPED", "#CUT", "STATE"];
+    let headers =
+        ["  WORKER", "CPU", "TRUNK", "#GENERATION", "#PORTS", "#CONNECTIONS", "#RECEIVED", "#FORWARDED", "#DROPPED", "#CUT", "STATE"];
     let mut columns = Columns::new(&headers);
     for w in &s.workers {
         columns.row([

@@ -5,8 +5,8 @@ use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
-    ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, ToControl,
-    ToDataplane, WorkerStatus,
+    ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, ToControl, ToDataplane,
+    WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -110,10 +110,7 @@ fn dataplane_status() -> DataplaneStatus {
             connections_cut: 0,
             alive: true,
         }],
-        drops: vec![
-            DropCount { reason: "malformed".into(), packets: 1 },
-            DropCount { reason: "policy_denied".into(), packets: 41 },
-        ],
+        drops: vec![DropCount { reason: "malformed".into(), packets: 1 }, DropCount { reason: "policy_denied".into(), packets: 41 }],
     }
 }
 

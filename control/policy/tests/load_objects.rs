@@ -26,10 +26,7 @@ fn every_namespace_carries_its_name_and_referenced_ones_exist() {
     }
     assert_eq!(loaded.snapshot.namespaces["a"].metadata.labels.as_ref().unwrap()["x"], "z");
     assert_eq!(loaded.origins.len(), 3, "implied namespaces stand nowhere");
-    assert_eq!(
-        loaded.snapshot.pods[&ObjectName::new("default", "p")].metadata.namespace.as_deref(),
-        Some("default")
-    );
+    assert_eq!(loaded.snapshot.pods[&ObjectName::new("default", "p")].metadata.namespace.as_deref(), Some("default"));
 }
 
 #[test]

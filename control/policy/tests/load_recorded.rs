@@ -58,8 +58,7 @@ fn refusals_name_the_servers_field_and_carry_its_words() {
         let case = record["case"].as_str().unwrap();
         let text = record["error"]["message"].as_str().unwrap();
         let (_, text) = text.split_once("is invalid: ").unwrap();
-        let ours: Vec<String> =
-            load(&record, "v.json").errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+        let ours: Vec<String> = load(&record, "v.json").errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
         // Several errors are printed as `[a, b]`.
         let theirs = if ours.len() > 1 { format!("[{}]", ours.join(", ")) } else { ours.join("") };
         assert_eq!(theirs, text, "{case}");

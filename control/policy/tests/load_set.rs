@@ -113,10 +113,7 @@ fn paths_are_loaded_once_and_missing_ones_are_errors() {
 #[test]
 fn files_that_are_no_text_or_too_large_are_refused() {
     let mut set = ManifestSet::new();
-    let loaded = set.update(vec![
-        ("latin1.yaml".into(), Ok(b"a: \xe9".to_vec())),
-        ("large.yaml".into(), Ok(vec![b' '; (64 << 20) + 1])),
-    ]);
+    let loaded = set.update(vec![("latin1.yaml".into(), Ok(b"a: \xe9".to_vec())), ("large.yaml".into(), Ok(vec![b' '; (64 << 20) + 1]))]);
     assert!(loaded.errors[0].message.contains("not UTF-8"));
     assert!(loaded.errors[1].message.contains("bytes; a manifest may have"));
 }

@@ -5,10 +5,7 @@ use sluice_policy::load::{Loaded, load_str};
 
 /// A policy whose spec is given, indented by two.
 fn policy(spec: &str) -> Loaded {
-    load_str(
-        "np.yaml",
-        &format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: web\nspec:\n{spec}"),
-    )
+    load_str("np.yaml", &format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: web\nspec:\n{spec}"))
 }
 
 fn only_error(loaded: &Loaded) -> String {
@@ -33,21 +30,37 @@ fn an_error_shows_the_line_the_place_and_the_right_form() {
 #[test]
 fn mistakes_in_a_spec_are_found_where_they_stand() {
     for (spec, place, parts) in [
-        ("  podSelector: {}\n  ingress:\n  - from:\n    - {}\n", "9:7", ["from[0]: Required value: must specify a peer", "namespaceSelector: {}"]),
+        (
+            "  podSelector: {}\n  ingress:\n  - from:\n    - {}\n",
+            "9:7",
+            ["from[0]: Required value: must specify a peer", "namespaceSelector: {}"],
+        ),
         ("  podSelector: {}\n  ingress:\n  - from:\n    - ipBlock:\n        cidr: 10.1.2.3/8\n", "10:15", ["bits set", "`10.0.0.0/8`"]),
-        ("  ingress:\n  - ports:\n    - port: http\n      endPort: 90\n", "9:16", ["endPort: Invalid value: 90: may not be specified when `port` is non-numeric", "a name"]),
+        (
+            "  ingress:\n  - ports:\n    - port: http\n      endPort: 90\n",
+            "9:16",
+            ["endPort: Invalid value: 90: may not be specified when `port` is non-numeric", "a name"],
+        ),
         ("  ingress:\n  - ports:\n    - port: 80\n      endPort: 79\n", "9:16", ["greater than or equal", "79 to 80?"]),
         ("  ingress:\n  - ports:\n    - port: \"80\"\n", "8:13", ["at least one letter", "`port: 80`"]),
         ("  ingress:\n  - ports:\n    - protocol: tcp\n", "8:17", ["Unsupported value", "write `TCP`"]),
         ("  ingress:\n  - ports:\n    - protocol: ICMP\n", "8:17", ["Unsupported value", "ICMP cannot be named"]),
-        ("  ingress:\n  - from:\n    - podSelector:\n        app: web\n", "9:9", ["spec.ingress[0].from[0].podSelector.app: unknown field", "        app: web"]),
+        (
+            "  ingress:\n  - from:\n    - podSelector:\n        app: web\n",
+            "9:9",
+            ["spec.ingress[0].from[0].podSelector.app: unknown field", "        app: web"],
+        ),
         ("  ingress:\n  - from:\n    - podSelector: {}\n      ports:\n      - port: 80\n", "9:7", ["unknown field", "beside `from`"]),
         ("  ingress:\n  - to:\n    - podSelector: {}\n", "7:5", ["unknown field", "belongs to an egress rule"]),
         ("  podselector: {}\n", "6:3", ["spec.podselector: unknown field", "`podSelector`"]),
         ("  ingress:\n    from: []\n", "6:3", ["expected a list, found a map", "`- `"]),
         ("  podSelector:\n    matchLabels:\n      version: 1.5\n", "8:16", ["expected text, found the number 1.5", "\"1.5\""]),
         ("  podSelector:\n    matchLabels:\n      on: yes\n", "8:11", ["matchLabels.true: expected text", "booleans"]),
-        ("  podSelector:\n    matchExpressions:\n    - {key: a, operator: Int, values: [b]}\n", "8:26", ["not a valid selector operator", "`In`"]),
+        (
+            "  podSelector:\n    matchExpressions:\n    - {key: a, operator: Int, values: [b]}\n",
+            "8:26",
+            ["not a valid selector operator", "`In`"],
+        ),
         ("  policyTypes: [ingress]\n", "6:17", ["Unsupported value", "`Ingress`"]),
         ("  podSelector:\n    matchLabels:\n      -bad: x\n", "8:7", ["name part must consist", ""]),
     ] {
@@ -67,12 +80,18 @@ fn what_looks_wrong_but_is_right_means_what_the_server_makes_of_it() {
         serde_json::to_value(&loaded.snapshot.policies.values().next().unwrap().spec).unwrap().to_string()
     };
     for (text, stored) in [
-        ("  egress:\n  - to:\n    ports:\n    - port : 53\n", r#"{"egress":[{"ports":[{"port":53,"protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress","Egress"]}"#),
+        (
+            "  egress:\n  - to:\n    ports:\n    - port : 53\n",
+            r#"{"egress":[{"ports":[{"port":53,"protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress","Egress"]}"#,
+        ),
         ("  podSelector:\n    matchLabels: {}\n", r#"{"podSelector":{},"policyTypes":["Ingress"]}"#),
         ("  podSelector:\n    matchLabels:\n      app:\n", r#"{"podSelector":{"matchLabels":{"app":""}},"policyTypes":["Ingress"]}"#),
         ("  podSelector:\n  ingress:\n  -\n", r#"{"ingress":[{}],"podSelector":{},"policyTypes":["Ingress"]}"#),
         ("  policyTypes: []\n  egress: []\n", r#"{"podSelector":{},"policyTypes":["Ingress"]}"#),
-        ("  ingress:\n  - ports: [{port: 0x50}, {port: 80.0}]\n", r#"{"ingress":[{"ports":[{"port":80,"protocol":"TCP"},{"port":80,"protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress"]}"#),
+        (
+            "  ingress:\n  - ports: [{port: 0x50}, {port: 80.0}]\n",
+            r#"{"ingress":[{"ports":[{"port":80,"protocol":"TCP"},{"port":80,"protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress"]}"#,
+        ),
     ] {
         let stored: serde_json::Value = serde_json::from_str(stored).unwrap();
         let ours: serde_json::Value = serde_json::from_str(&spec(text)).unwrap();
@@ -107,11 +126,20 @@ fn documents_that_are_no_object_of_ours_say_so() {
         ("#...\nkind: NetworkPolicy\napiVersion:\nmetadata: {name: a}\n", ["np.yaml:3:1", "networking.k8s.io/v1"]),
         ("apiVersion: extensions/v1beta1\nkind: NetworkPolicy\nmetadata: {name: a}\n", ["np.yaml:1:13", "removed in Kubernetes 1.16"]),
         ("apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: a}\n", ["Invalid value", "Calico"]),
-        ("apiVersion: networking.k8s.io/v1\nkind: Networkpolicy\nmetadata: {name: a}\n", ["kind: unknown kind", "did you mean `NetworkPolicy`?"]),
-        ("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {generateName: a-}\n", ["metadata.name: Required value: needs a name", "instead of `generateName:`"]),
+        (
+            "apiVersion: networking.k8s.io/v1\nkind: Networkpolicy\nmetadata: {name: a}\n",
+            ["kind: unknown kind", "did you mean `NetworkPolicy`?"],
+        ),
+        (
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {generateName: a-}\n",
+            ["metadata.name: Required value: needs a name", "instead of `generateName:`"],
+        ),
         ("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nspec: {}\n", ["needs a name", "name: ..."]),
         ("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: Web_1}\n", ["RFC 1123 subdomain", "`web-1`"]),
-        ("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {}\nstatus: {}\n", ["status: unknown field", "remove it"]),
+        (
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {}\nstatus: {}\n",
+            ["status: unknown field", "remove it"],
+        ),
         ("metadata: {name: a}\n", ["kind: Required value", "kind: NetworkPolicy"]),
         ("just text\n", ["expected a Kubernetes object (a map), found the text", ""]),
         ("a: 1\n\tb: 2\n", ["not valid YAML", ""]),

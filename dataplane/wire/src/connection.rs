@@ -218,8 +218,7 @@ impl Listener {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} is served by another process", path.display())).into());
         }
         let _ = std::fs::remove_file(path);
-        let listener = UnixListener::bind(path)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot bind {}: {e}", path.display())))?;
+        let listener = UnixListener::bind(path).map_err(|e| io::Error::new(e.kind(), format!("cannot bind {}: {e}", path.display())))?;
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
         Ok(Self { listener, path: path.into() })
     }

@@ -17,12 +17,8 @@ mod control;
 mod dataplane;
 
 pub use connection::{Connection, Listener, PeerCredentials, WireError};
-pub use control::{
-    ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl,
-};
-pub use dataplane::{
-    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus,
-};
+pub use control::{ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl};
+pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
 
 /// The version of these messages; both ends say it first and refuse another.
 pub const WIRE_VERSION: u32 = 1;

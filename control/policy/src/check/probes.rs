@@ -43,8 +43,7 @@ impl Probes {
             }
         }
         let with_ports = Protocol::WITH_PORTS.into_iter();
-        let mut ports: Vec<_> =
-            with_ports.flat_map(|protocol| numbers.iter().map(move |&number| (Some(protocol), number))).collect();
+        let mut ports: Vec<_> = with_ports.flat_map(|protocol| numbers.iter().map(move |&number| (Some(protocol), number))).collect();
         ports.push((None, 0));
         Self { remotes: remotes.into_iter().collect(), ports }
     }

@@ -26,8 +26,7 @@ fn cluster(spec: Value) -> Snapshot {
             addresses: vec![ip],
         });
     }
-    let policy: NetworkPolicy =
-        serde_json::from_value(json!({"metadata": {"namespace": "x", "name": "p"}, "spec": spec})).unwrap();
+    let policy: NetworkPolicy = serde_json::from_value(json!({"metadata": {"namespace": "x", "name": "p"}, "spec": spec})).unwrap();
     snapshot.policies.insert(ObjectName::new("x", "p"), policy);
     snapshot
 }

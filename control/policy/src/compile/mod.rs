@@ -102,11 +102,8 @@ pub fn compile_parts(snapshot: &Snapshot) -> Result<TableParts, CompileError> {
 }
 
 fn names(model: &Model<'_>) -> Names {
-    let rules = model
-        .rules
-        .iter()
-        .map(|rule| RuleName { policy: rule.policy.clone(), direction: rule.direction, index: rule.index })
-        .collect();
+    let rules =
+        model.rules.iter().map(|rule| RuleName { policy: rule.policy.clone(), direction: rule.direction, index: rule.index }).collect();
     let endpoints = model
         .endpoints
         .iter()
@@ -137,11 +134,9 @@ fn check_ports(endpoints: &[LocalEndpoint]) -> Result<(), CompileError> {
     let mut by_port: Vec<&LocalEndpoint> = endpoints.iter().collect();
     by_port.sort_by_key(|endpoint| endpoint.port);
     match by_port.windows(2).find(|pair| pair[0].port == pair[1].port) {
-        Some(pair) => Err(CompileError::DuplicatePort {
-            port: pair[0].port.0,
-            first: pair[0].pod.to_string(),
-            second: pair[1].pod.to_string(),
-        }),
+        Some(pair) => {
+            Err(CompileError::DuplicatePort { port: pair[0].port.0, first: pair[0].pod.to_string(), second: pair[1].pod.to_string() })
+        }
         None => Ok(()),
     }
 }

@@ -243,14 +243,15 @@ fn rules_in_play(policies: &[PolicyModel<'_>], selected: &[[Vec<usize>; 2]]) -> 
     let (mut rules, mut of_policy) = (Vec::new(), vec![[Vec::new(), Vec::new()]; policies.len()]);
     for (index, policy) in policies.iter().enumerate() {
         let Some(spec) = &policy.policy.spec else { continue };
-        let mut add = |direction: Direction, position: usize, peers: Option<&Vec<NetworkPolicyPeer>>, ports: Option<&Vec<NetworkPolicyPort>>| {
-            if !in_play[index][direction as usize] {
-                return Ok(());
-            }
-            of_policy[index][direction as usize].push(rules.len() as u32);
-            rules.push(rule(policy.name, direction, position, peers, ports)?);
-            Ok(())
-        };
+        let mut add =
+            |direction: Direction, position: usize, peers: Option<&Vec<NetworkPolicyPeer>>, ports: Option<&Vec<NetworkPolicyPort>>| {
+                if !in_play[index][direction as usize] {
+                    return Ok(());
+                }
+                of_policy[index][direction as usize].push(rules.len() as u32);
+                rules.push(rule(policy.name, direction, position, peers, ports)?);
+                Ok(())
+            };
         for (position, rule) in spec.ingress.iter().flatten().enumerate() {
             add(Direction::Ingress, position, rule.from.as_ref(), rule.ports.as_ref())?;
         }
@@ -424,7 +425,9 @@ fn namespace_labels(snapshot: &Snapshot) -> BTreeMap<&str, Labels> {
 fn service_addresses(snapshot: &Snapshot) -> Vec<u128> {
     let of = |service: &Service| -> Vec<String> {
         let spec = service.spec.iter();
-        let own = spec.clone().flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).chain(spec.external_ips.iter().flatten()));
+        let own = spec
+            .clone()
+            .flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).chain(spec.external_ips.iter().flatten()));
         let balancers = service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|b| b.ingress.iter().flatten()).flat_map(|i| &i.ip);
         own.chain(balancers).cloned().collect()
     };

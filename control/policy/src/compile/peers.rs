@@ -32,7 +32,8 @@ impl Classes {
 
 pub(super) fn classify(model: &Model<'_>, rows: &mut Rows<'_>) -> Result<Classes, CompileError> {
     let by_pods = pod_matches(model);
-    let mut classifier = Classifier { model, rows, columns: Vec::new(), class_of_column: HashMap::new(), class_of_signature: HashMap::new() };
+    let mut classifier =
+        Classifier { model, rows, columns: Vec::new(), class_of_column: HashMap::new(), class_of_signature: HashMap::new() };
 
     let v4 = Sweep::of(model, false);
     let mut v4_intervals = Vec::new();

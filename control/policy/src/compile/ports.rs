@@ -44,7 +44,9 @@ impl<'m> Rows<'m> {
                 Some(specs) => {
                     for spec in specs {
                         match spec {
-                            PortSpec::Range(protocol, first, last) => openings.push(Opening { ports: Some((*protocol, *first, *last)), rule }),
+                            PortSpec::Range(protocol, first, last) => {
+                                openings.push(Opening { ports: Some((*protocol, *first, *last)), rule })
+                            }
                             PortSpec::Named(protocol, name) => {
                                 let numbers = destination.and_then(|named| named.get(&(name.clone(), *protocol)));
                                 openings.extend(numbers.into_iter().flatten().map(|&n| Opening { ports: Some((*protocol, n, n)), rule }));
@@ -66,7 +68,8 @@ impl<'m> Rows<'m> {
 
     pub(super) fn finish(self) -> Result<Finished, CompileError> {
         let cells = self.cells();
-        let by_cell: Vec<Vec<Action>> = self.rows.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();
+        let by_cell: Vec<Vec<Action>> =
+            self.rows.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();
         let mut class_of_column: HashMap<Vec<Action>, u16> = HashMap::new();
         let mut representatives = Vec::new();
         let mut class_of_cell = Vec::with_capacity(cells.len());

@@ -13,18 +13,14 @@ const SPEC_FIELDS: [&str; 4] = ["podSelector", "policyTypes", "ingress", "egress
 pub(super) fn wrong_type(found: &Node, expected: &Form) -> Option<String> {
     match (expected, &found.body) {
         (Form::Text, Body::Number(number)) => Some(format!("put it in quotes: \"{number}\"")),
-        (Form::Text, Body::Bool(_)) => {
-            Some("put it in quotes; unquoted true, false, yes, no, on, off, y and n are booleans".to_owned())
-        }
+        (Form::Text, Body::Bool(_)) => Some("put it in quotes; unquoted true, false, yes, no, on, off, y and n are booleans".to_owned()),
         (Form::Map, Body::Text(text)) => {
             let (key, value) = text.split_once(['=', ':'])?;
             Some(format!("write `{}: {}`", key.trim(), value.trim()))
         }
         (Form::List, Body::Map(_) | Body::Text(_)) => Some("begin each item of the list with `- `".to_owned()),
         (Form::Map, Body::List(_)) => Some("this is one map, not a list: remove the `- `".to_owned()),
-        (Form::Number | Form::PortOrName, Body::Text(text)) if text.parse::<i32>().is_ok() => {
-            Some("remove the quotes".to_owned())
-        }
+        (Form::Number | Form::PortOrName, Body::Text(text)) if text.parse::<i32>().is_ok() => Some("remove the quotes".to_owned()),
         _ => None,
     }
 }

@@ -149,9 +149,7 @@ impl Reader<'_> {
 
     fn word(&mut self) -> Result<Body, SyntaxError> {
         let rest = &self.text[self.position..];
-        let length = rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')))
-            .unwrap_or(rest.len());
+        let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))).unwrap_or(rest.len());
         let body = match &rest[..length] {
             "null" => Body::Null,
             "true" => Body::Bool(true),
@@ -175,11 +173,7 @@ mod tests {
 
     #[test]
     fn values_agree_with_serde_json() {
-        for text in [
-            r#"{"a": [1, -2, 1.5, true, false, "x\/\ud83d\ude00", {}, []], "é": {"b": ""}}"#,
-            "[]",
-            "\t{\r\n\t\"a\"\t:\t0}",
-        ] {
+        for text in [r#"{"a": [1, -2, 1.5, true, false, "x\/\ud83d\ude00", {}, []], "é": {"b": ""}}"#, "[]", "\t{\r\n\t\"a\"\t:\t0}"] {
             let expected: serde_json::Value = serde_json::from_str(text).unwrap();
             assert_eq!(parse(text).unwrap()[0].to_value(), expected, "{text}");
         }

@@ -54,9 +54,7 @@ pub fn load_paths(paths: &[PathBuf]) -> Loaded {
     let mut seen = HashSet::new();
     let files = paths
         .iter()
-        .flat_map(|path| {
-            if path.is_dir() { read_directory(path) } else { vec![(path.clone(), files::read_file(path))] }
-        })
+        .flat_map(|path| if path.is_dir() { read_directory(path) } else { vec![(path.clone(), files::read_file(path))] })
         // A file named beside its directory is one file.
         .filter(|(path, _)| seen.insert(path.clone()))
         .collect();

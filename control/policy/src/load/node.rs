@@ -138,9 +138,9 @@ impl Node {
             Body::Number(value) if is_quantity_map(name) => Value::String(value.to_string()),
             Body::Number(value) => Value::Number(value.clone()),
             Body::Text(value) => Value::String(value.clone()),
-            Body::List(items) => Value::Array(
-                items.iter().map(|item| if item.is_null() { zero_item(name) } else { item.value_under("") }).collect(),
-            ),
+            Body::List(items) => {
+                Value::Array(items.iter().map(|item| if item.is_null() { zero_item(name) } else { item.value_under("") }).collect())
+            }
             Body::Map(entries) => Value::Object(entries.iter().filter_map(|entry| map_member(name, entry)).collect()),
         }
     }
@@ -170,8 +170,7 @@ fn is_quantity_map(name: &str) -> bool {
 
 /// What a null inside the list called `name` decodes to.
 fn zero_item(name: &str) -> Value {
-    const STRING_LISTS: [&str; 8] =
-        ["policyTypes", "except", "values", "finalizers", "args", "command", "externalIPs", "clusterIPs"];
+    const STRING_LISTS: [&str; 8] = ["policyTypes", "except", "values", "finalizers", "args", "command", "externalIPs", "clusterIPs"];
     if STRING_LISTS.contains(&name) { Value::String(String::new()) } else { Value::Object(serde_json::Map::new()) }
 }
 

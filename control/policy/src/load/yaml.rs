@@ -103,8 +103,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 collection_tag(tag.as_deref(), "map", at)?;
-                let inside =
-                    Inside::Map { entries: Vec::new(), seen: HashSet::new(), key: None, merged: Vec::new() };
+                let inside = Inside::Map { entries: Vec::new(), seen: HashSet::new(), key: None, merged: Vec::new() };
                 self.begin(Frame { at, anchor, inside })
             }
             Event::SequenceEnd | Event::MappingEnd => {

@@ -99,13 +99,7 @@ struct End {
 ///
 /// # Errors
 /// When an end names no pod, or a pod without an address, or the ends share no family.
-pub fn explain(
-    snapshot: &Snapshot,
-    src: &str,
-    dst: &str,
-    port: u16,
-    protocol: Protocol,
-) -> Result<Explained, ExplainError> {
+pub fn explain(snapshot: &Snapshot, src: &str, dst: &str, port: u16, protocol: Protocol) -> Result<Explained, ExplainError> {
     let oracle = Oracle::new(snapshot);
     let port = if protocol.has_ports() { port } else { 0 };
     let mut notes = Vec::new();
@@ -113,9 +107,7 @@ pub fn explain(
     let Some((src_ip, dst_ip)) = shared_family(&from.addresses, &to.addresses) else {
         return Err(ExplainError::Families { src: src.to_owned(), dst: dst.to_owned() });
     };
-    let half = |pod: &ObjectName, direction, remote| {
-        half(pod, direction, remote, oracle.judge(pod, direction, remote, protocol, port))
-    };
+    let half = |pod: &ObjectName, direction, remote| half(pod, direction, remote, oracle.judge(pod, direction, remote, protocol, port));
     let egress = from.pod.as_ref().map(|pod| half(pod, Direction::Egress, dst_ip));
     let ingress = to.pod.as_ref().map(|pod| half(pod, Direction::Ingress, src_ip));
     let mut allowed = [&egress, &ingress].into_iter().flatten().all(|half| half.allowed);

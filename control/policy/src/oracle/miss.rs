@@ -16,16 +16,8 @@ use std::net::IpAddr;
 const LISTED_MAX: usize = 5;
 
 impl<'a> Oracle<'a> {
-    pub(super) fn nearest_miss(
-        &self,
-        side: &Side<'a>,
-        remote: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    ) -> Option<NearMiss> {
-        let failures = |rule: &Rule<'a>| {
-            (self.peers_match(rule, remote), self.ports_match(side, rule, remote, protocol, port))
-        };
+    pub(super) fn nearest_miss(&self, side: &Side<'a>, remote: IpAddr, protocol: Protocol, port: u16) -> Option<NearMiss> {
+        let failures = |rule: &Rule<'a>| (self.peers_match(rule, remote), self.ports_match(side, rule, remote, protocol, port));
         let (rule, (peers_ok, ports_ok)) = side
             .rules
             .iter()
@@ -55,14 +47,7 @@ impl<'a> Oracle<'a> {
         format!("the peer: rule allows {}; {end} is {}{excluding}", listed(peers), self.address_text(remote))
     }
 
-    fn port_failure(
-        &self,
-        side: &Side<'a>,
-        rule: &Rule<'a>,
-        remote: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    ) -> String {
+    fn port_failure(&self, side: &Side<'a>, rule: &Rule<'a>, remote: IpAddr, protocol: Protocol, port: u16) -> String {
         let ports = rule.ports.iter().map(|entry| self.port_entry_text(side, entry, remote));
         let asked = port_text(protocol, port);
         let aside = if protocol.has_ports() { "" } else { ", which only a rule without ports allows" };
@@ -107,10 +92,7 @@ impl<'a> Oracle<'a> {
                 None => format!("{address}, which is no pod's address"),
             },
             [pod] => self.pod_text(pod),
-            pods => format!(
-                "{address}, claimed by {}; a selector must match them all",
-                listed(pods.iter().map(|pod| self.pod_text(pod)))
-            ),
+            pods => format!("{address}, claimed by {}; a selector must match them all", listed(pods.iter().map(|pod| self.pod_text(pod)))),
         }
     }
 
@@ -124,8 +106,7 @@ impl<'a> Oracle<'a> {
     pub(super) fn host_network_pod_at(&self, address: IpAddr) -> Option<&'a ObjectName> {
         let mut pods = self.snapshot.pods.iter();
         let (name, _) = pods.find(|(name, pod)| {
-            identity::standing(self.snapshot, name) == Standing::HostNetwork
-                && identity::status_addresses(pod).contains(&address)
+            identity::standing(self.snapshot, name) == Standing::HostNetwork && identity::status_addresses(pod).contains(&address)
         })?;
         Some(name)
     }

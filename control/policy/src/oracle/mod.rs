@@ -128,14 +128,7 @@ impl<'a> Oracle<'a> {
     ///
     /// A pod that the snapshot does not hold is denied: nobody knows its policies. A pod on its node's network and one
     /// that has ended are selected by no policy, so nothing isolates them.
-    pub fn judge(
-        &self,
-        pod: &ObjectName,
-        direction: Direction,
-        remote: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    ) -> Judgement {
+    pub fn judge(&self, pod: &ObjectName, direction: Direction, remote: IpAddr, protocol: Protocol, port: u16) -> Judgement {
         let side = self.side(pod, direction);
         let allowed_by = self.first_allowing(&side, remote, protocol, port);
         let allowed = side.known && (!side.isolated() || allowed_by.is_some());
@@ -151,13 +144,7 @@ impl<'a> Oracle<'a> {
     /// Collects the policies that isolate `pod` in `direction`.
     pub fn side(&self, pod: &ObjectName, direction: Direction) -> Side<'a> {
         let standing = identity::standing(self.snapshot, pod);
-        let mut side = Side {
-            pod: pod.clone(),
-            direction,
-            known: standing != Standing::Unknown,
-            isolating: Vec::new(),
-            rules: Vec::new(),
-        };
+        let mut side = Side { pod: pod.clone(), direction, known: standing != Standing::Unknown, isolating: Vec::new(), rules: Vec::new() };
         if standing == Standing::Pod {
             let own = self.snapshot.policies.iter().filter(|(name, _)| name.namespace == pod.namespace);
             for (name, policy) in own {
@@ -176,16 +163,8 @@ impl<'a> Oracle<'a> {
     }
 
     /// The first rule that allows the connection; `None` also where nothing isolates.
-    pub fn first_allowing<'s>(
-        &self,
-        side: &'s Side<'a>,
-        remote: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    ) -> Option<&'s Rule<'a>> {
-        side.rules.iter().find(|rule| {
-            self.peers_match(rule, remote) && self.ports_match(side, rule, remote, protocol, port)
-        })
+    pub fn first_allowing<'s>(&self, side: &'s Side<'a>, remote: IpAddr, protocol: Protocol, port: u16) -> Option<&'s Rule<'a>> {
+        side.rules.iter().find(|rule| self.peers_match(rule, remote) && self.ports_match(side, rule, remote, protocol, port))
     }
 
     /// The first pod, by name, that carries `address` as its identity.

@@ -67,12 +67,8 @@ pub(crate) fn rules<'a>(name: &'a ObjectName, policy: &'a NetworkPolicy, directi
         ports: ports.as_deref().unwrap_or_default(),
     };
     match direction {
-        Direction::Ingress => {
-            spec.ingress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.from, &r.ports)).collect()
-        }
-        Direction::Egress => {
-            spec.egress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.to, &r.ports)).collect()
-        }
+        Direction::Ingress => spec.ingress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.from, &r.ports)).collect(),
+        Direction::Egress => spec.egress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.to, &r.ports)).collect(),
     }
 }
 
@@ -101,20 +97,11 @@ impl<'a> Oracle<'a> {
             (None, None) => false,
             (None, Some(pods)) => pod.namespace == own_namespace && self.pod_matches(pods, pod),
             (Some(namespaces), None) => self.namespace_matches(namespaces, &pod.namespace),
-            (Some(namespaces), Some(pods)) => {
-                self.namespace_matches(namespaces, &pod.namespace) && self.pod_matches(pods, pod)
-            }
+            (Some(namespaces), Some(pods)) => self.namespace_matches(namespaces, &pod.namespace) && self.pod_matches(pods, pod),
         }
     }
 
-    fn port_matches(
-        &self,
-        side: &Side<'a>,
-        entry: &NetworkPolicyPort,
-        remote: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    ) -> bool {
+    fn port_matches(&self, side: &Side<'a>, entry: &NetworkPolicyPort, remote: IpAddr, protocol: Protocol, port: u16) -> bool {
         if protocol_of(entry) != Some(protocol) {
             return false;
         }
@@ -128,8 +115,7 @@ impl<'a> Oracle<'a> {
                     Direction::Ingress => &[&side.pod][..],
                     Direction::Egress => self.pods_at(remote),
                 };
-                !destinations.is_empty()
-                    && destinations.iter().all(|pod| self.named_ports(pod, name, protocol).contains(&i32::from(port)))
+                !destinations.is_empty() && destinations.iter().all(|pod| self.named_ports(pod, name, protocol).contains(&i32::from(port)))
             }
             // `endPort` without a numeric `port`: the API refuses it.
             (None | Some(IntOrString::String(_)), Some(_)) => false,
@@ -174,8 +160,7 @@ fn protocol_named(name: Option<&str>) -> Option<Protocol> {
 /// Whether `address` is inside the block and in none of its excepts. A family never matches the other's block. Text
 /// that is no CIDR matches nothing, and an except that is none closes the whole block.
 fn block_holds(block: &IPBlock, address: IpAddr) -> bool {
-    in_cidr(&block.cidr, address) == Some(true)
-        && block.except.iter().flatten().all(|except| in_cidr(except, address) == Some(false))
+    in_cidr(&block.cidr, address) == Some(true) && block.except.iter().flatten().all(|except| in_cidr(except, address) == Some(false))
 }
 
 /// Whether `address` lies in `cidr`; `None` if that is no CIDR.

@@ -58,8 +58,7 @@ fn holds(requirement: &LabelSelectorRequirement, label: Option<&str>) -> bool {
 
 /// A selector as `kubectl` would print it: `app=web,tier in (a,b),!legacy`; `{}` for the one that selects all.
 pub(super) fn text(selector: &LabelSelector) -> String {
-    let mut parts: Vec<String> =
-        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     for requirement in selector.match_expressions.iter().flatten() {
         let LabelSelectorRequirement { key, operator, values } = requirement;
         let values = values.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(",");

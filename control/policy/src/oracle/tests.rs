@@ -22,8 +22,7 @@ fn cluster(policies: &[Value]) -> Snapshot {
     add_pod(&mut snapshot, "y/other", json!({}), &["10.0.1.2"], ports);
     for (index, spec) in policies.iter().enumerate() {
         let name = format!("p{index}");
-        let policy: NetworkPolicy =
-            serde_json::from_value(json!({"metadata": {"namespace": "x", "name": name}, "spec": spec})).unwrap();
+        let policy: NetworkPolicy = serde_json::from_value(json!({"metadata": {"namespace": "x", "name": name}, "spec": spec})).unwrap();
         snapshot.policies.insert(ObjectName::new("x", name), policy);
     }
     snapshot
@@ -91,9 +90,8 @@ fn policies_add_up_and_the_first_allowing_rule_is_named() {
 
 #[test]
 fn selectors_mean_what_the_api_says() {
-    let expression = |key: &str, operator: &str, values: Value| {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    };
+    let expression =
+        |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     // selector in a podSelector peer                            db (app=db, env=), web (app=web)
     for (selector, db, web) in [
         (json!({}), true, true),
@@ -164,8 +162,7 @@ fn only_restartable_init_containers_define_ports() {
         let mut snapshot = cluster(&[json!({"podSelector": {}, "ingress": [{"ports": [{"port": "side"}]}]})]);
         let pod = snapshot.pods.get_mut(&ObjectName::parse("x/db")).unwrap();
         pod.spec.as_mut().unwrap().init_containers = Some(vec![
-            serde_json::from_value(json!({"name": "i", "restartPolicy": policy, "ports": [{"name": "side", "containerPort": 9}]}))
-                .unwrap(),
+            serde_json::from_value(json!({"name": "i", "restartPolicy": policy, "ports": [{"name": "side", "containerPort": 9}]})).unwrap(),
         ]);
         assert_eq!(judge(&snapshot, "ingress x/db 8.8.8.8 9/TCP").allowed, allowed);
     }
@@ -252,10 +249,26 @@ fn the_nearest_miss_names_what_failed() {
     let snapshot = cluster(&[json!({"podSelector": {}, "ingress": rules})]);
     for (question, rule, failed) in [
         ("10.0.1.1 81/TCP", 1, "the port: rule allows 80/TCP or http/TCP (8080 at x/web), asked 81/TCP"),
-        ("10.0.1.1 ICMP", 1, "the port: rule allows 80/TCP or http/TCP (8080 at x/web), asked ICMP, which only a rule without ports allows"),
-        ("10.0.0.1 9/TCP", 0, "the peer: rule allows podSelector app=db in namespace x; source is x/web with labels app=web (its namespace with labels kubernetes.io/metadata.name=x,team=x)"),
-        ("10.2.1.5 80/TCP", 1, "the peer: rule allows all pods in namespaceSelector team=y or ipBlock 10.2.0.0/16 except 10.2.1.0/24; source is 10.2.1.5, which is no pod's address, inside the except 10.2.1.0/24"),
-        ("8.8.8.8 1/TCP", 0, "the peer: rule allows podSelector app=db in namespace x; source is 8.8.8.8, which is no pod's address; and the port: rule allows 9/TCP, asked 1/TCP"),
+        (
+            "10.0.1.1 ICMP",
+            1,
+            "the port: rule allows 80/TCP or http/TCP (8080 at x/web), asked ICMP, which only a rule without ports allows",
+        ),
+        (
+            "10.0.0.1 9/TCP",
+            0,
+            "the peer: rule allows podSelector app=db in namespace x; source is x/web with labels app=web (its namespace with labels kubernetes.io/metadata.name=x,team=x)",
+        ),
+        (
+            "10.2.1.5 80/TCP",
+            1,
+            "the peer: rule allows all pods in namespaceSelector team=y or ipBlock 10.2.0.0/16 except 10.2.1.0/24; source is 10.2.1.5, which is no pod's address, inside the except 10.2.1.0/24",
+        ),
+        (
+            "8.8.8.8 1/TCP",
+            0,
+            "the peer: rule allows podSelector app=db in namespace x; source is 8.8.8.8, which is no pod's address; and the port: rule allows 9/TCP, asked 1/TCP",
+        ),
     ] {
         let miss = judge(&snapshot, &format!("ingress x/web {question}")).nearest_miss.unwrap();
         assert_eq!((miss.rule.index, miss.failed.as_str()), (rule, failed), "{question}");

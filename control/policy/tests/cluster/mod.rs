@@ -130,10 +130,8 @@ fn selector() -> impl Strategy<Value = Value> {
         json!({"key": key, "operator": operator, "values": values})
     });
     let requirements = (labels(), vec(expression, 0..2));
-    let requirements =
-        requirements.prop_map(|(labels, expressions)| json!({"matchLabels": labels, "matchExpressions": expressions}));
-    let metadata_name = select(&NAMESPACES[..])
-        .prop_map(|name| json!({"matchLabels": {"kubernetes.io/metadata.name": name}}));
+    let requirements = requirements.prop_map(|(labels, expressions)| json!({"matchLabels": labels, "matchExpressions": expressions}));
+    let metadata_name = select(&NAMESPACES[..]).prop_map(|name| json!({"matchLabels": {"kubernetes.io/metadata.name": name}}));
     prop_oneof![2 => Just(json!({})), 5 => requirements, 1 => metadata_name]
 }
 
@@ -189,9 +187,9 @@ fn policy() -> impl Strategy<Value = (&'static str, Value)> {
         list(rule)
     };
     let types = select(vec![Value::Null, json!([]), json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])]);
-    let spec = (selector(), types, rules("from"), rules("to")).prop_map(|(selector, types, ingress, egress)| {
-        json!({"podSelector": selector, "policyTypes": types, "ingress": ingress, "egress": egress})
-    });
+    let spec = (selector(), types, rules("from"), rules("to")).prop_map(
+        |(selector, types, ingress, egress)| json!({"podSelector": selector, "policyTypes": types, "ingress": ingress, "egress": egress}),
+    );
     let spec = prop_oneof![30 => spec, 1 => Just(Value::Null)];
     (select(&NAMESPACES[..]), spec)
 }

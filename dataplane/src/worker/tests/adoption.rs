@@ -21,7 +21,8 @@ fn world() -> World {
 }
 
 fn verdicts(world: &World, client: &str) -> [u8; 2] {
-    [(Ingress, tcp(client, SERVER, "A")), (Egress, tcp(SERVER, client, "A"))].map(|(direction, frame)| world.entry(direction, &frame).unwrap().verdict)
+    [(Ingress, tcp(client, SERVER, "A")), (Egress, tcp(SERVER, client, "A"))]
+        .map(|(direction, frame)| world.entry(direction, &frame).unwrap().verdict)
 }
 
 #[test]
@@ -46,7 +47,10 @@ fn a_swap_flips_what_it_forbids_in_both_directions_and_back() {
     assert_eq!(world.writes(), 2, "one pair");
     assert_eq!(world.shared.counts()[3], 1);
     let cut = world.entry(Ingress, &tcp(CLIENT, SERVER, "A")).unwrap();
-    assert_eq!((cut.packets, cut.bytes, cut.last_seen_ns, cut.timeout_ns), (before.packets, before.bytes, before.last_seen_ns, before.timeout_ns));
+    assert_eq!(
+        (cut.packets, cut.bytes, cut.last_seen_ns, cut.timeout_ns),
+        (before.packets, before.bytes, before.last_seen_ns, before.timeout_ns)
+    );
     assert_eq!(world.entry(Egress, &tcp(SERVER, CLIENT, "A")).unwrap().flags, CACHE_REPLY);
     // frames that were on their way
     assert_eq!(world.enters(&tcp(CLIENT, SERVER, "A")), DENIED);
@@ -103,7 +107,7 @@ fn connections_of_a_pod_that_is_gone_are_cut_whatever_established_says() {
         assert_eq!(world.enters(&tcp(CLIENT, SERVER, "S")), Forwarded);
         world.snapshot.endpoints.retain(|endpoint| endpoint.port != WEB);
         world.adopt(&[ingress("10.0.1.0/24", "TCP 80")]);
-        assert_eq!(world.port(WEB).state, 0, "closed");
+        assert_eq!(world.port(WEB).state_bits(), 0, "closed");
         assert_eq!(verdicts(&world, CLIENT), [CACHE_DENY, CACHE_DENY], "{established:?}");
         world.assert_cache_agrees();
     }
@@ -122,11 +126,11 @@ fn a_reused_port_inherits_no_connection() {
                 world.command(Command::ForgetPort(WEB));
                 assert_eq!((world.worker.connections().len(), world.entries()), (0, 0));
             }
-            world.change_port(WEB, |port| (port.incarnation, port.state) = (8, 0));
+            world.change_port(WEB, |port| port.incarnation = 8);
             let row = world.snapshot.endpoints.iter_mut().find(|endpoint| endpoint.port == WEB).unwrap();
             row.incarnation = Incarnation(8);
             world.adopt(&policies);
-            assert_eq!(world.port(WEB).state & PORT_OPEN, PORT_OPEN);
+            assert_eq!(world.port(WEB).state_bits() & PORT_OPEN, PORT_OPEN);
             let about = super::frames::unreachable("10.0.1.1", "10.0.0.1", &query);
             assert_eq!(world.enters(&about), Dropped(DropReason::IcmpErrorUntracked), "{established:?} {forgotten}");
             assert_eq!(world.enters(&answer), DENIED, "{established:?} {forgotten}");

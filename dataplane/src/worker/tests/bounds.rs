@@ -110,7 +110,11 @@ fn what_the_kernel_refuses_to_remember_is_dropped_and_forgotten() {
         let whole = done / 2;
         assert_eq!(batch.forwarded.len(), whole, "after {done} entries");
         assert_eq!(batch.dropped.get(&DropReason::CacheWriteFailed), Some(&(3 - whole as u64)));
-        assert_eq!((world.worker.connections().len(), world.entries()), (whole, 2 * whole), "no half pair, no connection unknown to the hooks");
+        assert_eq!(
+            (world.worker.connections().len(), world.entries()),
+            (whole, 2 * whole),
+            "no half pair, no connection unknown to the hooks"
+        );
         world.assert_cache_agrees();
         for frame in &frames {
             assert_eq!(world.enters(frame), Forwarded, "the next packet tries again");
@@ -143,7 +147,11 @@ fn a_refused_rewrite_leaves_no_entry_without_its_connection() {
         world.assert_cache_agrees();
         world.adopt(&[isolate(&["Ingress", "Egress"])]);
         for (direction, frame) in [(Ingress, tcp(CLIENT, SERVER, "A")), (Egress, tcp(SERVER, CLIENT, "A"))] {
-            assert_ne!(world.entry(direction, &frame).map(|entry| entry.verdict), Some(CACHE_ALLOW), "{done}: out of reach of every later swap");
+            assert_ne!(
+                world.entry(direction, &frame).map(|entry| entry.verdict),
+                Some(CACHE_ALLOW),
+                "{done}: out of reach of every later swap"
+            );
         }
     }
 }
@@ -171,7 +179,14 @@ fn a_full_transmit_ring_is_counted_by_name() {
 #[test]
 fn a_mixed_batch_adds_up() {
     let mut world = World::under(&[ingress("10.0.1.0/24", "TCP 80")]);
-    let frames = [tcp(CLIENT, SERVER, "S"), tcp(CLIENT, SERVER, "A"), tcp("10.0.2.1:1", SERVER, "S"), udp(CLIENT, SERVER), tcp("10.0.2.1:1", SERVER, "A"), vec![0; 9]];
+    let frames = [
+        tcp(CLIENT, SERVER, "S"),
+        tcp(CLIENT, SERVER, "A"),
+        tcp("10.0.2.1:1", SERVER, "S"),
+        udp(CLIENT, SERVER),
+        tcp("10.0.2.1:1", SERVER, "A"),
+        vec![0; 9],
+    ];
     let sent = frames.iter().map(|frame| world.punt(WEB, Ingress, frame)).collect();
     let batch = world.batch(sent);
     assert_eq!(batch.forwarded.len(), 2);

@@ -54,8 +54,14 @@ fn only_whole_trunk_headers_of_this_version_that_ask_are_judged() {
     let mut world = World::under(&[]);
     let good = world.punt(WEB, Direction::Ingress, &syn());
     assert_eq!(world.received(good.clone()), Forwarded);
-    let edits: [(usize, u8, &str); 6] =
-        [(14, 0, "magic"), (16, 99, "version"), (17, KIND_VERDICT, "a verdict"), (17, 0, "no kind"), (18, 2, "direction"), (21, 1, "port beyond the last")];
+    let edits: [(usize, u8, &str); 6] = [
+        (14, 0, "magic"),
+        (16, 99, "version"),
+        (17, KIND_VERDICT, "a verdict"),
+        (17, 0, "no kind"),
+        (18, 2, "direction"),
+        (21, 1, "port beyond the last"),
+    ];
     for (at, value, what) in edits {
         let mut bad = good.clone();
         bad[at] = value;
@@ -185,7 +191,7 @@ fn a_service_address_is_dropped_by_name_where_egress_is_isolated() {
 #[test]
 fn a_port_is_open_while_the_table_knows_its_pod() {
     let mut world = World::new();
-    let state = |world: &World| world.port(WEB).state;
+    let state = |world: &World| world.port(WEB).state_bits();
     assert_eq!(state(&world), 0, "closed from the start");
     for (policies, expected) in [
         (vec![], PORT_OPEN),
@@ -195,8 +201,8 @@ fn a_port_is_open_while_the_table_knows_its_pod() {
     ] {
         world.adopt(&policies);
         assert_eq!(state(&world), expected, "{policies:?}");
-        assert_eq!(world.port(SECOND).state, PORT_OPEN, "only x/web is selected");
-        assert_eq!(world.port(FOREIGN).state, 0, "another worker's");
+        assert_eq!(world.port(SECOND).state_bits(), PORT_OPEN, "only x/web is selected");
+        assert_eq!(world.port(FOREIGN).state_bits(), 0, "another worker's");
     }
     let row = world.snapshot.endpoints[0].clone();
     assert_eq!(row.port, WEB);

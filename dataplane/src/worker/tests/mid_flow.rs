@@ -55,7 +55,14 @@ fn where_the_opener_is_unknown_both_ways_must_be_allowed() {
             assert_eq!(outcome, if allowed { Forwarded } else { UNKNOWN }, "{policies:?} {direction}");
             assert!(world.denials().is_empty(), "mid-flow packets leave no denial");
             if allowed {
-                assert!([Ingress, Egress].iter().zip([&inwards, &outwards]).all(|(direction, frame)| world.entry(*direction, frame).unwrap().flags & CACHE_BOTH_WAYS != 0));
+                assert!(
+                    [Ingress, Egress].iter().zip([&inwards, &outwards]).all(|(direction, frame)| world
+                        .entry(*direction, frame)
+                        .unwrap()
+                        .flags
+                        & CACHE_BOTH_WAYS
+                        != 0)
+                );
                 world.assert_cache_agrees();
             }
         }

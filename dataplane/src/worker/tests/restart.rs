@@ -26,7 +26,11 @@ fn world() -> World {
 fn a_first_packet_that_is_a_reply_is_a_reply() {
     for reversed in [false, true] {
         let mut world = world();
-        world.restart_with(|entries| if reversed { entries.reverse() });
+        world.restart_with(|entries| {
+            if reversed {
+                entries.reverse()
+            }
+        });
         assert_eq!((world.worker.connections().len(), world.entries()), (2, 4));
         assert_eq!(world.leaves(&tcp(SERVER, CLIENT, "SA")), Dropped(DropReason::NoTable), "nothing is judged without a table");
         world.adopt(&policies());
@@ -58,7 +62,11 @@ fn what_the_policy_forbids_meanwhile_is_cut() {
 fn half_pairs_old_epochs_and_old_incarnations_are_removed() {
     let (inwards, outwards) = (tcp(CLIENT, SERVER, "A"), tcp(SERVER, CLIENT, "A"));
     for reversed in [false, true] {
-        let arrange = |entries: &mut Vec<_>| if reversed { entries.reverse() };
+        let arrange = |entries: &mut Vec<_>| {
+            if reversed {
+                entries.reverse()
+            }
+        };
         for (direction, lost) in [(Ingress, &inwards), (Egress, &outwards)] {
             let mut world = world();
             world.lose_entry(direction, lost);
@@ -91,11 +99,19 @@ fn a_pair_of_two_epochs_leaves_no_entry_without_a_connection() {
         for (direction, old) in [(Ingress, &inwards), (Egress, &outwards)] {
             let mut world = world();
             world.change_entry(direction, old, |entry| entry.epoch -= 1);
-            world.restart_with(|entries| if reversed { entries.reverse() });
+            world.restart_with(|entries| {
+                if reversed {
+                    entries.reverse()
+                }
+            });
             world.assert_cache_agrees();
             world.adopt(&[isolate(&["Ingress", "Egress"])]);
             for (direction, frame) in [(Ingress, &inwards), (Egress, &outwards)] {
-                assert_ne!(world.entry(direction, frame).map(|entry| (entry.epoch, entry.verdict)), Some((5, CACHE_ALLOW)), "old {old:?}: {direction}");
+                assert_ne!(
+                    world.entry(direction, frame).map(|entry| (entry.epoch, entry.verdict)),
+                    Some((5, CACHE_ALLOW)),
+                    "old {old:?}: {direction}"
+                );
             }
         }
     }

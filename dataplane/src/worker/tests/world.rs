@@ -48,9 +48,9 @@ impl Kernel for Hooks {
         (&self.0.memory).port(index)
     }
 
-    fn set_port_state(&self, index: usize, state: u32) {
+    fn set_port_state(&self, index: usize, incarnation: u32, bits: u32) {
         if !self.0.dead.get() {
-            (&self.0.memory).set_port_state(index, state);
+            (&self.0.memory).set_port_state(index, incarnation, bits);
         }
     }
 
@@ -280,7 +280,11 @@ impl World {
         }
         assert_eq!(counts[0] - before.0[0], count as u64, "each frame is received once");
         assert_eq!(counts[1] - before.0[1], forwarded.len() as u64, "forwarded is what was sent");
-        assert_eq!(count as u64, forwarded.len() as u64 + dropped.values().sum::<u64>(), "every frame is forwarded or has a reason: {dropped:?}");
+        assert_eq!(
+            count as u64,
+            forwarded.len() as u64 + dropped.values().sum::<u64>(),
+            "every frame is forwarded or has a reason: {dropped:?}"
+        );
         assert_eq!(counts[2], self.worker.connections().len() as u64);
         Batch { forwarded, dropped }
     }
@@ -294,7 +298,7 @@ impl World {
     }
 
     pub(super) fn port(&self, index: PortIndex) -> Port {
-        (&self.hooks).port(usize::from(index.0))
+        self.hooks.port(usize::from(index.0))
     }
 
     pub(super) fn change_port(&self, index: PortIndex, change: impl FnOnce(&mut Port)) {
@@ -308,7 +312,7 @@ impl World {
 
     /// The entry that a packet at x/web's hook meets.
     pub(super) fn entry(&self, direction: Direction, frame: &[u8]) -> Option<CacheValue> {
-        (&self.hooks).cache_get(&self.key(direction, frame))
+        self.hooks.cache_get(&self.key(direction, frame))
     }
 
     pub(super) fn key(&self, direction: Direction, frame: &[u8]) -> Key {

@@ -103,9 +103,7 @@ mod tests {
 
     #[test]
     fn addresses_have_one_reading() {
-        for (text, right) in
-            [("010.0.0.1", Some("10.0.0.1")), ("::ffff:1.2.3.4", Some("1.2.3.4")), ("1.2.3", None), ("", None)]
-        {
+        for (text, right) in [("010.0.0.1", Some("10.0.0.1")), ("::ffff:1.2.3.4", Some("1.2.3.4")), ("1.2.3", None), ("", None)] {
             assert_eq!(ip(text).expect_err(text).right_form.as_deref(), right, "{text}");
         }
         assert!(ip("10.0.0.1").is_ok() && ip("fd00::1").is_ok());

@@ -37,10 +37,7 @@ pub(super) fn selector(selector: &LabelSelector, path: &Path, problems: &mut Pro
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
                 problems
-                    .add(
-                        &path.key("values"),
-                        "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                    )
+                    .add(&path.key("values"), "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
                     .hint("remove `values`, or use In or NotIn");
             }
             operator if OPERATORS.contains(&operator) => {}

@@ -1,0 +1,481 @@
+//! Images: what goes in comes out, what is damaged is refused, and what is accepted can be asked anything.
+//!
+//! The checksum is written down here a second time, from the format's description, so that damage can be made that it
+//! does not find, and so that it does not change unnoticed.
+
+use proptest::prelude::*;
+use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
+use sluice_table::{
+    Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, RuleName, Table, TableParts, build_image,
+};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+const CHECKSUM_AT: usize = 32;
+const SECTIONS_AT: usize = 48;
+const SECTIONS: usize = 12;
+
+fn checksum(image: &[u8]) -> u64 {
+    let words = image.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    });
+    let others = words.enumerate().filter(|(index, _)| index * 8 != CHECKSUM_AT);
+    others.fold(0xcbf2_9ce4_8422_2325, |sum: u64, (_, word)| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29))
+}
+
+fn with_checksum(mut image: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(&image);
+    image[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
+    image
+}
+
+fn number(image: &[u8], at: usize) -> usize {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize
+}
+
+/// Offset and length of each section.
+fn sections(image: &[u8]) -> Vec<(usize, usize)> {
+    (0..SECTIONS).map(|index| SECTIONS_AT + index * 16).map(|at| (number(image, at), number(image, at + 8))).collect()
+}
+
+fn v4(text: &str) -> u32 {
+    text.parse::<std::net::Ipv4Addr>().unwrap().into()
+}
+
+fn v6(text: &str) -> u128 {
+    text.parse::<std::net::Ipv6Addr>().unwrap().into()
+}
+
+fn names(endpoints: &[(u16, &str)]) -> Names {
+    let isolating = vec![ObjectName::new("x", "deny-all"), ObjectName::new("x", "allow-client")];
+    let endpoint = |&(port, pod): &(u16, &str)| EndpointName {
+        port: PortIndex(port),
+        incarnation: Incarnation(u32::from(port) + 1),
+        pod: ObjectName::new("x", pod),
+        uid: String::new(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        isolating_ingress: isolating.clone(),
+        isolating_egress: Vec::new(),
+    };
+    let rule = |index| RuleName { policy: ObjectName::new("x", "allow-client"), direction: Direction::Ingress, index };
+    Names {
+        endpoints: endpoints.iter().map(endpoint).collect(),
+        rules: (0..2).map(rule).collect(),
+        pods: vec![PodName { address: "10.0.1.7".parse().unwrap(), pod: ObjectName::new("y", "client") }],
+    }
+}
+
+/// Every level of the trie, both ways to a class in IPv6, two endpoints with a gap before each.
+fn parts() -> TableParts {
+    TableParts {
+        classes: 3,
+        v4_intervals: vec![
+            (0, 0),
+            (v4("10.0.1.7"), 1),
+            (v4("10.0.1.8"), 0),
+            (v4("10.1.0.0"), 2),
+            (v4("10.2.0.0"), 0),
+            (v4("10.3.5.0"), 1),
+            (v4("10.3.7.3"), 0),
+        ],
+        v6_intervals: vec![(0, 0), (v6("fd00::"), 2), (v6("fd00::1:0"), 0)],
+        v6_exact: vec![(v6("fd00::7"), 1), (v6("fd01::7"), 1)],
+        port_classes: 3,
+        port_intervals: [vec![(0, 0), (80, 1), (81, 0)], vec![(0, 0), (53, 2), (54, 0)], vec![(0, 0)]],
+        other_protocols: 2,
+        rows: vec![
+            vec![Action::Deny; 3],
+            vec![Action::Deny, Action::Allow(RuleId(0)), Action::Deny],
+            vec![Action::Deny, Action::Allow(RuleId(0)), Action::Allow(RuleId(1))],
+        ],
+        endpoints: vec![
+            EndpointRow { port: PortIndex(1), incarnation: Incarnation(2), rows_of_class: [Some(vec![0, 1, 2]), None] },
+            EndpointRow { port: PortIndex(3), incarnation: Incarnation(4), rows_of_class: [None, Some(vec![2, 0, 0])] },
+        ],
+        services: vec![Addr::from("10.96.0.10".parse::<IpAddr>().unwrap()).to_u128(), v6("fd00:96::10")],
+        names: names(&[(1, "web"), (3, "second")]),
+    }
+}
+
+fn image() -> &'static [u8] {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| build_image(&parts(), 7))
+}
+
+fn ask(table: &Table, port: u16, direction: Direction, remote: &str, protocol: Protocol, dport: u16) -> Verdict {
+    table.lookup(PortIndex(port), direction, Addr::from(remote.parse::<IpAddr>().unwrap()), protocol, dport)
+}
+
+/// Everything a table can be asked must be answered.
+fn ask_everything(table: &Table, remotes: &[u128]) {
+    let v4 = remotes.iter().map(|&remote| Addr::v4((remote as u32).to_be_bytes()));
+    let v6 = remotes.iter().map(|&remote| Addr(remote.to_be_bytes()));
+    for remote in v4.chain(v6) {
+        table.is_service(remote);
+        for port in [0, 1, 2, 3, 255, 256, u16::MAX] {
+            let port = PortIndex(port);
+            table.endpoint(port);
+            for direction in Direction::BOTH {
+                table.isolated(port, direction);
+                for (protocol, dport) in [(Protocol::TCP, 80), (Protocol::UDP, 65535), (Protocol::SCTP, 65535), (Protocol(255), 0)] {
+                    if let Verdict::Allow(rule) = table.lookup(port, direction, remote, protocol, dport) {
+                        table.rule(rule).expect("a rule has a name");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_goes_in_comes_out() {
+    let table = Table::from_bytes(image()).unwrap();
+    assert_eq!((table.generation(), table.image_bytes()), (7, image().len() as u64));
+    assert_eq!(table.names(), &parts().names);
+    let deny = Verdict::Deny;
+    let (first, second) = (Verdict::Allow(RuleId(0)), Verdict::Allow(RuleId(1)));
+    let (ingress, egress) = (Direction::Ingress, Direction::Egress);
+    for (port, direction, remote, protocol, dport, verdict) in [
+        (1, ingress, "10.0.1.7", Protocol::TCP, 80, first),
+        (1, ingress, "10.0.1.7", Protocol::TCP, 79, deny),
+        (1, ingress, "10.0.1.7", Protocol::TCP, 81, deny),
+        (1, ingress, "10.0.1.7", Protocol::UDP, 80, deny),
+        (1, ingress, "10.0.1.6", Protocol::TCP, 80, deny),
+        (1, ingress, "10.0.1.8", Protocol::TCP, 80, deny),
+        (1, ingress, "10.1.255.255", Protocol::UDP, 53, second),
+        (1, ingress, "10.2.0.0", Protocol::UDP, 53, deny),
+        (1, ingress, "10.1.0.0", Protocol(47), 0, second),
+        (1, ingress, "10.1.0.0", Protocol::SCTP, 80, deny),
+        (1, ingress, "fd00::7", Protocol::TCP, 80, first),
+        (1, ingress, "fd00::7", Protocol::UDP, 53, deny),
+        (1, ingress, "fd00::6", Protocol::UDP, 53, second),
+        (1, ingress, "fd00::ffff", Protocol::UDP, 53, second),
+        (1, ingress, "fd00::1:0", Protocol::UDP, 53, deny),
+        (1, egress, "192.0.2.1", Protocol::TCP, 1, Verdict::NotIsolated),
+        (3, egress, "192.0.2.1", Protocol::TCP, 80, first),
+        (3, ingress, "192.0.2.1", Protocol::TCP, 1, Verdict::NotIsolated),
+        (0, ingress, "10.0.1.7", Protocol::TCP, 80, deny),
+        (2, egress, "10.0.1.7", Protocol::TCP, 80, deny),
+        (4, egress, "10.0.1.7", Protocol::TCP, 80, deny),
+    ] {
+        assert_eq!(ask(&table, port, direction, remote, protocol, dport), verdict, "{port} {direction} {remote} {protocol} {dport}");
+    }
+    for (port, incarnation) in [(0, None), (1, Some(2)), (2, None), (3, Some(4)), (4, None), (u16::MAX, None)] {
+        assert_eq!(table.endpoint(PortIndex(port)), incarnation.map(Incarnation));
+        assert_eq!(table.isolated(PortIndex(port), ingress), port != 3, "an unknown endpoint counts as isolated");
+    }
+    for (address, service) in [("10.96.0.10", true), ("10.96.0.11", false), ("fd00:96::10", true), ("::a60:a", false)] {
+        assert_eq!(table.is_service(Addr::from(address.parse::<IpAddr>().unwrap())), service, "{address}");
+    }
+}
+
+#[test]
+fn an_empty_table_knows_nobody_and_denies_everything() {
+    let parts = TableParts {
+        classes: 1,
+        v4_intervals: vec![(0, 0)],
+        v6_intervals: vec![(0, 0)],
+        port_classes: 1,
+        port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
+        ..TableParts::default()
+    };
+    let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+    ask_everything(&table, &[0, u128::MAX]);
+    assert_eq!(ask(&table, 0, Direction::Egress, "::", Protocol::TCP, 0), Verdict::Deny);
+    assert!(Dump::of(&table).endpoints.is_empty());
+}
+
+#[test]
+fn the_same_parts_give_the_same_bytes_and_a_generation_changes_only_the_header() {
+    assert_eq!(build_image(&parts(), 7), image());
+    let next = build_image(&parts(), 8);
+    assert_eq!(next[sections(&next)[0].0..], image()[sections(image())[0].0..]);
+    assert_ne!(next, image());
+}
+
+#[test]
+fn sections_are_aligned_and_do_not_overlap() {
+    let mut end = SECTIONS_AT + SECTIONS * 16;
+    for (offset, bytes) in sections(image()) {
+        assert!(offset.is_multiple_of(64) && offset >= end, "{offset} {end}");
+        end = offset + bytes;
+    }
+    assert!(image().len() - end < 64);
+    assert_eq!(with_checksum(image().to_vec()), image(), "the checksum is the one described");
+}
+
+/// The checksum's step is invertible in each word, so one changed word always changes the sum; these are samples of it:
+/// every bit of the header, and bytes all over the sections and between them.
+#[test]
+fn every_changed_byte_is_refused() {
+    let mut at: Vec<usize> = (0..SECTIONS_AT + SECTIONS * 16).collect();
+    at.extend(sections(image()).iter().flat_map(|&(offset, bytes)| [offset.saturating_sub(1), offset, offset + bytes.max(1) - 1]));
+    at.extend((0..image().len()).step_by(image().len() / 150 + 1));
+    at.push(image().len() - 1);
+    let mut damaged = image().to_vec();
+    for (index, at) in at.into_iter().enumerate() {
+        for bit in [index % 8, (index + 3) % 8] {
+            damaged[at] ^= 1 << bit;
+            let refused = Table::from_bytes(&damaged).unwrap_err();
+            match at {
+                0..8 => assert_eq!(refused, ImageError::Magic),
+                8..16 => assert!(matches!(refused, ImageError::Version { expected: FORMAT_VERSION, .. }), "{at}: {refused}"),
+                24..32 => assert!(matches!(refused, ImageError::Length { .. }), "{at}: {refused}"),
+                _ => assert!(matches!(refused, ImageError::Checksum { .. }), "{at}: {refused}"),
+            }
+            damaged[at] ^= 1 << bit;
+        }
+    }
+    Table::from_bytes(&damaged).unwrap();
+}
+
+#[test]
+fn truncated_and_padded_images_are_refused() {
+    for len in (0..300).chain((300..image().len()).step_by(image().len() / 50)) {
+        assert!(matches!(Table::from_bytes(&image()[..len]), Err(ImageError::Magic | ImageError::Length { .. })), "{len} bytes");
+    }
+    let mut padded = image().to_vec();
+    padded.push(0);
+    assert!(matches!(Table::from_bytes(&padded), Err(ImageError::Length { .. })));
+    // even if the header is made to agree
+    for len in [0, 64, 239, 240, 256, 1000, image().len() - 64] {
+        let mut cut = image()[..len].to_vec();
+        if let Some(field) = cut.get_mut(24..32) {
+            field.copy_from_slice(&(len as u64).to_le_bytes());
+        }
+        if len > 40 {
+            cut = with_checksum(cut);
+        }
+        assert!(Table::from_bytes(&cut).is_err(), "{len} bytes");
+    }
+}
+
+#[test]
+fn another_version_is_refused_whatever_else_it_holds() {
+    for version in [0, FORMAT_VERSION + 1, u32::MAX] {
+        let mut other = image().to_vec();
+        other[8..12].copy_from_slice(&version.to_le_bytes());
+        assert_eq!(Table::from_bytes(&with_checksum(other)).unwrap_err(), ImageError::Version { expected: FORMAT_VERSION, found: version });
+    }
+}
+
+/// Writes numbers of `bytes` bytes into a section and says what the image is refused for.
+fn forged(section: usize, at: usize, value: &[u8]) -> Option<ImageError> {
+    let mut forged = image().to_vec();
+    let (offset, bytes) = sections(&forged)[section];
+    assert!(at + value.len() <= bytes, "inside the section");
+    forged[offset + at..][..value.len()].copy_from_slice(value);
+    Table::from_bytes(&with_checksum(forged)).err()
+}
+
+#[test]
+fn an_index_that_points_outside_is_refused() {
+    let leaf = 1u32 << 31;
+    for (what, section, at, value) in [
+        ("level 1: a block", 0, 0, 99u32.to_le_bytes().to_vec()),
+        ("level 1: a class", 0, 0, (leaf | 3).to_le_bytes().to_vec()),
+        ("level 2: a block", 1, 0, 99u32.to_le_bytes().to_vec()),
+        ("level 2: a class", 1, 0, (leaf | 3).to_le_bytes().to_vec()),
+        ("level 3: a class", 2, 0, 3u16.to_le_bytes().to_vec()),
+        ("a class of an IPv6 interval", 5, 0, 3u16.to_le_bytes().to_vec()),
+        ("a port class", 6, 2 * 80, 3u16.to_le_bytes().to_vec()),
+        ("the last port class", 6, 2 * 3 * 65536, 3u16.to_le_bytes().to_vec()),
+        ("rows of an endpoint", 7, 16 + 8, 4u32.to_le_bytes().to_vec()),
+        ("rows of an endpoint, nearly not isolated", 7, 16 + 12, (u32::MAX - 1).to_le_bytes().to_vec()),
+        ("a row", 8, 0, 3u16.to_le_bytes().to_vec()),
+        ("a rule", 9, 0, 3u32.to_le_bytes().to_vec()),
+    ] {
+        assert!(matches!(forged(section, at, &value), Some(ImageError::Index { .. })), "{what}");
+    }
+    assert!(matches!(forged(4, 0, &[1]), Some(ImageError::Section { .. })), "the first IPv6 interval does not start at ::");
+    assert!(matches!(forged(4, 16, &[0xff; 16]), Some(ImageError::Order { .. })), "IPv6 starts out of order");
+    assert!(matches!(forged(10, 0, &[0xff; 16]), Some(ImageError::Order { .. })), "services out of order");
+    assert!(matches!(forged(11, 0, b"x"), Some(ImageError::Names { .. })), "names that are no JSON");
+    assert_eq!(forged(8, 0, &2u16.to_le_bytes()), None, "another row of this table is another table, not a damaged one");
+}
+
+#[test]
+fn a_hash_table_without_an_empty_slot_is_refused() {
+    let (_, bytes) = sections(image())[3];
+    let slots: Vec<u8> = (0..bytes / 20).flat_map(|slot| [[slot as u8; 16].as_slice(), &1u32.to_le_bytes()].concat()).collect();
+    assert!(matches!(forged(3, 0, &slots), Some(ImageError::Section { .. })), "a search would never end");
+    assert!(matches!(forged(3, 16, &4u32.to_le_bytes()), Some(ImageError::Index { .. })), "a class beyond the last");
+}
+
+#[test]
+fn a_section_table_that_lies_is_refused() {
+    for section in 0..SECTIONS {
+        let (offset, bytes) = sections(image())[section];
+        for (what, offset, bytes) in [
+            ("beyond the end", image().len() as u64, 64),
+            ("across the end", offset as u64, image().len() as u64),
+            ("beyond every number", u64::MAX - 63, 128),
+            ("of every number's length", offset as u64, u64::MAX),
+            ("unaligned", offset as u64 + 1, bytes as u64),
+        ] {
+            let mut forged = image().to_vec();
+            let at = SECTIONS_AT + section * 16;
+            forged[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+            forged[at + 8..at + 16].copy_from_slice(&bytes.to_le_bytes());
+            assert!(matches!(Table::from_bytes(&with_checksum(forged)), Err(ImageError::Section { .. })), "section {section} {what}");
+        }
+    }
+}
+
+#[test]
+fn the_dump_speaks_in_names() {
+    let table = Table::from_bytes(image()).unwrap();
+    let dump = Dump::of(&table);
+    let text = dump.to_string();
+    for words in [
+        "generation 7",
+        "ENDPOINT x/web · port 1 · incarnation 2 · 10.0.0.1",
+        "ENDPOINT x/second · port 3",
+        "isolated by x/deny-all, x/allow-client",
+        "not isolated: everything is allowed",
+        "y/client (10.0.1.7)",
+        "x/allow-client ingress[0]",
+        "TCP 80",
+        "UDP 53",
+        "other protocols",
+        "10.1.0.0-10.1.255.255",
+        "10.3.5.0-10.3.7.2",
+        "fd00::-fd00::ffff",
+        "deny   everything else",
+    ] {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+    let json = serde_json::to_value(&dump).unwrap();
+    assert_eq!(json["endpoints"][0]["pod"]["name"], "web");
+    assert_eq!(json["endpoints"][0]["directions"][1]["isolated"], false);
+}
+
+/// A name without a row: either refused, or dumped without a panic.
+#[test]
+fn names_that_the_table_does_not_know_are_refused() {
+    for named in [vec![(1, "web"), (9, "ghost")], vec![(1, "web"), (2, "absent")], vec![(u16::MAX, "ghost")]] {
+        let image = build_image(&TableParts { names: names(&named), ..parts() }, 1);
+        assert!(matches!(Table::from_bytes(&image), Err(ImageError::Names { .. })), "{named:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A writer that lies but sums up correctly: whatever is accepted answers every question.
+    #[test]
+    fn whatever_is_accepted_answers_every_question(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        remotes in prop::collection::vec(any::<u128>(), 4),
+    ) {
+        let mut forged = image().to_vec();
+        let mut places = sections(image());
+        places.push((0, SECTIONS_AT + SECTIONS * 16));
+        for (place, at, value) in edits {
+            let (offset, bytes) = places[place.index(places.len())];
+            forged[offset + at.index(bytes)] = value;
+        }
+        if let Ok(table) = Table::from_bytes(&with_checksum(forged)) {
+            ask_everything(&table, &remotes);
+            ask_everything(&table, &parts().v6_intervals.iter().map(|&(start, _)| start).collect::<Vec<_>>());
+            Dump::of(&table).to_string();
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(Table::from_bytes(&bytes).is_err());
+        let mut headed = [b"SLUICETB".as_slice(), &bytes].concat();
+        headed.resize(headed.len().max(48), 0);
+        headed[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        headed[12..16].copy_from_slice(&240u32.to_le_bytes());
+        let len = headed.len() as u64;
+        headed[24..32].copy_from_slice(&len.to_le_bytes());
+        prop_assert!(Table::from_bytes(&with_checksum(headed)).is_err());
+    }
+}
+
+/// Ascending intervals over a family: few starts, many of them on the edges of the trie's levels.
+fn intervals_v4(classes: u16) -> impl Strategy<Value = Vec<(u32, u16)>> {
+    let start = (any::<u32>(), prop::sample::select(vec![0u32, 8, 16, 24, 31])).prop_map(|(value, shift)| value >> shift << shift);
+    let near = (0..4u32, 0..3u32, 0..300u32).prop_map(|(a, b, c)| 10 << 24 | a << 16 | b << 8 | c);
+    prop::collection::btree_map(prop_oneof![start, near], 0..classes, 0..30).prop_map(move |mut starts| {
+        starts.entry(0).or_insert(0);
+        starts.into_iter().collect()
+    })
+}
+
+fn intervals_v6(classes: u16) -> impl Strategy<Value = Vec<(u128, u16)>> {
+    let start = (any::<u128>(), prop::sample::select(vec![0u32, 8, 64, 80, 120])).prop_map(|(value, shift)| value >> shift << shift);
+    let near = (0..40u128).prop_map(|low| v6("fd00::") + low);
+    prop::collection::btree_map(prop_oneof![start, near], 0..classes, 0..30).prop_map(move |mut starts| {
+        starts.entry(0).or_insert(0);
+        starts.into_iter().collect()
+    })
+}
+
+fn naive<A: Copy + PartialOrd>(intervals: &[(A, u16)], address: A) -> u16 {
+    intervals.iter().filter(|(start, _)| *start <= address).last().unwrap().1
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Lookup against a plain scan of what the compiler handed over: each class's row allows by a rule of its own.
+    #[test]
+    fn lookups_find_what_a_plain_scan_finds(
+        v4_intervals in intervals_v4(5),
+        v6_intervals in intervals_v6(5),
+        exact in prop::collection::btree_map((any::<u128>(), 0..40u128, any::<bool>()).prop_map(|(any, near, pick)| if pick { any } else { v6("fd00::") + near }), 0..5u16, 0..40),
+        tcp in prop::collection::btree_map(any::<u16>(), 0..3u16, 0..8),
+        asked in prop::collection::vec(any::<u128>(), 20),
+    ) {
+        // a mapped address is IPv4
+        let v6_exact: Vec<(u128, u16)> = exact.into_iter().filter(|(address, _)| address >> 32 != 0xffff).collect();
+        let mut tcp_starts = tcp;
+        tcp_starts.entry(0).or_insert(0);
+        let tcp: Vec<(u16, u16)> = tcp_starts.into_iter().collect();
+        let parts = TableParts {
+            classes: 5,
+            v4_intervals,
+            v6_intervals,
+            v6_exact,
+            port_classes: 4,
+            port_intervals: [tcp, vec![(0, 3)], vec![(0, 3)]],
+            other_protocols: 3,
+            // rule = class * 4 + port class
+            rows: (0..5).map(|class| (0..4).map(|port_class| Action::Allow(RuleId(class * 4 + port_class))).collect()).collect(),
+            endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), rows_of_class: [Some((0..5).collect()), None] }],
+            services: Vec::new(),
+            names: Names { rules: (0..20).map(|index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index }).collect(), ..Names::default() },
+        };
+        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        let class = |remote: Addr| match table.lookup(PortIndex(0), Direction::Ingress, remote, Protocol(1), 0) {
+            Verdict::Allow(RuleId(rule)) => {
+                assert_eq!(rule % 4, 3);
+                (rule / 4) as u16
+            }
+            other => panic!("{other:?}"),
+        };
+        // every edge from both sides, and anything
+        let edges = parts.v4_intervals.iter().flat_map(|&(start, _)| [start.wrapping_sub(1), start, start.wrapping_add(1)]);
+        for address in edges.chain([u32::MAX]).chain(asked.iter().map(|&asked| asked as u32)) {
+            prop_assert_eq!(class(Addr::v4(address.to_be_bytes())), naive(&parts.v4_intervals, address), "{:x}", address);
+        }
+        let starts = parts.v6_intervals.iter().chain(&parts.v6_exact).map(|&(start, _)| start);
+        let edges = starts.flat_map(|start| [start.wrapping_sub(1), start, start.wrapping_add(1)]);
+        for address in edges.chain([u128::MAX]).chain(asked.iter().copied()).filter(|address| address >> 32 != 0xffff) {
+            let exact = parts.v6_exact.iter().find(|(exact, _)| *exact == address).map(|(_, class)| *class);
+            prop_assert_eq!(class(Addr(address.to_be_bytes())), exact.unwrap_or_else(|| naive(&parts.v6_intervals, address)), "{:x}", address);
+        }
+        let tcp = &parts.port_intervals[0];
+        for port in tcp.iter().flat_map(|&(start, _)| [start.wrapping_sub(1), start, start.wrapping_add(1)]).chain([u16::MAX]) {
+            match table.lookup(PortIndex(0), Direction::Ingress, Addr::v4([0; 4]), Protocol::TCP, port) {
+                Verdict::Allow(RuleId(rule)) => prop_assert_eq!((rule % 4) as u16, naive(tcp, port), "{}", port),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What every live test needs: a turn on the machine, a lab of its own, and the proof that nothing of it is left behind.
+//!
+//! ```text
+//!   turn(name)        root? binaries there? then wait until no other live test runs
+//!     └ Live::up      a lab named after the test and this process
+//!         └ down      or dropped: removed, then netns, pins, mounts, processes and files are looked for
+//! ```
+
+pub mod cni;
+mod fixture;
+pub mod frames;
+mod leftovers;
+mod manifests;
+mod packet_socket;
+mod status;
+mod turn;
+pub mod upstream;
+
+pub use fixture::{Live, lab_name};
+pub use leftovers::leftovers;
+pub use manifests::{POLICY_HEAD, pod, policy};
+pub use packet_socket::PacketSocket;
+pub use status::{drops, until};
+pub use turn::{Turn, program, turn};
