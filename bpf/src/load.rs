@@ -18,7 +18,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::undocumented_unsafe_blocks)]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, unsafe_op_in_unsafe_fn)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/sluice.skel.rs"));
 }

@@ -48,7 +48,7 @@ impl FarNamespace {
     /// Finds it, or makes it.
     pub fn open(run_dir: &Path) -> Result<Self> {
         let path = Self::path(run_dir);
-        let is_namespace = |path: &Path| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as i64 == libc::NSFS_MAGIC as i64);
+        let is_namespace = |path: &Path| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == libc::NSFS_MAGIC);
         if !is_namespace(&path) {
             File::create(&path).with_context(|| format!("create {}", path.display()))?;
             let made = std::thread::scope(|scope| {

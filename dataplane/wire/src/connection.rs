@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn an_absurd_length_is_refused_without_allocating() {
         let (a, b) = UnixStream::pair().unwrap();
-        std::io::Write::write_all(&mut &a, &u32::MAX.to_le_bytes()).unwrap();
+        io::Write::write_all(&mut &a, &u32::MAX.to_le_bytes()).unwrap();
         assert!(matches!(Connection::new(b).recv::<u32>(), Err(WireError::TooLong { .. })));
     }
 }

@@ -8,8 +8,14 @@ use super::model::{Model, ModelPod, NamedPorts, Namespaces, Peer, Rule};
 use super::ports::Rows;
 use super::{CompileError, capacity};
 use sluice_flow::Direction;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::rc::Rc;
+
+/// A namespace and a label set: pods that share both are matched by the same rules.
+type LabelSet<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+/// Rule ids, ascending; shared by all pods of a label set.
+type MatchedRules = Rc<Vec<u32>>;
 
 /// The result: intervals and exact addresses with their class, and for each class its column.
 pub(super) struct Classes {
@@ -81,8 +87,8 @@ pub(super) fn classify(model: &Model<'_>, rows: &mut Rows<'_>) -> Result<Classes
 }
 
 /// For each pod the rules whose pod peers match it, ascending. Pods with equal labels and namespace are matched once.
-fn pod_matches(model: &Model<'_>) -> Vec<std::rc::Rc<Vec<u32>>> {
-    let mut memo: HashMap<(&str, Vec<(&str, &str)>), std::rc::Rc<Vec<u32>>> = HashMap::new();
+fn pod_matches(model: &Model<'_>) -> Vec<MatchedRules> {
+    let mut memo: HashMap<LabelSet<'_>, MatchedRules> = HashMap::new();
     model
         .pods
         .iter()
@@ -90,7 +96,7 @@ fn pod_matches(model: &Model<'_>) -> Vec<std::rc::Rc<Vec<u32>>> {
             let labels = pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
             let matched = memo.entry((pod.name.namespace.as_str(), labels)).or_insert_with(|| {
                 let matching = (0u32..).zip(&model.rules).filter(|(_, rule)| matches_pod(model, rule, pod)).map(|(id, _)| id);
-                std::rc::Rc::new(matching.collect())
+                Rc::new(matching.collect())
             });
             matched.clone()
         })
@@ -166,7 +172,7 @@ struct Classifier<'m, 'a, 'r, 'n> {
 impl Classifier<'_, '_, '_, '_> {
     /// The class of an atom. An address that several pods claim matches a selector, and offers a named port, only
     /// where all of them do.
-    fn class(&mut self, by_block: &[u32], members: Option<(&Vec<usize>, &[std::rc::Rc<Vec<u32>>])>) -> Result<u16, CompileError> {
+    fn class(&mut self, by_block: &[u32], members: Option<(&[usize], &[MatchedRules])>) -> Result<u16, CompileError> {
         let mut rules: Vec<u32> = by_block.to_vec();
         let mut named: Option<NamedPorts> = None;
         if let Some((pods, by_pods)) = members {
@@ -206,14 +212,13 @@ impl Classifier<'_, '_, '_, '_> {
     }
 
     fn column(&mut self, (rules, named): &Signature) -> Result<Vec<u16>, CompileError> {
-        let matched: BTreeMap<u32, ()> = rules.iter().map(|&rule| (rule, ())).collect();
-        let mut column = Vec::with_capacity(self.model.profiles.len());
+                let mut column = Vec::with_capacity(self.model.profiles.len());
         for profile in &self.model.profiles {
             let allowing: Vec<u32> = profile
                 .rules
                 .iter()
                 .copied()
-                .filter(|rule| self.model.rules[*rule as usize].peers.is_none() || matched.contains_key(rule))
+                .filter(|rule| self.model.rules[*rule as usize].peers.is_none() || rules.binary_search(rule).is_ok())
                 .collect();
             let destination = match profile.direction {
                 Direction::Ingress => Some(&profile.named_ports),

@@ -56,13 +56,13 @@ fn policies(index: usize) -> Vec<Value> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let flags = prop::sample::select(vec![None, None, Some("S"), Some("S"), Some("SA"), Some("A"), Some("F")]);
+    let flags = prop::sample::select(vec![None, None, Some("S"), Some("S"), Some("SA"), Some("A"), Some("FA"), Some("R")]);
     let packet = (any::<bool>(), 0..PEERS.len(), [0..PORTS.len(), 0..PORTS.len()], flags)
         .prop_map(|(leaving, peer, ports, flags)| Step::Packet(PacketSeed { leaving, peer, ports, flags }));
     prop_oneof![
         30 => packet,
         6 => (0..6usize).prop_map(Step::Adopt),
-        3 => prop::sample::select(vec![1, 61, 121, 7441]).prop_map(Step::Wait),
+        3 => prop::sample::select(vec![1, 11, 61, 121, 7441]).prop_map(Step::Wait),
         2 => (0..3usize).prop_map(Step::RefuseAfter),
         2 => (0..5usize, 0..6usize).prop_map(|(done, table)| Step::DieAdopting(done, table)),
         2 => any::<bool>().prop_map(Step::Restart),
@@ -117,14 +117,25 @@ impl Life {
             }
             Some(entry) => {
                 let stale = entry.epoch != port.epoch || now_ns > entry.last_seen_ns + entry.timeout_ns;
-                // an opener is judged anew unless the entry was made for it: not by one for answers, nor by one of mid-flow
-                if stale || (opens(frame) && entry.flags & (CACHE_REPLY | CACHE_BOTH_WAYS) != 0) {
+                // an opener is judged anew unless the entry was made for it: not by one for answers, nor by one of mid-flow,
+                // nor after FIN or RST
+                let not_its_own = entry.flags & (CACHE_REPLY | CACHE_BOTH_WAYS) != 0 || entry.tcp_flags & FIN_OR_RST != 0;
+                if stale || (opens(frame) && not_its_own) {
                     return world.punted(WEB, direction, frame) == Forwarded;
                 }
                 if entry.verdict == CACHE_DENY {
                     return false;
                 }
-                world.change_entry(direction, frame, |entry| (entry.packets, entry.last_seen_ns) = (entry.packets + 1, now_ns));
+                let flags = tcp_flags(frame);
+                world.change_entry(direction, frame, |entry| {
+                    (entry.packets, entry.last_seen_ns) = (entry.packets + 1, now_ns);
+                    entry.tcp_flags |= flags;
+                    entry.timeout_ns = entry.timeout_ns.min(match flags & FIN_OR_RST {
+                        0 => u64::MAX,
+                        1 => 120 * SECOND_NS,
+                        _ => 10 * SECOND_NS,
+                    });
+                });
                 true
             }
         }
@@ -203,6 +214,16 @@ impl Life {
 
     fn adopt(&mut self) {
         self.world.command(Command::Adopt(tables()[self.table].clone()));
+    }
+}
+
+const FIN_OR_RST: u8 = 0x05;
+
+/// 0 for UDP.
+fn tcp_flags(frame: &[u8]) -> u8 {
+    match parse_frame(frame).unwrap().kind {
+        Kind::Tcp(flags) => flags.0,
+        _ => 0,
     }
 }
 
