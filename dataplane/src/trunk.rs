@@ -86,14 +86,17 @@ pub fn ensure(worker: u32, far_namespace: &FarNamespace) -> Result<Trunk> {
     let (near, far) = (format!("sluice-n{worker}"), format!("sluice-f{worker}"));
     let mut netlink = Netlink::open()?;
     let far_link = |far: &str| inside(far_namespace.fd(), || Netlink::open()?.link_by_name(far));
-    let usable = |near: &Link, far: &Option<Link>| near.is_veth && near.mtu == TRUNK_MTU && far.as_ref().map(|far| far.index) == near.peer_index;
+    let usable =
+        |near: &Link, far: &Option<Link>| near.is_veth && near.mtu == TRUNK_MTU && far.as_ref().map(|far| far.index) == near.peer_index;
     if let Some(found) = netlink.link_by_name(&near)?
         && !usable(&found, &far_link(&far)?)
     {
         netlink.delete(found.index).with_context(|| format!("remove the unusable trunk {near}"))?;
     }
     if netlink.link_by_name(&near)?.is_none() {
-        netlink.add_veth(&near, &far, far_namespace.fd(), TRUNK_MTU).with_context(|| format!("make the trunk {near} (needs CAP_NET_ADMIN)"))?;
+        netlink
+            .add_veth(&near, &far, far_namespace.fd(), TRUNK_MTU)
+            .with_context(|| format!("make the trunk {near} (needs CAP_NET_ADMIN)"))?;
     }
     let near_link = netlink.link_by_name(&near)?.with_context(|| format!("trunk {near} vanished"))?;
     disable_ipv6(&near)?;

@@ -105,9 +105,9 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
-	/* an opener is judged anew against the direction of a connection, and after its FIN or RST */
+	/* an opener is judged anew against the direction of a connection, after its FIN or RST, and where it was picked up in mid-flow */
 	if (value->epoch != epoch || (now > last_seen && now - last_seen > value->timeout_ns) ||
-	    (p->opens && ((value->flags & SLUICE_CACHE_REPLY) || (value->tcp_flags & 0x05)))) {
+	    (p->opens && ((value->flags & (SLUICE_CACHE_REPLY | SLUICE_CACHE_BOTH_WAYS)) || (value->tcp_flags & 0x05)))) {
 		count(SLUICE_COUNT_STALE);
 		return punt(skb, port, p, epoch);
 	}

@@ -324,10 +324,8 @@ fn set_up_trunks(arguments: &Arguments, loaded: &Loaded, far: &FarNamespace) -> 
             loaded.attach(Hooks::Near(worker), trunk.near_ifindex)?;
         }
         if !loaded.attached(Hooks::Far(worker), trunk.far_ifindex) {
-            crate::netlink::inside(far.fd(), || {
-                loaded.attach(Hooks::Far(worker), trunk.far_ifindex).map_err(std::io::Error::other)
-            })
-            .with_context(|| format!("attach to {}", trunk.far))?;
+            crate::netlink::inside(far.fd(), || loaded.attach(Hooks::Far(worker), trunk.far_ifindex).map_err(std::io::Error::other))
+                .with_context(|| format!("attach to {}", trunk.far))?;
         }
         trunks.push(trunk);
     }

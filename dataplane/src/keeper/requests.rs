@@ -116,8 +116,7 @@ impl Keeper {
             ToDataplane::Connections { pod, max } => self.connection_infos(pod.as_ref(), max as usize),
             ToDataplane::Table => match &self.image {
                 Some(image) => {
-                    let message =
-                        FromDataplane::Table { generation: image.table.generation(), image_bytes: image.table.image_bytes() };
+                    let message = FromDataplane::Table { generation: image.table.generation(), image_bytes: image.table.image_bytes() };
                     match image.memfd.try_clone() {
                         Ok(memfd) => return self.answer_with(id, &message, Some(&memfd)),
                         Err(error) => Err(error.into()),
@@ -279,7 +278,9 @@ impl Keeper {
                 let pod = &add.endpoint.pod;
                 let reason = match self.control {
                     None => format!("{pod} cannot be put under policy: sluice-control is not connected"),
-                    Some(_) => format!("{pod} is in no published table: control does not know the pod yet, or refused the snapshot (see sluicectl status)"),
+                    Some(_) => format!(
+                        "{pod} is in no published table: control does not know the pod yet, or refused the snapshot (see sluicectl status)"
+                    ),
                 };
                 warn!(%reason, "ADD failed");
                 if let Some(registered) = self.registry.by_port(add.endpoint.port).cloned() {

@@ -6,7 +6,8 @@ use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
 use sluice_bpf::abi::{
-    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key, PORT_ISOLATED_EGRESS,
+    PORT_ISOLATED_INGRESS, PORT_OPEN,
 };
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Direction, FlowKey, Incarnation, PortIndex, RuleId};
@@ -24,7 +25,12 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 Command::Adopt(table) => self.adopt(table),
                 Command::ForgetPort(port) => self.forget_port(port),
                 Command::Expire(flows) => flows.iter().for_each(|flow| self.expire(flow, now_ns)),
-                Command::NodeAddresses(addresses) => self.node_addresses = addresses.into_iter().collect(),
+                Command::NodeAddresses(addresses) => {
+                    self.node_addresses = addresses.into_iter().collect();
+                    if let Some(table) = self.table.clone() {
+                        self.revalidate(&table);
+                    }
+                }
             }
             self.shared.set_connections(self.connections.len());
         }
@@ -64,14 +70,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let mut connections = std::mem::take(&mut self.connections);
         for (flow, connection) in connections.iter_mut() {
             let known = table.endpoint(flow.port) == Some(connection.incarnation);
-            let (allowed, rule) = match self.policy(flow, connection.both_ways) {
-                Policy::Allow { rule, .. } if known => (true, rule),
-                _ => (false, None),
+            let (allowed, rule, deferred) = match self.policy(flow, connection.both_ways) {
+                Policy::Allow { rule, deferred } if known => (true, rule, deferred),
+                _ => (false, None, connection.deferred),
             };
-            let allowed = allowed || (connection.allowed && self.config.established == Established::Keep);
+            // a pod that is gone keeps nothing
+            let allowed = allowed || (known && connection.allowed && self.config.established == Established::Keep);
             connection.rule = rule;
-            if allowed != connection.allowed {
-                connection.allowed = allowed;
+            if (allowed, deferred) != (connection.allowed, connection.deferred) {
+                (connection.allowed, connection.deferred) = (allowed, deferred);
                 flips.push((*flow, *connection));
             }
         }
@@ -127,40 +134,59 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
     }
 
-    /// Takes over the connections that the pinned cache remembers from before a restart. Entries without their partner,
-    /// or of another incarnation of the port, are removed. Call before the first batch, then adopt the last table: it
-    /// cuts what changed meanwhile.
+    /// Takes over the connections that the pinned cache remembers from before a restart, and removes every entry of this
+    /// worker's ports that belongs to none of them: half a pair, another incarnation or epoch of the port, a verdict that
+    /// contradicts its partner's because death came between the two. Call before the first batch, then adopt the last
+    /// table: it cuts what changed meanwhile.
     pub fn rebuild(&mut self, entries: &[(Key, CacheValue)], now_ns: u64) {
         for (key, value) in entries {
-            let Some(flow) = flow_of(key) else {
-                self.kernel.cache_remove(key);
-                continue;
-            };
-            let port = self.kernel.port(usize::from(flow.port.0).min(PORTS_MAX - 1));
-            if port.worker != self.config.worker {
-                continue;
-            }
-            let incarnation = Incarnation(key.incarnation);
-            let partner = self.kernel.cache_get(&key_of(&flow.reversed(), incarnation));
-            let current = port.ifindex != 0 && port.incarnation == key.incarnation && port.epoch == value.epoch;
-            let pair = partner.is_some_and(|partner| (partner.flags ^ value.flags) & CACHE_REPLY != 0);
-            if !(current && pair && self.connections.has_room(flow.port)) {
-                self.kernel.cache_remove(key);
-                continue;
-            }
-            if value.flags & CACHE_REPLY == 0 {
-                let connection = Connection {
-                    incarnation,
-                    allowed: value.verdict != CACHE_DENY,
-                    deferred: value.verdict == CACHE_ALLOW_DEFERRED,
-                    both_ways: value.flags & CACHE_BOTH_WAYS != 0,
-                    rule: (value.rule != u32::MAX).then_some(RuleId(value.rule)),
-                    seen_ns: value.last_seen_ns.min(now_ns),
-                };
+            if let Some((flow, connection)) = self.remembered(key, value, now_ns)
+                && self.connections.has_room(flow.port)
+            {
                 self.connections.insert(flow, connection);
             }
         }
+        for (key, value) in entries {
+            let port = usize::from(key.port);
+            let another = port < PORTS_MAX && self.kernel.port(port).worker != self.config.worker;
+            if !another && !self.belongs(key, value) {
+                self.kernel.cache_remove(key);
+            }
+        }
         self.shared.set_connections(self.connections.len());
+    }
+
+    /// Whether an entry was written for the port as it is now, by this worker.
+    fn is_current(&self, key: &Key, value: &CacheValue) -> bool {
+        let index = usize::from(key.port);
+        index < PORTS_MAX && {
+            let port = self.kernel.port(index);
+            port.worker == self.config.worker && port.ifindex != 0 && port.incarnation == key.incarnation && port.epoch == value.epoch
+        }
+    }
+
+    /// The connection behind the entry of an original direction whose partner is there too.
+    fn remembered(&self, key: &Key, value: &CacheValue, now_ns: u64) -> Option<(FlowKey, Connection)> {
+        let flow = flow_of(key)?;
+        let incarnation = Incarnation(key.incarnation);
+        let partner = self.kernel.cache_get(&key_of(&flow.reversed(), incarnation));
+        let pair = value.flags & CACHE_REPLY == 0 && partner.is_some_and(|partner| partner.flags & CACHE_REPLY != 0);
+        let connection = Connection {
+            incarnation,
+            allowed: matches!(value.verdict, CACHE_ALLOW | CACHE_ALLOW_DEFERRED),
+            deferred: value.verdict == CACHE_ALLOW_DEFERRED,
+            both_ways: value.flags & CACHE_BOTH_WAYS != 0,
+            rule: (value.rule != u32::MAX).then_some(RuleId(value.rule)),
+            seen_ns: value.last_seen_ns.min(now_ns),
+        };
+        (pair && self.is_current(key, value)).then_some((flow, connection))
+    }
+
+    /// Whether an entry says what its connection says.
+    fn belongs(&self, key: &Key, value: &CacheValue) -> bool {
+        let Some((_, connection, role)) = flow_of(key).and_then(|flow| self.connections.find(&flow)) else { return false };
+        let reply = value.flags & CACHE_REPLY != 0;
+        self.is_current(key, value) && reply == (role == Role::Reply) && connection.allowed == (value.verdict != CACHE_DENY)
     }
 }
 
@@ -169,7 +195,8 @@ pub(crate) fn is_idle(entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u6
     let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(seen_ns);
     let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).min().unwrap_or(0);
     let [original, reply] = entries;
-    let unanswered = original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS) && reply.is_some_and(|value| value.packets == 0);
+    let unanswered =
+        original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS) && reply.is_some_and(|value| value.packets == 0);
     let limit_ns = if unanswered { UNANSWERED_TIMEOUT_NS.min(timeout_ns) } else { timeout_ns };
     now_ns.saturating_sub(last_seen) > limit_ns
 }

@@ -39,12 +39,24 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         match seen.kind {
             Kind::IcmpError(quoted) => return self.judge_icmp_error(seen, &quoted),
             Kind::Sctp => return Judged::Drop(DropReason::Sctp),
+            // neither query nor answer of anything tracked: each is judged for itself, so that none passes as a reply
+            Kind::Icmp(IcmpClass::Other) => {
+                return match self.policy(&seen.flow, false) {
+                    Policy::Allow { deferred, .. } => Judged::Pass { deferred },
+                    Policy::Deny(reason) => Judged::Drop(reason),
+                };
+            }
             _ => {}
         }
-        match self.connections.find(&seen.flow) {
+        match self.tracked(&seen.flow, seen.incarnation) {
             Some((original, connection, role)) => self.judge_known(seen, original, connection, role),
             None => self.judge_unknown(seen),
         }
+    }
+
+    /// The connection of a flow, if it is one of this incarnation of its port.
+    fn tracked(&self, flow: &FlowKey, incarnation: Incarnation) -> Option<(FlowKey, Connection, Role)> {
+        self.connections.find(flow).filter(|(_, connection, _)| connection.incarnation == incarnation)
     }
 
     /// A packet of a connection that the worker knows, which the hook did not let pass by itself.
@@ -53,16 +65,19 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if seen.opens() {
             return self.judge_new(seen, seen.flow, false);
         }
+        let deferred = connection.deferred && role == Role::Original;
         // entries of this very batch are not in the kernel yet
         if let Some(value) = self.pending.find(&seen.flow, seen.incarnation, original) {
             value.packets += 1;
             value.bytes += seen.bytes as u64;
-            return pass_if(connection.allowed, connection.deferred);
+            return pass_if(connection.allowed, deferred);
         }
         let keys = [key_of(&original, seen.incarnation), key_of(&original.reversed(), seen.incarnation)];
         let entries = keys.map(|key| self.kernel.cache_get(&key));
         let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(connection.seen_ns);
-        let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max().unwrap_or(0);
+        let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max();
+        // entries that the kernel lost say nothing about the connection
+        let timeout_ns = timeout_ns.unwrap_or(self.config.timeouts.of(seen.flow.protocol));
         if seen.now_ns.saturating_sub(last_seen) > timeout_ns {
             self.connections.remove(&original);
             keys.iter().for_each(|key: &Key| self.kernel.cache_remove(key));
@@ -80,7 +95,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         values[mine].packets += 1;
         values[mine].bytes += seen.bytes as u64;
         self.pending.push(original, seen.incarnation, values[0], values[1]);
-        pass_if(connection.allowed, connection.deferred)
+        pass_if(connection.allowed, deferred)
     }
 
     /// A packet of no known connection.
@@ -88,6 +103,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         match seen.kind {
             Kind::Tcp(flags) if !flags.opens() => self.judge_mid_flow(seen),
             Kind::Icmp(IcmpClass::Reply) => match self.isolated(seen.flow.port, seen.flow.direction) {
+                // the node's own requests are not tracked
+                true if self.to_node(&seen.flow) => Judged::Pass { deferred: true },
                 true => Judged::Drop(DropReason::ReplyToNothing),
                 false => Judged::Pass { deferred: false },
             },
@@ -120,7 +137,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 return Judged::Drop(reason);
             }
         };
-        if !self.connections.has_room(original.port) {
+        let replaces = self.connections.find(&original).is_some();
+        if !replaces && !self.connections.has_room(original.port) {
             return Judged::Drop(DropReason::ConnectionsFull);
         }
         // an opener against the direction of a known connection takes its place: the same two cache entries
@@ -132,7 +150,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         values[mine].packets = 1;
         values[mine].bytes = seen.bytes as u64;
         self.pending.push(original, seen.incarnation, values[0], values[1]);
-        Judged::Pass { deferred }
+        Judged::Pass { deferred: deferred && original == seen.flow }
     }
 
     /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and
@@ -149,11 +167,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     pub(super) fn policy(&self, original: &FlowKey, both_ways: bool) -> Policy {
         let Some(table) = &self.table else { return Policy::Deny(DropReason::NoTable) };
         let leaving = original.direction == Direction::Egress;
+        let verdict = table.lookup(original.port, original.direction, original.remote(), original.protocol, original.policy_port());
         // delivered to this node: always allowed, whatever the policy
-        if leaving && self.node_addresses.contains(&original.dst) {
+        if verdict != Verdict::NotIsolated && self.to_node(original) {
             return Policy::Allow { rule: None, deferred: true };
         }
-        let verdict = table.lookup(original.port, original.direction, original.remote(), original.protocol, original.policy_port());
         if leaving && verdict != Verdict::NotIsolated && table.is_service(original.dst) {
             return Policy::Deny(DropReason::Service);
         }
@@ -173,6 +191,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if !self.isolated(seen.flow.port, seen.flow.direction) {
             return Judged::Pass { deferred: false };
         }
+        if self.to_node(&seen.flow) {
+            return Judged::Pass { deferred: true };
+        }
         let inner = FlowKey {
             port: seen.flow.port,
             direction: seen.flow.direction.reversed(),
@@ -188,10 +209,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             // the pod complains to whoever sent it
             Direction::Egress => quoted.src == seen.flow.dst && quoted.dst == seen.flow.src,
         };
-        match self.connections.find(&inner) {
-            Some((_, connection, _)) if addressed && connection.allowed => Judged::Pass { deferred: connection.deferred },
+        match self.tracked(&inner, seen.incarnation) {
+            Some((_, connection, _)) if addressed && connection.allowed => Judged::Pass { deferred: false },
             _ => Judged::Drop(DropReason::IcmpErrorUntracked),
         }
+    }
+
+    /// Whether a packet leaves the pod for an address of this node.
+    fn to_node(&self, flow: &FlowKey) -> bool {
+        flow.direction == Direction::Egress && self.node_addresses.contains(&flow.dst)
     }
 
     fn isolated(&self, port: sluice_flow::PortIndex, direction: Direction) -> bool {

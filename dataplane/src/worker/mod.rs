@@ -155,7 +155,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             sport: packet.sport,
             dport: packet.dport,
         };
-        let seen = judge::Seen { flow, kind: packet.kind, incarnation: Incarnation(header.incarnation), epoch: header.epoch, bytes, now_ns };
+        let seen =
+            judge::Seen { flow, kind: packet.kind, incarnation: Incarnation(header.incarnation), epoch: header.epoch, bytes, now_ns };
         self.judge(&seen)
     }
 }

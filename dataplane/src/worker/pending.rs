@@ -53,8 +53,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         let Err(partial) = self.kernel.cache_put(&self.pending.keys, &self.pending.values) else { return Vec::new() };
         let written = partial.done & !1;
-        if partial.done % 2 == 1 {
-            self.kernel.cache_remove(&self.pending.keys[written]);
+        // neither half a pair nor what stood there before may stay without its connection
+        for key in &self.pending.keys[written..] {
+            self.kernel.cache_remove(key);
         }
         let waiting = std::mem::take(&mut self.pending.waiting);
         let lost: Vec<_> = waiting.into_iter().filter(|(_, entry, _)| *entry >= written).collect();

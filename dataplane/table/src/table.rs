@@ -116,6 +116,9 @@ impl Table {
                 below(u64::from(rows) + classes, self.row_of_class.len() as u64 + 1, Section::Endpoints)?;
             }
         }
+        if let Some(ghost) = self.names.endpoints.iter().find(|name| self.endpoint(name.port) != Some(name.incarnation)) {
+            return Err(ImageError::Names { reason: format!("{} has no row at port {}", ghost.pod, ghost.port.0) });
+        }
         let rows = (self.actions.len() / self.port_classes) as u64;
         self.row_of_class.iter().try_for_each(|&row| below(u64::from(row), rows, Section::RowOfClass))?;
         let actions = self.names.rules.len() as u64 + 1;

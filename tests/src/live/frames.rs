@@ -87,14 +87,14 @@ pub fn syn(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), sequence: u32) ->
 /// An echo request or reply.
 pub fn echo(link: Link, src: IpAddr, dst: IpAddr, id: u16, seq: u16, request: bool) -> Vec<u8> {
     let mut frame = Vec::new();
-    let builder = ip(link, src, dst, TTL);
-    let builder = match (src.is_ipv4(), request) {
-        (true, true) => builder.icmpv4_echo_request(id, seq),
-        (true, false) => builder.icmpv4_echo_reply(id, seq),
-        (false, true) => builder.icmpv6_echo_request(id, seq),
-        (false, false) => builder.icmpv6_echo_reply(id, seq),
+    let (builder, body) = (ip(link, src, dst, TTL), b"sluice live test");
+    let written = match (src.is_ipv4(), request) {
+        (true, true) => builder.icmpv4_echo_request(id, seq).write(&mut frame, body),
+        (true, false) => builder.icmpv4_echo_reply(id, seq).write(&mut frame, body),
+        (false, true) => builder.icmpv6_echo_request(id, seq).write(&mut frame, body),
+        (false, false) => builder.icmpv6_echo_reply(id, seq).write(&mut frame, body),
     };
-    builder.write(&mut frame, b"sluice live test").expect("writing to memory");
+    written.expect("writing to memory");
     frame
 }
 
@@ -168,10 +168,8 @@ pub fn arrivals(tap: &PacketSocket, limit: Duration) -> Result<Vec<Arrival>> {
 
 fn arrival(frame: &[u8]) -> Option<Arrival> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let (src, dst, IpNumber(protocol)) = match packet.net? {
-        NetSlice::Ipv4(ip) => {
-            (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload_ip_number())
-        }
+    let (src, dst, IpNumber(protocol)): (IpAddr, IpAddr, IpNumber) = match packet.net? {
+        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload_ip_number()),
         NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload().ip_number),
         NetSlice::Arp(_) => return None,
     };
@@ -189,14 +187,9 @@ fn arrival(frame: &[u8]) -> Option<Arrival> {
             Icmpv6Type::EchoReply(echo) => What::EchoReply(echo.id),
             _ => What::Other(protocol),
         },
-        None => What::Other(protocol),
+        _ => What::Other(protocol),
     };
     Some(Arrival { src, dst, what })
-}
-
-/// The solicited-node group of an address (RFC 4291, 2.7.1), for callers that want a multicast destination.
-pub fn all_nodes() -> Ipv6Addr {
-    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)
 }
 
 /// A pod's IPv4 and IPv6 addresses.

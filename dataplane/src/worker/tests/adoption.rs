@@ -72,6 +72,21 @@ fn a_swap_flips_what_it_forbids_in_both_directions_and_back() {
 }
 
 #[test]
+fn an_entry_written_after_a_swap_names_the_rule_in_force() {
+    let mut world = world();
+    let named = |world: &World| {
+        let entry = world.entry(Ingress, &tcp(CLIENT, SERVER, "A")).unwrap();
+        let table = world.worker.table().unwrap();
+        assert_eq!(u64::from(entry.generation), table.generation());
+        table.rule(sluice_flow::RuleId(entry.rule)).unwrap().policy.name.clone()
+    };
+    assert_eq!(named(&world), "p0");
+    world.adopt(&[isolate(&["Egress"]), isolate(&["Ingress"]), ingress("10.0.2.0/24", "any"), ingress("10.0.1.0/24", "any")]);
+    assert_eq!(world.enters(&tcp(CLIENT, SERVER, "A")), Forwarded);
+    assert_eq!(named(&world), "p3");
+}
+
+#[test]
 fn a_connection_is_judged_in_its_original_direction() {
     // x/web may be asked by the client; whether it may ask the client does not matter to this connection
     let mut world = world();
@@ -136,6 +151,9 @@ fn a_reused_port_inherits_no_connection() {
             assert_eq!(world.enters(&answer), DENIED, "{established:?} {forgotten}");
             world.advance(1);
             assert_eq!(world.enters(&answer), DENIED, "{established:?} {forgotten}");
+            assert_eq!(world.leaves(&query), Forwarded, "{established:?} {forgotten}: the new pod may ask for itself");
+            assert_eq!(world.enters(&answer), Forwarded);
+            world.assert_cache_agrees();
         }
     }
 }

@@ -1,0 +1,177 @@
+//! Streams whose reader knows every byte beforehand.
+
+use super::{Gauge, wildcard};
+use anyhow::{Context, Result, anyhow};
+use sluice_flow::Family;
+use sluice_lab::Lab;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const CHUNK_BYTES: usize = 16 << 10;
+const PATIENCE: Duration = Duration::from_millis(100);
+/// After the end of writing, how long a reader waits for the rest.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// What to send.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpPlan {
+    /// The listener's port.
+    pub port: u16,
+    /// How many at once.
+    pub streams: usize,
+    /// Of each stream.
+    pub bytes_per_second: u64,
+}
+
+/// Streams on their way.
+#[derive(Debug)]
+pub struct TcpStreams {
+    /// Bytes that arrive, one for each stream.
+    pub gauges: Vec<Arc<Gauge>>,
+    stop: Arc<AtomicBool>,
+    pairs: Vec<(JoinHandle<Written>, JoinHandle<Taken>)>,
+}
+
+struct Written {
+    bytes: u64,
+    error: Option<String>,
+}
+
+struct Taken {
+    bytes: u64,
+    ended: bool,
+    error: Option<String>,
+}
+
+/// What became of the streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpReport {
+    /// How many there were.
+    pub streams: usize,
+    /// Bytes that were written and read, in order and unchanged.
+    pub bytes: u64,
+    /// Streams that broke, stalled to the end, or carried something wrong.
+    pub cut: Vec<String>,
+    /// The longest time in which nothing arrived on one of them.
+    pub longest_silence: Duration,
+}
+
+impl TcpReport {
+    /// No stream was cut.
+    ///
+    /// # Panics
+    /// Otherwise, with the report.
+    pub fn assert_whole(&self) {
+        assert!(self.cut.is_empty() && self.bytes > 0, "{self:#?}");
+    }
+}
+
+impl TcpStreams {
+    /// Connects from one pod to another and begins to send.
+    ///
+    /// # Errors
+    /// A connection could not be made.
+    pub fn start(lab: &Lab, from: &str, to: &str, family: Family, plan: TcpPlan) -> Result<Self> {
+        let address = SocketAddr::new(lab.pod_address(to, family)?, plan.port);
+        let listener = lab.in_pod(to, || Ok(TcpListener::bind((wildcard(address.ip()), plan.port))?))?;
+        let stop = Arc::<AtomicBool>::default();
+        let (mut gauges, mut pairs) = (Vec::new(), Vec::new());
+        for _ in 0..plan.streams {
+            let connect = || Ok(TcpStream::connect_timeout(&address, Duration::from_secs(3))?);
+            let near = lab.in_pod(from, connect).with_context(|| format!("connect {from} to {address}"))?;
+            let (far, _) = listener.accept().context("accept")?;
+            near.set_write_timeout(Some(PATIENCE))?;
+            far.set_read_timeout(Some(PATIENCE))?;
+            let gauge = Arc::<Gauge>::default();
+            gauges.push(gauge.clone());
+            let (stop, stop_reading) = (stop.clone(), stop.clone());
+            let writer = std::thread::spawn(move || write(near, plan, &stop));
+            let reader = std::thread::spawn(move || read(far, &gauge, &stop_reading));
+            pairs.push((writer, reader));
+        }
+        Ok(Self { gauges, stop, pairs })
+    }
+
+    /// Bytes that arrived so far.
+    pub fn arrived(&self) -> u64 {
+        self.gauges.iter().map(|gauge| gauge.arrived()).sum()
+    }
+
+    /// Ends the streams and accounts for every byte.
+    ///
+    /// # Errors
+    /// A thread panicked.
+    pub fn finish(self) -> Result<TcpReport> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut bytes, mut cut) = (0, Vec::new());
+        for (index, (writer, reader)) in self.pairs.into_iter().enumerate() {
+            let written = writer.join().map_err(|_| anyhow!("a writer panicked"))?;
+            let taken = reader.join().map_err(|_| anyhow!("a reader panicked"))?;
+            bytes += taken.bytes;
+            if let Some(error) = written.error.or(taken.error) {
+                cut.push(format!("stream {index}: {error}"));
+            } else if !taken.ended || written.bytes != taken.bytes {
+                cut.push(format!("stream {index}: {} bytes written, {} read", written.bytes, taken.bytes));
+            }
+        }
+        let longest_silence = self.gauges.iter().map(|gauge| gauge.longest_silence()).max().unwrap_or_default();
+        Ok(TcpReport { streams: self.gauges.len(), bytes, cut, longest_silence })
+    }
+}
+
+/// Byte `at` of every stream: its 64-bit words count up.
+fn word(at: u64) -> [u8; 8] {
+    (at / 8).to_le_bytes()
+}
+
+fn write(mut stream: TcpStream, plan: TcpPlan, stop: &AtomicBool) -> Written {
+    let mut bytes = 0u64;
+    let begin = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let due = (begin.elapsed().as_secs_f64() * plan.bytes_per_second as f64) as u64;
+        if bytes >= due {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        // begins at a whole word below `bytes`, since a short write may end inside one
+        let base = bytes & !7;
+        let chunk: Vec<u8> = (0..CHUNK_BYTES as u64 / 8).flat_map(|index| word(base + index * 8)).collect();
+        match stream.write(&chunk[(bytes - base) as usize..]) {
+            Ok(written) => bytes += written as u64,
+            // the window is full: the reader is slow, or the path is closed
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(error) => return Written { bytes, error: Some(format!("write: {error}")) },
+        }
+    }
+    let error = stream.shutdown(Shutdown::Write).err().map(|error| format!("shutdown: {error}"));
+    Written { bytes, error }
+}
+
+fn read(mut stream: TcpStream, gauge: &Gauge, stop: &AtomicBool) -> Taken {
+    let mut bytes = 0u64;
+    let mut stopped: Option<Instant> = None;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Taken { bytes, ended: true, error: None },
+            Ok(read) => {
+                gauge.note(read as u64);
+                let wrong = buffer[..read].iter().zip(bytes..).find(|(byte, at)| **byte != word(*at)[(*at % 8) as usize]);
+                if let Some((_, at)) = wrong {
+                    return Taken { bytes, ended: false, error: Some(format!("byte {at} is not what was written")) };
+                }
+                bytes += read as u64;
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                if stop.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > REST_MAX {
+                    return Taken { bytes, ended: false, error: None };
+                }
+            }
+            Err(error) => return Taken { bytes, ended: false, error: Some(format!("read: {error}")) },
+        }
+    }
+}
