@@ -52,7 +52,10 @@ impl Live {
 }
 
 /// Asserts that a lab is wholly gone; a killed process may need a moment.
-pub(crate) fn assert_nothing_left(name: &str) {
+///
+/// # Panics
+/// When something is left, with what it is.
+pub fn assert_nothing_left(name: &str) {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
         let left = leftovers(name);

@@ -84,6 +84,14 @@ pub fn syn(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), sequence: u32) ->
     frame
 }
 
+/// A TCP segment in mid-flow, without data.
+pub fn ack(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = ip(link, src.0, dst.0, TTL).tcp(src.1, dst.1, 1, 64_000).ack(1);
+    builder.write(&mut frame, &[]).expect("writing to memory");
+    frame
+}
+
 /// An echo request or reply.
 pub fn echo(link: Link, src: IpAddr, dst: IpAddr, id: u16, seq: u16, request: bool) -> Vec<u8> {
     let mut frame = Vec::new();

@@ -16,7 +16,7 @@ mod status;
 mod turn;
 pub mod upstream;
 
-pub use fixture::{Live, lab_name};
+pub use fixture::{Live, assert_nothing_left, lab_name};
 pub use leftovers::leftovers;
 pub use manifests::{POLICY_HEAD, pod, policy};
 pub use packet_socket::PacketSocket;

@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const CHUNK_BYTES: usize = 16 << 10;
+/// Prime, so that no loss of whole segments or pages leaves the sequence looking right.
+const PERIOD: usize = 65_521;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// After the end of writing, how long a reader waits for the rest.
-const REST_MAX: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
@@ -123,13 +125,31 @@ impl TcpStreams {
     }
 }
 
-/// Byte `at` of every stream: its 64-bit words count up.
-fn word(at: u64) -> [u8; 8] {
-    (at / 8).to_le_bytes()
+/// What stands at byte `at` of every stream, and on: a sequence without order inside its period.
+#[derive(Debug)]
+struct Sequence(Vec<u8>);
+
+impl Sequence {
+    fn new() -> Self {
+        // the high byte of a linear congruential generator (Knuth's MMIX)
+        let next = |state: &mut u64| {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Some((*state >> 56) as u8)
+        };
+        let mut state = 1;
+        let period: Vec<u8> = std::iter::from_fn(|| next(&mut state)).take(PERIOD).collect();
+        Self(period.repeat(2))
+    }
+
+    /// At most one period.
+    fn at(&self, at: u64, bytes: usize) -> &[u8] {
+        let begin = (at % PERIOD as u64) as usize;
+        &self.0[begin..begin + bytes]
+    }
 }
 
 fn write(mut stream: TcpStream, plan: TcpPlan, stop: &AtomicBool) -> Written {
-    let mut bytes = 0u64;
+    let (sequence, mut bytes) = (Sequence::new(), 0u64);
     let begin = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let due = (begin.elapsed().as_secs_f64() * plan.bytes_per_second as f64) as u64;
@@ -137,10 +157,7 @@ fn write(mut stream: TcpStream, plan: TcpPlan, stop: &AtomicBool) -> Written {
             std::thread::sleep(Duration::from_millis(1));
             continue;
         }
-        // begins at a whole word below `bytes`, since a short write may end inside one
-        let base = bytes & !7;
-        let chunk: Vec<u8> = (0..CHUNK_BYTES as u64 / 8).flat_map(|index| word(base + index * 8)).collect();
-        match stream.write(&chunk[(bytes - base) as usize..]) {
+        match stream.write(sequence.at(bytes, CHUNK_BYTES)) {
             Ok(written) => bytes += written as u64,
             // the window is full: the reader is slow, or the path is closed
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
@@ -152,17 +169,20 @@ fn write(mut stream: TcpStream, plan: TcpPlan, stop: &AtomicBool) -> Written {
 }
 
 fn read(mut stream: TcpStream, gauge: &Gauge, stop: &AtomicBool) -> Taken {
-    let mut bytes = 0u64;
+    let (sequence, mut bytes) = (Sequence::new(), 0u64);
     let mut stopped: Option<Instant> = None;
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; 2 * CHUNK_BYTES];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return Taken { bytes, ended: true, error: None },
             Ok(read) => {
                 gauge.note(read as u64);
-                let wrong = buffer[..read].iter().zip(bytes..).find(|(byte, at)| **byte != word(*at)[(*at % 8) as usize]);
-                if let Some((_, at)) = wrong {
-                    return Taken { bytes, ended: false, error: Some(format!("byte {at} is not what was written")) };
+                if buffer[..read] != *sequence.at(bytes, read) {
+                    return Taken {
+                        bytes,
+                        ended: false,
+                        error: Some(format!("between bytes {bytes} and {}: not what was written", bytes + read as u64)),
+                    };
                 }
                 bytes += read as u64;
             }
@@ -172,6 +192,20 @@ fn read(mut stream: TcpStream, gauge: &Gauge, stop: &AtomicBool) -> Taken {
                 }
             }
             Err(error) => return Taken { bytes, ended: false, error: Some(format!("read: {error}")) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_piece_never_goes_unnoticed() {
+        let sequence = Sequence::new();
+        assert_eq!(sequence.at(5, 100), sequence.at(5 + PERIOD as u64, 100));
+        for lost in [1, 8, 1448, 4096, 65_536] {
+            assert_ne!(sequence.at(1000, 100), sequence.at(1000 + lost, 100), "{lost}");
         }
     }
 }

@@ -112,7 +112,8 @@ impl UdpFlows {
         let listener = lab.in_pod(to, || listener(address.ip(), plan.port))?;
         let sockets = lab.in_pod(from, || (0..plan.flows).map(|_| connected(address)).collect::<Result<Vec<_>>>())?;
         let gauge = Arc::<Gauge>::default();
-        let (sent, stop_sending, stop_receiving) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (sent, stop_sending, stop_receiving) =
+            (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let sender = {
             let (sent, stop) = (sent.clone(), stop_sending.clone());
             std::thread::spawn(move || send(sockets, plan, &sent, &stop))
