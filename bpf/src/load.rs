@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  BPF_DIR/v1/maps/NAME            survive the process: verdicts stay in force
-//!  BPF_DIR/v1/links/port-3-leaving, port-3-entering, trunk-0-near, trunk-0-far
+//!  BPF_DIR/v1/links/device-17-leaving, device-17-entering, trunk-0-near, trunk-0-far
 //! ```
 //!
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
@@ -80,8 +80,9 @@ pub struct LoadOptions {
 /// The hooks one device can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hooks {
-    /// Both hooks of a pod's veth.
-    Port(u16),
+    /// Both hooks of a pod's veth. Named by the device: they stay on it, and drop, as long as it lives, whatever port it
+    /// belongs to.
+    Device,
     /// tcx at a trunk's near end.
     Near(u32),
     /// XDP at a trunk's far end.
@@ -188,9 +189,12 @@ impl Loaded {
                 let result = unsafe { libbpf_sys::bpf_link_update(fd, program, std::ptr::null()) };
                 if result == 0 { Ok(()) } else { Err(libbpf_rs::Error::from_raw_os_error(-result)) }
             });
-            // a link whose device vanished is defunct: nothing passes there any more
-            if swapped.is_err() {
-                let _ = std::fs::remove_file(&path);
+            if let Err(error) = swapped {
+                // a link whose device vanished is defunct: nothing passes there any more. Any other one still enforces.
+                match Link::open(&path).ok().and_then(|link| link_ifindex(&link)) {
+                    None => drop(std::fs::remove_file(&path)),
+                    Some(_) => return Err(LoadError::Bpf { what: format!("swap the program of {name}"), source: error }),
+                }
             }
         }
         Ok(())
@@ -208,21 +212,17 @@ impl Loaded {
         Some(program.as_fd().as_raw_fd())
     }
 
-    /// Attaches a device's hooks, first in their chain, and pins the links. Links that are pinned already stay: they
-    /// were swapped to this process's programs when it started.
+    /// Attaches a device's hooks, first in their chain, and pins the links. Links that are there already stay: they were
+    /// swapped to this process's programs when it started.
     ///
     /// # Errors
-    /// The kernel's reason; hooks attached before it are detached again.
+    /// The kernel's reason; hooks that are on stay on.
     pub fn attach(&self, hooks: Hooks, ifindex: u32) -> Result<(), LoadError> {
         let programs = &self.skeleton.progs;
         match hooks {
-            Hooks::Port(index) => {
-                self.attach_tcx(&programs.leaving, ifindex, &format!("port-{index}-leaving"))?;
-                let entering = self.attach_tcx(&programs.entering, ifindex, &format!("port-{index}-entering"));
-                if entering.is_err() {
-                    self.detach(hooks);
-                }
-                entering
+            Hooks::Device => {
+                self.attach_tcx(&programs.leaving, ifindex, &format!("device-{ifindex}-leaving"))?;
+                self.attach_tcx(&programs.entering, ifindex, &format!("device-{ifindex}-entering"))
             }
             Hooks::Near(worker) => self.attach_tcx(&programs.near, ifindex, &format!("trunk-{worker}-near")),
             Hooks::Far(worker) => self.attach_xdp(&programs.far, ifindex, &format!("trunk-{worker}-far")),
@@ -231,15 +231,15 @@ impl Loaded {
 
     /// Whether all of a device's links are pinned and still belong to `ifindex`.
     pub fn attached(&self, hooks: Hooks, ifindex: u32) -> bool {
-        link_names(hooks).iter().all(|name| {
+        link_names(hooks, ifindex).iter().all(|name| {
             let path = self.link_path(name);
             Link::open(&path).is_ok_and(|link| link_ifindex(&link) == Some(ifindex))
         })
     }
 
     /// Takes a device's hooks off. Traffic of that device passes unjudged from here on.
-    pub fn detach(&self, hooks: Hooks) {
-        for name in link_names(hooks) {
+    pub fn detach(&self, hooks: Hooks, ifindex: u32) {
+        for name in link_names(hooks, ifindex) {
             let path = self.link_path(&name);
             if let Ok(link) = Link::open(&path) {
                 let _ = link.detach();
@@ -248,9 +248,30 @@ impl Loaded {
         }
     }
 
-    fn attach_tcx(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
+    /// Where to pin a link that is not there yet; `None` where it is.
+    fn missing(&self, ifindex: u32, name: &str) -> Option<PathBuf> {
         let path = self.link_path(name);
+        if let Ok(link) = Link::open(&path) {
+            if link_ifindex(&link) == Some(ifindex) {
+                return None;
+            }
+            let _ = link.detach();
+        }
         let _ = std::fs::remove_file(&path);
+        Some(path)
+    }
+
+    /// Unpins the links of devices that are gone.
+    pub fn sweep(&self) {
+        for entry in std::fs::read_dir(self.directory.join("links")).into_iter().flatten().flatten() {
+            if Link::open(entry.path()).is_ok_and(|link| link_ifindex(&link).is_none()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn attach_tcx(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
+        let Some(path) = self.missing(ifindex, name) else { return Ok(()) };
         // before all others: whatever stands behind us sees only what policy allows
         let options = libbpf_sys::bpf_tcx_opts {
             sz: size_of::<libbpf_sys::bpf_tcx_opts>() as _,
@@ -263,8 +284,7 @@ impl Loaded {
     }
 
     fn attach_xdp(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
-        let path = self.link_path(name);
-        let _ = std::fs::remove_file(&path);
+        let Some(path) = self.missing(ifindex, name) else { return Ok(()) };
         // SAFETY: the program is loaded and outlives the call.
         let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
         self.pin(link, &path, name, ifindex)
@@ -297,9 +317,9 @@ impl Loaded {
     }
 }
 
-fn link_names(hooks: Hooks) -> Vec<String> {
+fn link_names(hooks: Hooks, ifindex: u32) -> Vec<String> {
     match hooks {
-        Hooks::Port(index) => vec![format!("port-{index}-leaving"), format!("port-{index}-entering")],
+        Hooks::Device => vec![format!("device-{ifindex}-leaving"), format!("device-{ifindex}-entering")],
         Hooks::Near(worker) => vec![format!("trunk-{worker}-near")],
         Hooks::Far(worker) => vec![format!("trunk-{worker}-far")],
     }

@@ -45,7 +45,7 @@ pub struct Shared<T> {
 
 // SAFETY: the mapping belongs to no thread; all access goes through atomics or raw copies of plain data.
 unsafe impl<T: Pod> Send for Shared<T> {}
-// SAFETY: as above; concurrent writers of one slot are excluded by the port's ownership (one worker or the keeper).
+// SAFETY: as above; keeper and workers may touch one slot at a time, each 32-bit word of it atomically.
 unsafe impl<T: Pod> Sync for Shared<T> {}
 
 impl<T: Pod> Shared<T> {
@@ -69,16 +69,23 @@ impl<T: Pod> Shared<T> {
         unsafe { self.base.add(index) }
     }
 
-    /// A copy of a slot. Fields written meanwhile may be old or new, each for itself.
+    /// A copy of a slot, word by word: words written meanwhile may be old or new, each for itself.
     pub fn read(&self, index: usize) -> T {
-        // SAFETY: the slot lies in the mapping, is aligned, and every bit pattern is a `T: Pod`.
-        unsafe { self.at(index).as_ptr().read_volatile() }
+        let mut value = T::zeroed();
+        for (number, bytes) in bytemuck::bytes_of_mut(&mut value).chunks_exact_mut(4).enumerate() {
+            // Relaxed: no order among words is promised
+            bytes.copy_from_slice(&self.word(index, number * 4).load(Ordering::Relaxed).to_ne_bytes());
+        }
+        value
     }
 
-    /// Replaces a slot.
+    /// Replaces a slot, word by word.
     pub fn write(&self, index: usize, value: T) {
-        // SAFETY: the slot lies in the mapping and is aligned; programs read single fields, each of which is written whole.
-        unsafe { self.at(index).as_ptr().write_volatile(value) }
+        for (number, bytes) in bytemuck::bytes_of(&value).chunks_exact(4).enumerate() {
+            let word = u32::from_ne_bytes(bytes.try_into().expect("chunks of four"));
+            // Relaxed: a slot is opened by its state word, which is published after it
+            self.word(index, number * 4).store(word, Ordering::Relaxed);
+        }
     }
 
     /// One 32-bit field of a slot, by byte offset, as an atomic shared with the programs.

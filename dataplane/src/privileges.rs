@@ -27,6 +27,12 @@ pub fn check() -> Result<()> {
 
 /// Keeps only these capabilities in the calling thread, for good.
 pub fn keep_only(keep: &[Capability]) -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("give up new privileges")?;
+    let may_bound = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false);
+    for capability in caps::all().into_iter().filter(|capability| may_bound && !keep.contains(capability)) {
+        // a capability this kernel does not know cannot be dropped, nor held
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
     let keep: CapsHashSet = keep.iter().copied().collect();
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         caps::clear(None, set).context("clear capabilities")?;

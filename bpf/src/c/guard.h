@@ -65,6 +65,20 @@ static __always_inline int guard_arp(struct __sk_buff *skb, const struct sluice_
 	return PASS_NEIGHBOUR;
 }
 
+/* Link-local destinations, and this node's own addresses: probes of the gateway are unicast to its global address. */
+static __always_inline int stays_on_link(struct __sk_buff *skb, const struct parsed *p)
+{
+	struct bpf_fib_lookup route = { .family = 10 /* AF_INET6 */, .ifindex = skb->ifindex };
+
+	if (link_local(p->key.dst) || (p->key.dst[0] == 0xff && (p->key.dst[1] & 0x0f) <= 2))
+		return 1;
+	if (p->key.dst[0] == 0xff)
+		return 0;
+	__builtin_memcpy(route.ipv6_src, p->key.src, 16);
+	__builtin_memcpy(route.ipv6_dst, p->key.dst, 16);
+	return bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
 /* Neighbour discovery and listener reports leaving a pod (RFC 4861, 3810). 0: not of this kind. */
 static __always_inline int guard_neighbour(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
 {
@@ -75,6 +89,9 @@ static __always_inline int guard_neighbour(struct __sk_buff *skb, const struct s
 		return 0;
 	if (bpf_skb_load_bytes(skb, p->l4_offset, &type, 1))
 		return -SLUICE_DROP_MALFORMED;
+	/* beyond the link these are packets like others: the kernel would forward them */
+	if (!stays_on_link(skb, p))
+		return type == 134 || type == 137 ? -SLUICE_DROP_ROGUE_ROUTER : 0;
 	int own = is_port_address(port, p, p->key.src), local = link_local(p->key.src), none = unspecified(p->key.src);
 
 	switch (type) {

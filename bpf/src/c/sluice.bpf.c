@@ -105,9 +105,17 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
-	/* an opener is judged anew against the direction of a connection, after its FIN or RST, and where it was picked up in mid-flow */
-	if (value->epoch != epoch || (now > last_seen && now - last_seen > value->timeout_ns) ||
-	    (p->opens && ((value->flags & (SLUICE_CACHE_REPLY | SLUICE_CACHE_BOTH_WAYS)) || (value->tcp_flags & 0x05)))) {
+	int idle = now > last_seen && now - last_seen > value->timeout_ns;
+	/* against the direction of a connection, or where it was picked up in mid-flow */
+	int opens_another = p->opens && (value->flags & (SLUICE_CACHE_REPLY | SLUICE_CACHE_BOTH_WAYS));
+	/* the same ports again, after FIN or RST */
+	int opens_again = (p->tcp_flags & 0x02) && (value->tcp_flags & 0x05);
+	/* what a cut connection would have answered may be a flow of its own */
+	int may_be_own = value->verdict == SLUICE_CACHE_DENY && (value->flags & SLUICE_CACHE_REPLY) && p->key.protocol != IPPROTO_TCP;
+
+	if (may_be_own && denied_before(p, port))
+		return drop(SLUICE_DROP_POLICY_DENIED);
+	if (value->epoch != epoch || idle || opens_another || opens_again || may_be_own) {
 		count(SLUICE_COUNT_STALE);
 		return punt(skb, port, p, epoch);
 	}
@@ -127,6 +135,34 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	if (value->verdict == SLUICE_CACHE_ALLOW_DEFERRED)
 		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
 	return pass(SLUICE_COUNT_HIT);
+}
+
+/* Whether this node made the packet. No ingress device says so, except that reassembled and refragmented IPv6 packets have
+ * lost theirs: with extension headers only a socket proves where a packet began. */
+static __always_inline int made_here(struct __sk_buff *skb)
+{
+	__be16 type;
+	__u8 next_header;
+
+	if (skb->ingress_ifindex)
+		return 0;
+	if (skb->sk)
+		return 1;
+	if (bpf_skb_load_bytes(skb, 12, &type, 2))
+		return 0;
+	if (type != bpf_htons(ETH_P_IPV6))
+		return 1;
+	if (bpf_skb_load_bytes(skb, 20, &next_header, 1))
+		return 0;
+	switch (next_header) {
+	case IPPROTO_HOPOPTS: /* listener queries, by the kernel itself, carry this one alone */
+	case IPPROTO_ROUTING:
+	case IPPROTO_FRAGMENT:
+	case IPPROTO_AH:
+	case IPPROTO_DSTOPTS:
+		return 0;
+	}
+	return 1;
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
@@ -154,15 +190,15 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 			return pass(SLUICE_COUNT_REINJECTED);
 		}
 	} else {
+		/* always allowed; before the mark is looked at, which an answer of this node may carry back */
+		if (made_here(skb))
+			return pass(SLUICE_COUNT_NODE);
 		if (mark & SLUICE_MARK_DEFERRED)
 			return drop(SLUICE_DROP_SERVICE_UNSUPPORTED);
 		if ((mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex) {
 			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
 			return pass(SLUICE_COUNT_REINJECTED);
 		}
-		/* made by this node: always allowed */
-		if (!skb->ingress_ifindex)
-			return pass(SLUICE_COUNT_NODE);
 	}
 
 	struct parsed p = {};

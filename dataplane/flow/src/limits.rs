@@ -8,7 +8,7 @@ pub const WORKERS_MAX: usize = 16;
 pub const PORT_ADDRESSES_MAX: usize = 2;
 /// Connections one port may hold. The verdict cache has room for all ports at this limit, so that no pod's
 /// connections ever take another's room.
-pub const CONNECTIONS_PER_PORT_MAX: usize = 4096;
+pub const CONNECTIONS_PER_PORT_MAX: usize = 8192;
 /// Entries of the verdict cache: two for each connection of each port.
 pub const CACHE_ENTRIES_MAX: usize = PORTS_MAX * CONNECTIONS_PER_PORT_MAX * 2;
 /// Entries of the denial cache (least recently used go first).

@@ -31,9 +31,14 @@ pub(super) struct PendingAdoption {
     cut_before: u64,
 }
 
-/// What an earlier process kept. A damaged file is put aside: without a table everything new is dropped, which is safe.
-pub(super) fn last_image(run_dir: &Path) -> Option<Image> {
+/// What an earlier process kept; nothing where the ports' registry is new, since incarnations then begin again and an old
+/// table could speak of other pods. A damaged file is put aside: without a table everything new is dropped, which is safe.
+pub(super) fn last_image(run_dir: &Path, registry_is_new: bool) -> Option<Image> {
     let path = run_dir.join(LAST_IMAGE);
+    if registry_is_new {
+        let _ = std::fs::remove_file(&path);
+        return None;
+    }
     let bytes = std::fs::read(&path).ok()?;
     match Table::from_bytes(&bytes) {
         Ok(table) => {
@@ -57,6 +62,8 @@ impl Keeper {
                 if let Err(reason) = write_whole(&self.arguments.run_dir.join(LAST_IMAGE), &bytes) {
                     // in force all the same; only a restart before the next image would miss it
                     warn!(%reason, "the image could not be kept");
+                    // an older one must not rule after a restart
+                    let _ = std::fs::remove_file(self.arguments.run_dir.join(LAST_IMAGE));
                 }
                 let cut_before = self.connections_cut();
                 self.adopting = Some(PendingAdoption { image, received, cut_before });
@@ -92,8 +99,9 @@ impl Keeper {
         let adopting = self.adopting.as_ref().map(|adopting| &adopting.image);
         let Some(table) = adopting.or(self.image.as_ref()).map(|image| image.table.clone()) else { return };
         for worker in 0..self.workers.len() {
-            if self.told[worker] < table.generation() && self.command(worker, Command::Adopt(table.clone())) {
+            if self.told[worker] < table.generation() {
                 self.told[worker] = table.generation();
+                self.command(worker, Command::Adopt(table.clone()));
             }
         }
     }
@@ -104,6 +112,7 @@ impl Keeper {
 
     /// Moves on whatever waits for workers: tables, then ADDs.
     pub(super) fn progress(&mut self) {
+        self.flush_commands();
         self.tell_tables();
         if let Some(adopting) = self.adopting.take() {
             let table = adopting.image.table.clone();

@@ -10,6 +10,7 @@
 //! it. The last good image is kept on tmpfs, so a restarted dataplane enforces before control is there.
 
 mod adoption;
+mod deferral;
 mod expiry;
 mod registry;
 mod requests;
@@ -33,7 +34,7 @@ use sluice_bpf::{Hooks, LoadOptions, Loaded};
 use sluice_flow::limits;
 use sluice_flow::{Addr, PortIndex};
 use sluice_wire::{DATAPLANE_SOCKET, Listener};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Keeper {
     loaded: Arc<Loaded>,
     trunks: Vec<Trunk>,
     workers: Vec<Handle>,
+    /// Commands that a worker's queue had no room for, in order.
+    backlog: Vec<VecDeque<Command>>,
     /// The newest generation handed to each worker.
     told: Vec<u64>,
     registry: Registry,
@@ -109,13 +112,16 @@ impl Keeper {
         let node_addresses = netlink.addresses()?.into_iter().map(Addr::from).collect();
         let listener = Listener::bind(&arguments.run_dir.join(DATAPLANE_SOCKET))?;
         listener.set_nonblocking(true)?;
-        let image = adoption::last_image(&arguments.run_dir);
+        deferral::guard_node()?;
+        let registry = registry.above(&loaded.ports);
+        let image = adoption::last_image(&arguments.run_dir, registry.is_new());
         let now = Instant::now();
         let mut keeper = Self {
             arguments,
             loaded,
             trunks,
             workers: Vec::new(),
+            backlog: Vec::new(),
             told: Vec::new(),
             registry,
             listener,
@@ -160,11 +166,12 @@ impl Keeper {
         let workers = self.trunks.len() as u32;
         let mut gone = Vec::new();
         for port in self.registry.iter_mut() {
-            let link = self.netlink.link_by_index(port.host_ifindex)?;
-            if link.is_none_or(|link| link.name != port.host_ifname) {
+            let Some(link) = self.netlink.link_by_index(port.host_ifindex)? else {
                 gone.push(port.endpoint.port);
                 continue;
-            }
+            };
+            // the device is the same under another name
+            port.host_ifname = link.name;
             let index = usize::from(port.endpoint.port.0);
             port.worker = u32::from(port.endpoint.port.0) % workers;
             let trunk_ifindex = self.trunks[port.worker as usize].near_ifindex;
@@ -179,10 +186,7 @@ impl Keeper {
                 self.loaded.ports.write(index, port.slot(trunk_ifindex, &slot));
             }
             self.loaded.port_of_ifindex.put(&port.host_ifindex, &u32::from(port.endpoint.port.0))?;
-            let hooks = Hooks::Port(port.endpoint.port.0);
-            if !self.loaded.attached(hooks, port.host_ifindex) {
-                self.loaded.attach(hooks, port.host_ifindex)?;
-            }
+            self.loaded.attach(Hooks::Device, port.host_ifindex)?;
         }
         for port in gone {
             warn!(port = port.0, "the device of a registered port is gone: forgotten");
@@ -194,16 +198,23 @@ impl Keeper {
                 self.clear_slot(PortIndex(index));
             }
         }
+        // an earlier process may have died between two steps
+        let registered: BTreeSet<u32> = self.registry.iter().map(|port| port.host_ifindex).collect();
+        let mut stale = Vec::new();
+        self.loaded.port_of_ifindex.scan(|ifindex, _| stale.extend((!registered.contains(ifindex)).then_some(*ifindex)))?;
+        for ifindex in &stale {
+            self.loaded.port_of_ifindex.remove(ifindex);
+        }
         Ok(())
     }
 
-    /// Frees a slot: its device's hooks go, and nothing in the cache matches it any more.
+    /// Frees a slot: nothing in the cache matches it any more. The hooks stay on the device as long as it lives, and drop:
+    /// a pod that is not registered must not speak.
     fn clear_slot(&mut self, port: PortIndex) {
         let index = usize::from(port.0);
         let slot = self.loaded.ports.read(index);
         let cleared = sluice_bpf::abi::Port { ifindex: 0, state: 0, epoch: slot.epoch.wrapping_add(1), ..slot };
         self.loaded.ports.write(index, cleared);
-        self.loaded.detach(Hooks::Port(port.0));
         self.loaded.port_of_ifindex.remove(&slot.ifindex);
     }
 
@@ -233,6 +244,7 @@ impl Keeper {
             })?;
             self.workers.push(handle);
             self.told.push(self.generation());
+            self.backlog.push(VecDeque::new());
         }
         drop(ready);
         for answer in answers {
@@ -299,15 +311,23 @@ impl Keeper {
         }
     }
 
-    /// Hands a command to a worker; a queue that stays full belongs to a worker that hangs.
-    fn command(&self, worker: usize, command: Command) -> bool {
-        let handle = &self.workers[worker];
-        let given = handle.shared.commands.push(command).is_ok();
-        handle.ring();
-        if !given {
-            warn!(worker, "a worker does not take its commands");
+    /// Hands a command to a worker, in order, none lost: what its queue has no room for waits here.
+    fn command(&mut self, worker: usize, command: Command) {
+        self.backlog[worker].push_back(command);
+        self.flush_commands();
+    }
+
+    fn flush_commands(&mut self) {
+        for (handle, backlog) in self.workers.iter().zip(&mut self.backlog) {
+            while let Some(command) = backlog.pop_front() {
+                let refused = handle.shared.commands.push(command).err();
+                handle.ring();
+                if let Some(command) = refused {
+                    backlog.push_front(command);
+                    break;
+                }
+            }
         }
-        given
     }
 
     fn is_alive(&self, worker: &Handle) -> bool {
@@ -316,9 +336,15 @@ impl Keeper {
 }
 
 fn set_up_trunks(arguments: &Arguments, loaded: &Loaded, far: &FarNamespace) -> Result<Vec<Trunk>> {
-    let mut trunks = Vec::new();
-    for worker in 0..arguments.workers {
-        let trunk = trunk::ensure(worker, far)?;
+    let trunks = (0..arguments.workers).map(|worker| trunk::ensure(worker, far)).collect::<Result<Vec<_>>>()?;
+    let mut stale = Vec::new();
+    let current = |ifindex: &u32| trunks.iter().any(|trunk| trunk.far_ifindex == *ifindex);
+    loaded.worker_of_trunk.scan(|ifindex, _| stale.extend((!current(ifindex)).then_some(*ifindex)))?;
+    for ifindex in &stale {
+        loaded.worker_of_trunk.remove(ifindex);
+    }
+    for trunk in &trunks {
+        let worker = trunk.worker;
         loaded.worker_of_trunk.put(&trunk.far_ifindex, &worker)?;
         if !loaded.attached(Hooks::Near(worker), trunk.near_ifindex) {
             loaded.attach(Hooks::Near(worker), trunk.near_ifindex)?;
@@ -327,7 +353,6 @@ fn set_up_trunks(arguments: &Arguments, loaded: &Loaded, far: &FarNamespace) -> 
             crate::netlink::inside(far.fd(), || loaded.attach(Hooks::Far(worker), trunk.far_ifindex).map_err(std::io::Error::other))
                 .with_context(|| format!("attach to {}", trunk.far))?;
         }
-        trunks.push(trunk);
     }
     trunk::remove_from(arguments.workers)?;
     Ok(trunks)
@@ -347,6 +372,7 @@ pub fn remove(arguments: &Arguments) -> Result<()> {
     }
     let _ = std::fs::remove_dir(&arguments.bpf_dir);
     trunk::remove_from(0)?;
+    deferral::remove();
     FarNamespace::remove(&arguments.run_dir);
     for file in ["ports.json", adoption::LAST_IMAGE, "dataplane.lock", DATAPLANE_SOCKET] {
         let _ = std::fs::remove_file(arguments.run_dir.join(file));

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use sluice_bpf::abi;
+use sluice_bpf::{Shared, abi};
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Addr, Incarnation, LocalEndpoint, PortIndex};
 use sluice_wire::AddPort;
@@ -59,6 +59,8 @@ pub(super) struct Registry {
     ports: BTreeMap<u16, Registered>,
     #[serde(skip)]
     path: PathBuf,
+    #[serde(skip)]
+    new: bool,
 }
 
 impl Registry {
@@ -68,11 +70,23 @@ impl Registry {
         let mut registry: Self = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{} is damaged; remove it and restart the pods of this node", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self { new: true, ..Self::default() },
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         registry.path = path;
         Ok(registry)
+    }
+
+    /// Counts on above every incarnation that the hooks still know.
+    pub(super) fn above(mut self, ports: &Shared<abi::Port>) -> Self {
+        let known = (0..PORTS_MAX).map(|index| ports.read(index).incarnation).max().unwrap_or(0);
+        self.last_incarnation = self.last_incarnation.max(known);
+        self
+    }
+
+    /// Nothing was there to load.
+    pub(super) fn is_new(&self) -> bool {
+        self.new
     }
 
     fn save(&self) -> Result<()> {

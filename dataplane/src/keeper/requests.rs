@@ -35,7 +35,16 @@ pub(super) struct WaitingAdd {
 
 impl Keeper {
     pub(super) fn accept(&mut self) -> Result<()> {
-        while let Some(connection) = self.listener.accept().context("accept a connection")? {
+        loop {
+            let connection = match self.listener.accept() {
+                Ok(Some(connection)) => connection,
+                Ok(None) => break,
+                Err(error) => {
+                    // a client that went away, or no descriptors left: nothing that should end enforcement
+                    warn!(%error, "a connection could not be accepted");
+                    break;
+                }
+            };
             let Ok(peer) = connection.peer() else { continue };
             connection.set_nonblocking(true)?;
             self.clients.insert(self.next_client, Client { connection, peer });
@@ -194,7 +203,12 @@ impl Keeper {
             let same_attachment = port.container_id == add.container_id && port.ifname == add.ifname;
             !same_attachment && (port.host_ifindex == add.host_ifindex || port.endpoint.addresses.iter().any(|a| add.addresses.contains(a)))
         });
-        if let Some(taken) = taken {
+        if let Some(taken) = taken.cloned() {
+            // its device vanished without a DEL
+            if self.netlink.link_by_index(taken.host_ifindex)?.is_none() {
+                self.forget(&taken)?;
+                return self.check_attachment(add);
+            }
             bail!("device or address is registered for {} (container {})", taken.endpoint.pod, taken.container_id);
         }
         Ok(link)
@@ -209,7 +223,7 @@ impl Keeper {
         self.loaded.ports.write(index, slot);
         self.loaded.port_of_ifindex.put(&registered.host_ifindex, &u32::from(port.0))?;
         if self.enforcing {
-            self.loaded.attach(Hooks::Port(port.0), registered.host_ifindex)?;
+            self.loaded.attach(Hooks::Device, registered.host_ifindex)?;
         }
         Ok(())
     }
@@ -217,14 +231,24 @@ impl Keeper {
     /// Takes the hooks off all ports, or puts them back.
     fn enforce(&mut self, on: bool) -> Result<()> {
         warn!(on, "enforcement switched by request");
-        self.enforcing = on;
+        let (mut gone, mut failed) = (Vec::new(), Vec::new());
         for port in self.registry.iter() {
-            let hooks = Hooks::Port(port.endpoint.port.0);
-            if on {
-                self.loaded.attach(hooks, port.host_ifindex)?;
-            } else {
-                self.loaded.detach(hooks);
+            if !on {
+                self.loaded.detach(Hooks::Device, port.host_ifindex);
+                continue;
             }
+            if self.netlink.link_by_index(port.host_ifindex)?.is_none() {
+                gone.push(port.clone());
+            } else if let Err(error) = self.loaded.attach(Hooks::Device, port.host_ifindex) {
+                failed.push(format!("{}: {error}", port.endpoint.pod));
+            }
+        }
+        self.enforcing = on && failed.is_empty();
+        for port in gone {
+            self.forget(&port)?;
+        }
+        if !failed.is_empty() {
+            bail!("not enforced everywhere: {}", failed.join("; "));
         }
         Ok(())
     }
@@ -253,7 +277,7 @@ impl Keeper {
         let found = self.registry.find(container_id, ifname).cloned();
         let registered = found.with_context(|| format!("no port for container {container_id}, interface {ifname}"))?;
         let pod = &registered.endpoint.pod;
-        if !self.loaded.attached(Hooks::Port(registered.endpoint.port.0), registered.host_ifindex) {
+        if !self.loaded.attached(Hooks::Device, registered.host_ifindex) {
             bail!("{pod}: the hooks on {} are gone", registered.host_ifname);
         }
         if !self.is_under_policy(&registered.endpoint) {

@@ -24,10 +24,12 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             match command {
                 Command::Adopt(table) => self.adopt(table),
                 Command::ForgetPort(port) => self.forget_port(port),
-                Command::Expire(flows) => flows.iter().for_each(|flow| self.expire(flow, now_ns)),
+                Command::Expire(flows) => flows.iter().for_each(|(flow, incarnation)| self.expire(flow, *incarnation, now_ns)),
                 Command::NodeAddresses(addresses) => {
                     self.node_addresses = addresses.into_iter().collect();
                     if let Some(table) = self.table.clone() {
+                        // also the denials: what was denied may be this node now
+                        self.set_port_states(&table);
                         self.revalidate(&table);
                     }
                 }
@@ -115,16 +117,16 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
     }
 
-    fn remove_entries(&mut self, flow: &FlowKey, incarnation: Incarnation) {
+    pub(super) fn remove_entries(&mut self, flow: &FlowKey, incarnation: Incarnation) {
         self.kernel.cache_remove(&key_of(flow, incarnation));
         self.kernel.cache_remove(&key_of(&flow.reversed(), incarnation));
     }
 
     /// Forgets a connection if both its entries are idle for longer than they may be.
-    fn expire(&mut self, flow: &FlowKey, now_ns: u64) {
-        let Some((original, connection, _)) = self.connections.find(flow) else {
+    fn expire(&mut self, flow: &FlowKey, incarnation: Incarnation, now_ns: u64) {
+        let found = self.connections.find(flow).filter(|(_, connection, _)| connection.incarnation == incarnation);
+        let Some((original, connection, _)) = found else {
             // entries of a connection that the worker does not know: the hooks must not go on by them
-            let incarnation = Incarnation(self.kernel.port(usize::from(flow.port.0)).incarnation);
             return self.remove_entries(flow, incarnation);
         };
         let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, connection.incarnation)));
@@ -190,9 +192,14 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 }
 
+/// When the kernel or the worker last saw a packet of a connection with these entries.
+pub(super) fn last_seen_ns(entries: &[Option<CacheValue>; 2], seen_ns: u64) -> u64 {
+    entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(seen_ns)
+}
+
 /// Whether a connection with these entries, original and reply, may be forgotten.
 pub(crate) fn is_idle(entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u64) -> bool {
-    let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(seen_ns);
+    let last_seen = last_seen_ns(&entries, seen_ns);
     let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).min().unwrap_or(0);
     let [original, reply] = entries;
     let unanswered =

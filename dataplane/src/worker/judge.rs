@@ -1,11 +1,12 @@
 //! One packet's verdict: the connection it belongs to, else the table.
 
+use super::adopt::last_seen_ns;
 use super::{Judged, Worker};
 use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
-use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, RuleId, Verdict};
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, Protocol, RuleId, TcpFlags, Verdict};
 
 /// A parsed packet with where and when it was seen.
 pub(super) struct Seen {
@@ -21,6 +22,10 @@ pub(super) struct Seen {
 impl Seen {
     fn opens(&self) -> bool {
         matches!(self.kind, Kind::Tcp(flags) if flags.opens())
+    }
+
+    fn has_syn(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(flags) if flags.0 & TcpFlags::SYN != 0)
     }
 }
 
@@ -65,6 +70,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if seen.opens() {
             return self.judge_new(seen, seen.flow, false);
         }
+        // what a cut connection would have answered may be a flow of its own; of TCP it is not, without a SYN
+        if !connection.allowed && role == Role::Reply && seen.flow.protocol != Protocol::TCP {
+            return self.judge_new(seen, seen.flow, false);
+        }
         let deferred = connection.deferred && role == Role::Original;
         // entries of this very batch are not in the kernel yet
         if let Some(value) = self.pending.find(&seen.flow, seen.incarnation, original) {
@@ -74,7 +83,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         let keys = [key_of(&original, seen.incarnation), key_of(&original.reversed(), seen.incarnation)];
         let entries = keys.map(|key| self.kernel.cache_get(&key));
-        let last_seen = entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(connection.seen_ns);
+        let last_seen = last_seen_ns(&entries, connection.seen_ns);
         let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max();
         // entries that the kernel lost say nothing about the connection
         let timeout_ns = timeout_ns.unwrap_or(self.config.timeouts.of(seen.flow.protocol));
@@ -89,8 +98,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         for (value, entry) in values.iter_mut().zip(&entries) {
             // what the kernel counted is carried over
             (value.packets, value.bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
-            value.tcp_flags = entry.map_or(0, |entry| entry.tcp_flags);
-            value.timeout_ns = entry.map_or(value.timeout_ns, |entry| entry.timeout_ns.min(value.timeout_ns));
+            // a SYN among them begins a new connection on the ports of one that ended
+            if !seen.has_syn() {
+                value.tcp_flags = entry.map_or(0, |entry| entry.tcp_flags);
+                value.timeout_ns = entry.map_or(value.timeout_ns, |entry| entry.timeout_ns.min(value.timeout_ns));
+            }
         }
         values[mine].packets += 1;
         values[mine].bytes += seen.bytes as u64;
@@ -138,7 +150,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             }
         };
         let replaces = self.connections.find(&original).is_some();
-        if !replaces && !self.connections.has_room(original.port) {
+        if !replaces && !self.connections.has_room(original.port) && !self.reclaim(original.port, seen.now_ns) {
             return Judged::Drop(DropReason::ConnectionsFull);
         }
         // an opener against the direction of a known connection takes its place: the same two cache entries
@@ -168,12 +180,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let Some(table) = &self.table else { return Policy::Deny(DropReason::NoTable) };
         let leaving = original.direction == Direction::Egress;
         let verdict = table.lookup(original.port, original.direction, original.remote(), original.protocol, original.policy_port());
+        // first: a service address may be one of the node's own devices (kube-ipvs0)
+        if leaving && verdict != Verdict::NotIsolated && table.is_service(original.dst) {
+            return Policy::Deny(DropReason::Service);
+        }
         // delivered to this node: always allowed, whatever the policy
         if verdict != Verdict::NotIsolated && self.to_node(original) {
             return Policy::Allow { rule: None, deferred: true };
-        }
-        if leaving && verdict != Verdict::NotIsolated && table.is_service(original.dst) {
-            return Policy::Deny(DropReason::Service);
         }
         let rule = match verdict {
             Verdict::Deny => return Policy::Deny(DropReason::PolicyDenied),

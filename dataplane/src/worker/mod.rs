@@ -13,6 +13,7 @@
 mod adopt;
 mod judge;
 mod pending;
+mod reclaim;
 mod shared;
 #[cfg(feature = "kernel")]
 pub mod thread;
@@ -62,6 +63,7 @@ pub struct Worker<I, K> {
     connections: Connections,
     node_addresses: BTreeSet<Addr>,
     pending: Pending,
+    reclaimed: reclaim::LastReclaim,
     shared: Arc<WorkerShared>,
 }
 
@@ -75,7 +77,7 @@ enum Judged {
 impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// A worker without table or connections: everything it receives is dropped until it adopts a table.
     pub fn new(config: WorkerConfig, io: I, kernel: K, connections: Connections, shared: Arc<WorkerShared>) -> Self {
-        Self { config, io, kernel, table: None, connections, node_addresses: BTreeSet::new(), pending: Pending::default(), shared }
+        Self { config, io, kernel, table: None, connections, node_addresses: BTreeSet::new(), pending: Pending::default(), reclaimed: reclaim::LastReclaim::default(), shared }
     }
 
     /// The table in force.

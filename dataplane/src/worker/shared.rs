@@ -2,7 +2,7 @@
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use sluice_flow::{Addr, DropReason, FlowKey, PortIndex};
+use sluice_flow::{Addr, DropReason, FlowKey, Incarnation, PortIndex};
 use sluice_table::Table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub enum Command {
     /// The port is gone: forget its connections.
     ForgetPort(PortIndex),
     /// The scan found these idle for too long: look again, and forget them.
-    Expire(Vec<FlowKey>),
+    Expire(Vec<(FlowKey, Incarnation)>),
     /// The addresses of this node.
     NodeAddresses(Vec<Addr>),
 }

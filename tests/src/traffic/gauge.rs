@@ -1,7 +1,7 @@
 //! What arrived, when, and how long it was silent in between; read while traffic runs.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Nanoseconds since this process first asked.
@@ -54,5 +54,27 @@ impl Gauge {
         let before = self.arrived();
         std::thread::sleep(time);
         self.arrived() - before
+    }
+}
+
+/// Tells threads to end: when asked, and when a failing test drops it.
+#[derive(Debug, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(super) fn now(&self) {
+        // Relaxed: a lone flag; the threads are joined afterwards
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// For the thread to look at.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.now();
     }
 }

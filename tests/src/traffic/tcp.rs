@@ -1,5 +1,6 @@
 //! Streams whose reader knows every byte beforehand.
 
+use super::gauge::Stop;
 use super::{Gauge, wildcard};
 use anyhow::{Context, Result, anyhow};
 use sluice_flow::Family;
@@ -34,7 +35,7 @@ pub struct TcpPlan {
 pub struct TcpStreams {
     /// Bytes that arrive, one for each stream.
     pub gauges: Vec<Arc<Gauge>>,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     pairs: Vec<(JoinHandle<Written>, JoinHandle<Taken>)>,
 }
 
@@ -80,7 +81,7 @@ impl TcpStreams {
     pub fn start(lab: &Lab, from: &str, to: &str, family: Family, plan: TcpPlan) -> Result<Self> {
         let address = SocketAddr::new(lab.pod_address(to, family)?, plan.port);
         let listener = lab.in_pod(to, || Ok(TcpListener::bind((wildcard(address.ip()), plan.port))?))?;
-        let stop = Arc::<AtomicBool>::default();
+        let stop = Stop::default();
         let (mut gauges, mut pairs) = (Vec::new(), Vec::new());
         for _ in 0..plan.streams {
             let connect = || Ok(TcpStream::connect_timeout(&address, Duration::from_secs(3))?);
@@ -90,8 +91,8 @@ impl TcpStreams {
             far.set_read_timeout(Some(PATIENCE))?;
             let gauge = Arc::<Gauge>::default();
             gauges.push(gauge.clone());
-            let (stop, stop_reading) = (stop.clone(), stop.clone());
-            let writer = std::thread::spawn(move || write(near, plan, &stop));
+            let (stop_writing, stop_reading) = (stop.flag(), stop.flag());
+            let writer = std::thread::spawn(move || write(near, plan, &stop_writing));
             let reader = std::thread::spawn(move || read(far, &gauge, &stop_reading));
             pairs.push((writer, reader));
         }
@@ -108,7 +109,7 @@ impl TcpStreams {
     /// # Errors
     /// A thread panicked.
     pub fn finish(self) -> Result<TcpReport> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.now();
         let (mut bytes, mut cut) = (0, Vec::new());
         for (index, (writer, reader)) in self.pairs.into_iter().enumerate() {
             let written = writer.join().map_err(|_| anyhow!("a writer panicked"))?;

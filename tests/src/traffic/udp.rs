@@ -1,5 +1,6 @@
 //! Numbered datagrams in many flows at a steady rate.
 
+use super::gauge::Stop;
 use super::{Gauge, now_ns, wildcard};
 use anyhow::{Context, Result, ensure};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
@@ -18,7 +19,8 @@ const BODY_BYTES: usize = 20;
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
 /// A sender that was not scheduled catches up by at most so many at once.
 const BURST_MAX: u64 = 256;
-const SETTLE: Duration = Duration::from_millis(300);
+/// A packet that has not arrived after so long a silence never will.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +41,8 @@ pub struct UdpFlows {
     /// What arrives, of all flows together.
     pub gauge: Arc<Gauge>,
     sent: Arc<AtomicU64>,
-    stop_sending: Arc<AtomicBool>,
-    stop_receiving: Arc<AtomicBool>,
+    sending: Stop,
+    receiving: Stop,
     sender: JoinHandle<Sent>,
     receiver: JoinHandle<Received>,
 }
@@ -112,21 +114,20 @@ impl UdpFlows {
         let listener = lab.in_pod(to, || listener(address.ip(), plan.port))?;
         let sockets = lab.in_pod(from, || (0..plan.flows).map(|_| connected(address)).collect::<Result<Vec<_>>>())?;
         let gauge = Arc::<Gauge>::default();
-        let (sent, stop_sending, stop_receiving) =
-            (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (sent, sending, receiving) = (Arc::<AtomicU64>::default(), Stop::default(), Stop::default());
         let sender = {
-            let (sent, stop) = (sent.clone(), stop_sending.clone());
+            let (sent, stop) = (sent.clone(), sending.flag());
             std::thread::spawn(move || send(sockets, plan, &sent, &stop))
         };
         let receiver = {
-            let (gauge, stop, netns) = (gauge.clone(), stop_receiving.clone(), lab.pod_netns(to));
+            let (gauge, stop, netns) = (gauge.clone(), receiving.flag(), lab.pod_netns(to));
             std::thread::spawn(move || {
                 let mut received = receive(&listener, plan, &gauge, &stop);
                 received.kernel_drops = netns.run(|| socket_drops(plan.port)).unwrap_or(u64::MAX);
                 received
             })
         };
-        Ok(Self { gauge, sent, stop_sending, stop_receiving, sender, receiver })
+        Ok(Self { gauge, sent, sending, receiving, sender, receiver })
     }
 
     /// How many were sent so far.
@@ -139,10 +140,10 @@ impl UdpFlows {
     /// # Errors
     /// A thread panicked.
     pub fn finish(self) -> Result<UdpReport> {
-        self.stop_sending.store(true, Ordering::Relaxed);
+        self.sending.now();
         let sent = self.sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
-        std::thread::sleep(SETTLE);
-        self.stop_receiving.store(true, Ordering::Relaxed);
+        wait_for_the_rest(&self.gauge, sent.numbers.iter().sum());
+        self.receiving.now();
         let received = self.receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
         let total: u64 = sent.numbers.iter().sum();
         let unique: u64 = received.seen.iter().map(|numbers| numbers.count).sum();
@@ -164,6 +165,20 @@ impl UdpFlows {
             longest_silence: self.gauge.longest_silence(),
         })
     }
+}
+
+/// Until all have arrived or nothing more comes: a busy machine may hold packets back for long.
+fn wait_for_the_rest(gauge: &Gauge, sent: u64) {
+    let mut last = (gauge.arrived(), Instant::now());
+    while last.0 < sent && last.1.elapsed() < SILENCE_MAX {
+        std::thread::sleep(Duration::from_millis(10));
+        let arrived = gauge.arrived();
+        if arrived != last.0 {
+            last = (arrived, Instant::now());
+        }
+    }
+    // and the answers to the last of them
+    std::thread::sleep(Duration::from_millis(100));
 }
 
 fn listener(address: IpAddr, port: u16) -> Result<UdpSocket> {

@@ -42,14 +42,17 @@ fn only_openers_leave_a_denial() {
 }
 
 #[test]
-fn the_answers_of_a_cut_connection_leave_no_denial() {
+fn the_answers_of_a_cut_connection_are_judged_as_flows_of_their_own() {
     let mut world = World::under(&[isolate(&["Ingress"]), egress("10.0.9.9/32", "UDP 53")]);
     let (query, answer) = (udp("10.0.0.1:4000", "10.0.9.9:53"), udp("10.0.9.9:53", "10.0.0.1:4000"));
     assert_eq!(world.leaves(&query), Forwarded);
     world.adopt(&[isolate(&["Ingress", "Egress"])]);
     assert_eq!(world.enters(&answer), DENIED);
     assert_eq!(world.leaves(&query), DENIED);
-    assert!(world.denials().is_empty(), "the connection's own entries deny");
+    assert_eq!(world.denials().len(), 1, "of the answer alone: the query's own entry denies it");
+    // a policy that allows them the other way round lets them in, although the connection stays cut
+    world.adopt(&[isolate(&["Ingress", "Egress"]), ingress("10.0.9.9/32", "UDP 4000")]);
+    assert_eq!(world.enters(&answer), Forwarded);
 }
 
 /// Fills x/web with so many connections from 10.0.1.1.

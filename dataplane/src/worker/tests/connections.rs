@@ -183,7 +183,7 @@ fn expiry_forgets_idle_connections_only() {
     let now_ns = world.now_ns;
     world.change_entry(Egress, &frames[1], |entry| entry.last_seen_ns = now_ns);
     world.advance(2);
-    let flows = || frames.iter().map(|frame| super::frames::flow(super::world::WEB, Egress, frame)).collect();
+    let flows = || frames.iter().map(|frame| (super::frames::flow(super::world::WEB, Egress, frame), super::world::INCARNATION)).collect();
     world.command(crate::worker::Command::Expire(flows()));
     assert_eq!((world.worker.connections().len(), world.entries()), (1, 2));
     assert!(world.entry(Egress, &frames[1]).is_some(), "the kernel saw it lately");
@@ -196,9 +196,9 @@ fn tcp_without_an_answer_is_forgotten_soon() {
     assert_eq!(world.enters(&tcp(CLIENT, WEB, "S")), Forwarded);
     let flow = super::frames::flow(super::world::WEB, Ingress, &tcp(CLIENT, WEB, "S"));
     world.advance(60);
-    world.command(crate::worker::Command::Expire(vec![flow]));
+    world.command(crate::worker::Command::Expire(vec![(flow, super::world::INCARNATION)]));
     assert_eq!(world.worker.connections().len(), 1, "not yet");
     world.advance(1);
-    world.command(crate::worker::Command::Expire(vec![flow.reversed()]));
+    world.command(crate::worker::Command::Expire(vec![(flow.reversed(), super::world::INCARNATION)]));
     assert_eq!((world.worker.connections().len(), world.entries()), (0, 0));
 }

@@ -95,6 +95,6 @@ fn connections_to_the_node_survive_a_swap_and_end_in_time() {
     world.adopt(&[isolate(&["Ingress", "Egress"])]);
     assert_eq!(world.writes(), 0);
     world.now_ns += 121 * SECOND_NS;
-    world.command(Command::Expire(vec![flow(WEB, Egress, &query)]));
+    world.command(Command::Expire(vec![(flow(WEB, Egress, &query), super::world::INCARNATION)]));
     assert_eq!(world.entries(), 0);
 }

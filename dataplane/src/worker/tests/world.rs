@@ -25,7 +25,7 @@ pub(super) const WEB: PortIndex = PortIndex(3);
 pub(super) const SECOND: PortIndex = PortIndex(4);
 pub(super) const FOREIGN: PortIndex = PortIndex(5);
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
-const INCARNATION: Incarnation = Incarnation(7);
+pub(super) const INCARNATION: Incarnation = Incarnation(7);
 
 /// The hooks' side with a memory of its own calls, and faults on request.
 #[derive(Debug, Default)]

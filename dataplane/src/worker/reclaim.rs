@@ -1,0 +1,63 @@
+//! Room for a new connection where a port is full: what has ended goes first.
+//!
+//! A closed TCP connection lingers for late segments, which nobody misses when there is no room; its ports are judged anew
+//! by the next SYN in any case. A port that opens and closes connections at a high rate lives by this.
+
+use super::Worker;
+use super::adopt::last_seen_ns;
+use crate::io::PacketIo;
+use crate::kernel::{Kernel, key_of};
+use sluice_bpf::abi::CacheValue;
+use sluice_flow::limits::PORTS_MAX;
+use sluice_flow::{FlowKey, PortIndex, Protocol, TcpFlags};
+
+const CLOSED_IDLE_NS: u64 = 100_000_000;
+const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
+/// Between two searches of one port that found nothing.
+const FRUITLESS_NS: u64 = 100_000_000;
+
+/// When a search of each port last found nothing.
+#[derive(Debug)]
+pub(super) struct LastReclaim(Box<[u64; PORTS_MAX]>);
+
+impl Default for LastReclaim {
+    fn default() -> Self {
+        Self(Box::new([0; PORTS_MAX]))
+    }
+}
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    /// Forgets what has ended of a full port; returns whether there is room now. Cost: two look-ups in the kernel for each
+    /// connection of the port, so a search that found nothing is not repeated at once.
+    pub(super) fn reclaim(&mut self, port: PortIndex, now_ns: u64) -> bool {
+        let fruitless = &mut self.reclaimed.0[usize::from(port.0)];
+        if *fruitless != 0 && now_ns.saturating_sub(*fruitless) < FRUITLESS_NS {
+            return false;
+        }
+        let of_port: Vec<FlowKey> = self.connections.iter_mut().map(|(flow, _)| *flow).filter(|flow| flow.port == port).collect();
+        for flow in of_port {
+            let Some((_, connection, _)) = self.connections.find(&flow) else { continue };
+            let keys = [key_of(&flow, connection.incarnation), key_of(&flow.reversed(), connection.incarnation)];
+            let entries = keys.map(|key| self.kernel.cache_get(&key));
+            let idle_ns = now_ns.saturating_sub(last_seen_ns(&entries, connection.seen_ns));
+            if has_ended(&flow, &entries, idle_ns) {
+                self.connections.remove(&flow);
+                self.remove_entries(&flow, connection.incarnation);
+            }
+        }
+        let room = self.connections.has_room(port);
+        self.reclaimed.0[usize::from(port.0)] = if room { 0 } else { now_ns };
+        room
+    }
+}
+
+fn has_ended(flow: &FlowKey, entries: &[Option<CacheValue>; 2], idle_ns: u64) -> bool {
+    let flags = entries.map(|entry| entry.map_or(0, |entry| entry.tcp_flags));
+    let reset = (flags[0] | flags[1]) & TcpFlags::RST != 0;
+    let closed = flags[0] & flags[1] & TcpFlags::FIN != 0;
+    let lost = entries.iter().all(Option::is_none);
+    match flow.protocol {
+        Protocol::TCP => (reset || closed || lost) && idle_ns > CLOSED_IDLE_NS,
+        _ => idle_ns > DATAGRAM_IDLE_NS,
+    }
+}

@@ -1,0 +1,139 @@
+//! On what machine a figure was measured, and how quiet it was.
+
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+/// The machine and the build.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Environment {
+    /// As in `/proc/cpuinfo`.
+    pub(crate) cpu_model: String,
+    /// CPUs that this process may use.
+    pub(crate) cores: usize,
+    /// `uname -sr`.
+    pub(crate) kernel: String,
+    /// What the source was built from, with `-dirty` where it differs from the commit.
+    pub(crate) commit: String,
+    /// `release` or `debug`.
+    pub(crate) build: String,
+    /// The first line of `iperf3 --version`.
+    pub(crate) iperf3: String,
+    /// One, five and fifteen minutes, before the run.
+    pub(crate) load_before: String,
+    /// After the run.
+    pub(crate) load_after: String,
+    /// Of all CPU time during the run, the share that the hypervisor gave to others.
+    pub(crate) steal_percent: f64,
+}
+
+impl Environment {
+    /// Reads everything that is known before the run.
+    pub(crate) fn read() -> Self {
+        let uname = rustix::system::uname();
+        Self {
+            cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            cores: allowed_cpus().len(),
+            kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+            commit: commit().unwrap_or_else(|| "unknown".into()),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
+            iperf3: first_line_of("iperf3", &["--version"]).unwrap_or_else(|| "missing".into()),
+            load_before: load(),
+            load_after: String::new(),
+            steal_percent: 0.0,
+        }
+    }
+
+    /// Adds what is known after the run.
+    pub(crate) fn finish(&mut self, before: CpuTime) {
+        self.load_after = load();
+        self.steal_percent = CpuTime::now().since(before).steal_percent();
+    }
+
+    /// Others keep this machine busy: the one-minute load before the run, against the cores.
+    pub(crate) fn is_busy(&self) -> bool {
+        let load: f64 = self.load_before.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+        load > 0.5 * self.cores as f64
+    }
+}
+
+/// CPUs that this process may use, in ascending order.
+pub(crate) fn allowed_cpus() -> BTreeSet<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return BTreeSet::from([0]) };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Clock ticks of all CPUs since boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuTime {
+    total: u64,
+    steal: u64,
+}
+
+impl CpuTime {
+    pub(crate) fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// user nice system idle iowait irq softirq steal; guest time behind them is part of user. Source: proc_stat(5).
+    fn parse(stat: &str) -> Self {
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+        let ticks: Vec<u64> = line.split_ascii_whitespace().take(8).map(|word| word.parse().unwrap_or(0)).collect();
+        Self { total: ticks.iter().sum(), steal: ticks.get(7).copied().unwrap_or(0) }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { total: self.total.saturating_sub(before.total), steal: self.steal.saturating_sub(before.steal) }
+    }
+
+    fn steal_percent(self) -> f64 {
+        if self.total == 0 { 0.0 } else { 100.0 * self.steal as f64 / self.total as f64 }
+    }
+}
+
+fn cpu_model(cpuinfo: &str) -> String {
+    let value = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    value.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, model)| model.trim().to_owned())
+}
+
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Of the tree this program was built from; a copied binary says `unknown`.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let head = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { head } else { format!("{head}-dirty") })
+}
+
+fn first_line_of(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steal_is_the_eighth_field_and_guest_time_is_not_counted_twice() {
+        let before = CpuTime::parse("cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1 1 1 1 1 1 1 1\n");
+        let after = CpuTime::parse("cpu  200 0 200 1000 0 0 0 200 90 0\n");
+        let during = after.since(before);
+        assert_eq!((during.total, during.steal), (600, 100));
+        assert!((during.steal_percent() - 16.67).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_model_is_read_from_the_first_cpu() {
+        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: other\n"), "AMD EPYC");
+    }
+}

@@ -1,0 +1,127 @@
+//! Short connections, one after another: connect, request, response, close.
+//!
+//! The server closes first, as HTTP/1.0 does, so that the client's ports are free again at once. Every connection is
+//! new to the dataplane: this is where its first-packet cost shows, and whether it forgets what has ended in time for
+//! what begins.
+
+use super::Sample;
+use super::bench::{Bench, CLIENT, SERVER, pin};
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 5203;
+const MESSAGE: [u8; 64] = [0x5a; 64];
+/// A lost SYN is repeated after one second, and then after two more: who waits longer than this has lost two.
+const STUCK: Duration = Duration::from_millis(2500);
+const STOP_POLL: Duration = Duration::from_millis(100);
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
+/// When a client has had enough.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    /// After so many connections.
+    Count(u64),
+    /// After so long.
+    Elapsed(Duration),
+}
+
+/// Round trips per second, and how long each took. A connection that gets stuck ends the measurement.
+pub(super) fn run(bench: &Bench, until: Until) -> Result<Sample> {
+    let stop = AtomicBool::new(false);
+    let listener = bench.in_pod(SERVER, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind the server"))?;
+    set_socket_timeout(&listener, Timeout::Recv, Some(STOP_POLL)).context("cannot bound the server's waiting")?;
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            pin(bench.cpus.server)?;
+            serve(&listener, &stop)
+        });
+        let sample = bench.in_pod(CLIENT, || {
+            pin(bench.cpus.client)?;
+            ask(bench, bench.server(PORT), until)
+        });
+        // Relaxed: the flag alone matters; the threads are joined.
+        stop.store(true, Ordering::Relaxed);
+        server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        sample
+    })
+}
+
+fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
+    // Relaxed: see above.
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                let mut request = [0; MESSAGE.len()];
+                // A client that was cut off is seen, and told, at the client's end.
+                let _ = stream.set_nodelay(true).and_then(|()| stream.read_exact(&mut request)).and_then(|()| stream.write_all(&MESSAGE));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error).context("cannot accept"),
+        }
+    }
+    Ok(())
+}
+
+fn ask(bench: &Bench, server: SocketAddr, until: Until) -> Result<Sample> {
+    let mut latency_ns = Histogram::<u64>::new_with_max(LATENCY_MAX_NS, 3).context("bounds of the histogram")?;
+    let (start, mut stuck) = (Instant::now(), false);
+    while !stuck && !bench.is_interrupted() {
+        let begin = Instant::now();
+        let enough = match until {
+            Until::Count(count) => latency_ns.len() >= count,
+            Until::Elapsed(limit) => begin - start >= limit,
+        };
+        if enough {
+            break;
+        }
+        match round_trip(server).with_context(|| format!("after {} connections", latency_ns.len()))? {
+            Trip::Done => latency_ns.saturating_record(begin.elapsed().as_nanos() as u64),
+            Trip::Stuck => stuck = true,
+        }
+    }
+    bench.check_interrupted()?;
+    let rate = latency_ns.len() as f64 / start.elapsed().as_secs_f64();
+    Ok(Sample { rate, stuck, latency_ns: Some(latency_ns), ..Sample::default() })
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trip {
+    /// As it should.
+    Done,
+    /// No answer within [`STUCK`].
+    Stuck,
+}
+
+/// The time-outs bound connecting too, which std cannot without a poll for each connection.
+fn round_trip(server: SocketAddr) -> Result<Trip> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).context("no socket")?;
+    set_socket_timeout(&socket, Timeout::Send, Some(STUCK)).context("cannot bound connecting")?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(STUCK)).context("cannot bound the wait")?;
+    set_tcp_nodelay(&socket, true).context("cannot switch delays off")?;
+    match connect(&socket, &server) {
+        Ok(()) => {}
+        // What connect(2) says when SO_SNDTIMEO is over.
+        Err(Errno::INPROGRESS | Errno::AGAIN | Errno::TIMEDOUT) => return Ok(Trip::Stuck),
+        Err(error) => return Err(error).context("cannot connect"),
+    }
+    send(&socket, &MESSAGE, SendFlags::NOSIGNAL).context("cannot send the request")?;
+    let (mut buffer, mut total) = ([0; 2 * MESSAGE.len()], 0);
+    loop {
+        match recv(&socket, &mut buffer, RecvFlags::empty()) {
+            Ok((_, 0)) if total == MESSAGE.len() => return Ok(Trip::Done),
+            Ok((_, 0)) => bail!("the server closed after {total} bytes"),
+            Ok((_, count)) => total += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Trip::Stuck),
+            Err(error) => return Err(error).context("no response"),
+        }
+    }
+}
