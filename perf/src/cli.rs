@@ -15,7 +15,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Forwarding between two pods: hooks on against hooks off.
+    #[command(about = "Forwarding between two pods: hooks on against hooks off", long_about = FORWARD_ABOUT, after_help = FORWARD_EXAMPLES)]
     Forward(Forward),
 }
 
@@ -49,7 +49,6 @@ was missed under --check; 130 when interrupted. The lab is removed in every case
 
 /// See [`FORWARD_ABOUT`].
 #[derive(Debug, Args)]
-#[command(about = "Forwarding between two pods: hooks on against hooks off", long_about = FORWARD_ABOUT, after_help = FORWARD_EXAMPLES)]
 pub(crate) struct Forward {
     /// Write the report there as JSON [default: $OUT, else nowhere].
     #[arg(long, value_name = "FILE")]

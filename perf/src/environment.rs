@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// The machine and the build.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +26,10 @@ pub(crate) struct Environment {
     pub(crate) load_before: String,
     /// After the run.
     pub(crate) load_after: String,
+    /// Share of the CPU time that others used just before the run, when it did nothing yet.
+    pub(crate) others_before_percent: f64,
+    /// Just after the run.
+    pub(crate) others_after_percent: f64,
     /// Of all CPU time during the run, the share that the hypervisor gave to others.
     pub(crate) steal_percent: f64,
 }
@@ -42,6 +47,8 @@ impl Environment {
             iperf3: first_line_of("iperf3", &["--version"]).unwrap_or_else(|| "missing".into()),
             load_before: load(),
             load_after: String::new(),
+            others_before_percent: others_percent(),
+            others_after_percent: 0.0,
             steal_percent: 0.0,
         }
     }
@@ -50,13 +57,20 @@ impl Environment {
     pub(crate) fn finish(&mut self, before: CpuTime) {
         self.load_after = load();
         self.steal_percent = CpuTime::now().since(before).steal_percent();
+        self.others_after_percent = others_percent();
     }
 
-    /// Others keep this machine busy: the one-minute load before the run, against the cores.
+    /// Whether others keep this machine from measuring well.
     pub(crate) fn is_busy(&self) -> bool {
-        let load: f64 = self.load_before.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
-        load > 0.5 * self.cores as f64
+        self.others_before_percent > 10.0
     }
+}
+
+/// What the machine does while this program sleeps.
+fn others_percent() -> f64 {
+    let before = CpuTime::now();
+    std::thread::sleep(Duration::from_millis(500));
+    CpuTime::now().since(before).busy_percent()
 }
 
 /// CPUs that this process may use, in ascending order.
@@ -69,6 +83,7 @@ pub(crate) fn allowed_cpus() -> BTreeSet<usize> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuTime {
     total: u64,
+    idle: u64,
     steal: u64,
 }
 
@@ -81,11 +96,20 @@ impl CpuTime {
     fn parse(stat: &str) -> Self {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let ticks: Vec<u64> = line.split_ascii_whitespace().take(8).map(|word| word.parse().unwrap_or(0)).collect();
-        Self { total: ticks.iter().sum(), steal: ticks.get(7).copied().unwrap_or(0) }
+        let of = |index: usize| ticks.get(index).copied().unwrap_or(0);
+        Self { total: ticks.iter().sum(), idle: of(3) + of(4), steal: of(7) }
     }
 
     fn since(self, before: Self) -> Self {
-        Self { total: self.total.saturating_sub(before.total), steal: self.steal.saturating_sub(before.steal) }
+        Self {
+            total: self.total.saturating_sub(before.total),
+            idle: self.idle.saturating_sub(before.idle),
+            steal: self.steal.saturating_sub(before.steal),
+        }
+    }
+
+    fn busy_percent(self) -> f64 {
+        if self.total == 0 { 0.0 } else { 100.0 * (self.total - self.idle.min(self.total)) as f64 / self.total as f64 }
     }
 
     fn steal_percent(self) -> f64 {
@@ -128,7 +152,8 @@ mod tests {
         let before = CpuTime::parse("cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1 1 1 1 1 1 1 1\n");
         let after = CpuTime::parse("cpu  200 0 200 1000 0 0 0 200 90 0\n");
         let during = after.since(before);
-        assert_eq!((during.total, during.steal), (600, 100));
+        assert_eq!((during.total, during.idle, during.steal), (600, 300, 100));
+        assert_eq!(during.busy_percent(), 50.0);
         assert!((during.steal_percent() - 16.67).abs() < 0.01);
     }
 

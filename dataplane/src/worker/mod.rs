@@ -77,7 +77,17 @@ enum Judged {
 impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// A worker without table or connections: everything it receives is dropped until it adopts a table.
     pub fn new(config: WorkerConfig, io: I, kernel: K, connections: Connections, shared: Arc<WorkerShared>) -> Self {
-        Self { config, io, kernel, table: None, connections, node_addresses: BTreeSet::new(), pending: Pending::default(), reclaimed: reclaim::LastReclaim::default(), shared }
+        Self {
+            config,
+            io,
+            kernel,
+            table: None,
+            connections,
+            node_addresses: BTreeSet::new(),
+            pending: Pending::default(),
+            reclaimed: reclaim::LastReclaim::default(),
+            shared,
+        }
     }
 
     /// The table in force.

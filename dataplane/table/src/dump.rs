@@ -135,7 +135,8 @@ fn allows(table: &Table, port: usize, direction: Direction, members: &[Vec<Strin
         .map(|((rule, ports), mut classes)| {
             classes.sort_unstable();
             let all = classes.len() == table.classes;
-            let peers = if all { vec!["every peer".to_owned()] } else { classes.iter().flat_map(|&class| members[class].clone()).collect() };
+            let peers =
+                if all { vec!["every peer".to_owned()] } else { classes.iter().flat_map(|&class| members[class].clone()).collect() };
             let rule = table.rule(RuleId(rule - 1)).map_or_else(|| format!("rule {}", rule - 1), ToString::to_string);
             Allow { peers, ports, rule }
         })

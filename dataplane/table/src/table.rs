@@ -253,7 +253,9 @@ impl Reader<'_> {
         let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else { return Err(refused) };
         let bytes = offset.checked_add(len).and_then(|end| self.image.get(offset..end));
         match bytes {
-            Some(bytes) if offset.is_multiple_of(ALIGNMENT) && len.is_multiple_of(size_of::<T>()) => Ok(bytemuck::pod_collect_to_vec(bytes)),
+            Some(bytes) if offset.is_multiple_of(ALIGNMENT) && len.is_multiple_of(size_of::<T>()) => {
+                Ok(bytemuck::pod_collect_to_vec(bytes))
+            }
             _ => Err(refused),
         }
     }

@@ -305,7 +305,7 @@ impl Report {
         let environment = &self.environment;
         println!(
             "\n{}, {} cores, {}; commit {}, {} build{}; {}\n\
-             load {} before, {} after; steal {:.1} % of the CPU time; {:.0} s",
+             load {} before, {} after; others' CPU time {:.0} % before, {:.0} % after; steal {:.1} %; {:.0} s",
             environment.cpu_model,
             environment.cores,
             environment.kernel,
@@ -315,6 +315,8 @@ impl Report {
             environment.iperf3,
             environment.load_before,
             environment.load_after,
+            environment.others_before_percent,
+            environment.others_after_percent,
             environment.steal_percent,
             self.took_s,
         );

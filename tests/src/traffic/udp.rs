@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const BODY_BYTES: usize = 20;
 /// Room for more than a second at 50 kpps (a datagram takes 768 bytes of it), so that loss is the path's and not the socket's.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
+const OPENED_AT_ONCE: usize = 64;
+const LOST_SHOWN: usize = 20;
 /// A sender that was not scheduled catches up by at most so many at once.
 const BURST_MAX: u64 = 256;
 /// A packet that has not arrived after so long a silence never will.
@@ -74,6 +76,8 @@ pub struct UdpReport {
     pub lost: u64,
     /// Flows that lost one.
     pub flows_with_loss: u64,
+    /// Flow and number of some of the lost, in order.
+    pub first_lost: Vec<(usize, u64)>,
     /// Arrived again.
     pub duplicates: u64,
     /// Arrived after a later number of its flow.
@@ -105,14 +109,15 @@ impl UdpReport {
 }
 
 impl UdpFlows {
-    /// Begins to send from one pod to another.
+    /// Opens every flow from one pod to another, and begins to send.
     ///
     /// # Errors
-    /// A socket could not be made.
+    /// A socket could not be made; a flow cannot be opened.
     pub fn start(lab: &Lab, from: &str, to: &str, family: Family, plan: UdpPlan) -> Result<Self> {
         let address = SocketAddr::new(lab.pod_address(to, family)?, plan.port);
         let listener = lab.in_pod(to, || listener(address.ip(), plan.port))?;
         let sockets = lab.in_pod(from, || (0..plan.flows).map(|_| connected(address)).collect::<Result<Vec<_>>>())?;
+        open_flows(&listener, &sockets).with_context(|| format!("{from} to {address}"))?;
         let gauge = Arc::<Gauge>::default();
         let (sent, sending, receiving) = (Arc::<AtomicU64>::default(), Stop::default(), Stop::default());
         let sender = {
@@ -155,6 +160,7 @@ impl UdpFlows {
             received: unique,
             lost: total - unique,
             flows_with_loss: sent.numbers.iter().zip(&received.seen).filter(|pair| short(*pair)).count() as u64,
+            first_lost: lost(&sent.numbers, &received.seen).take(LOST_SHOWN).collect(),
             duplicates: received.seen.iter().map(|numbers| numbers.duplicates).sum(),
             reordered: received.seen.iter().map(|numbers| numbers.reordered).sum(),
             foreign: received.foreign,
@@ -165,6 +171,14 @@ impl UdpFlows {
             longest_silence: self.gauge.longest_silence(),
         })
     }
+}
+
+/// Flow and number of each that was sent and not seen.
+fn lost<'a>(sent: &'a [u64], seen: &'a [Numbers]) -> impl Iterator<Item = (usize, u64)> + 'a {
+    let of_flow = |(flow, (sent, seen)): (usize, (&'a u64, &'a Numbers))| {
+        (0..*sent).filter(|number| !seen.contains(*number)).map(move |number| (flow, number))
+    };
+    sent.iter().zip(seen).enumerate().flat_map(of_flow)
 }
 
 /// Until all have arrived or nothing more comes: a busy machine may hold packets back for long.
@@ -186,6 +200,39 @@ fn listener(address: IpAddr, port: u16) -> Result<UdpSocket> {
     set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).context("receive buffer")?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     Ok(socket)
+}
+
+/// One datagram of every flow there and back before the traffic begins. So each is an established flow of which nothing may
+/// be lost; a thousand first packets at once would wait for a worker, of which only so many can wait, as for a neighbour that
+/// is not known yet.
+fn open_flows(listener: &UdpSocket, sockets: &[UdpSocket]) -> Result<()> {
+    let mut buffer = [0; 8];
+    listener.set_nonblocking(true)?;
+    for few in sockets.chunks(OPENED_AT_ONCE) {
+        let mut waiting: Vec<&UdpSocket> = few.iter().collect();
+        let begin = Instant::now();
+        while !waiting.is_empty() {
+            ensure!(begin.elapsed() < Duration::from_secs(5), "{} of {} flows get no answer", waiting.len(), few.len());
+            for socket in &waiting {
+                socket.send(b"open").context("send")?;
+            }
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(1));
+                while let Ok((bytes, from)) = listener.recv_from(&mut buffer) {
+                    listener.send_to(&buffer[..bytes], from)?;
+                }
+                waiting.retain(|socket| socket.recv(&mut buffer).is_err());
+                if waiting.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    // repeats of what was slow
+    std::thread::sleep(Duration::from_millis(50));
+    while listener.recv_from(&mut buffer).is_ok() {}
+    sockets.iter().for_each(|socket| while socket.recv(&mut buffer).is_ok() {});
+    Ok(listener.set_nonblocking(false)?)
 }
 
 fn connected(address: SocketAddr) -> Result<UdpSocket> {
@@ -296,6 +343,10 @@ struct Numbers {
 }
 
 impl Numbers {
+    fn contains(&self, number: u64) -> bool {
+        self.bits.get((number / 64) as usize).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
     fn note(&mut self, number: u64) {
         let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
         if word >= self.bits.len() {
@@ -321,5 +372,6 @@ mod tests {
         let mut numbers = Numbers::default();
         [0, 1, 3, 2, 3, 200].into_iter().for_each(|number| numbers.note(number));
         assert_eq!((numbers.count, numbers.duplicates, numbers.reordered), (5, 1, 1));
+        assert!(numbers.contains(200) && !numbers.contains(199) && !numbers.contains(4096));
     }
 }

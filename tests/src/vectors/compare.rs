@@ -65,13 +65,7 @@ pub(super) struct StepResult {
 /// # Errors
 /// Says what is wrong with the step: a grid that does not fit its axes, an unknown pod, port or character, or a state
 /// that an engine refuses.
-pub(super) fn compare(
-    case: &str,
-    index: usize,
-    step: &Step,
-    engines: &[Engine],
-    differences_max: usize,
-) -> Result<StepResult, String> {
+pub(super) fn compare(case: &str, index: usize, step: &Step, engines: &[Engine], differences_max: usize) -> Result<StepResult, String> {
     let snapshot = step.snapshot();
     let pods: BTreeMap<ObjectName, (usize, IpAddr)> = {
         let addresses: BTreeMap<_, _> = step.pods.iter().map(|pod| (pod.object_name(), pod.ip)).collect();
@@ -185,12 +179,7 @@ impl Axes {
     }
 
     /// Visits each cell that is decided in some half, with the halves in which the engine disagrees and their truth.
-    fn walk<'a>(
-        &'a self,
-        grid: &Grid,
-        judge: &dyn Judge,
-        mut visit: impl FnMut(Cell<'a>, &[(&'static str, bool)]),
-    ) -> Result<(), String> {
+    fn walk<'a>(&'a self, grid: &Grid, judge: &dyn Judge, mut visit: impl FnMut(Cell<'a>, &[(&'static str, bool)])) -> Result<(), String> {
         let width = self.dests.len() * self.ports.len();
         let layers = [("ingress", &grid.ingress), ("egress", &grid.egress), ("combined", &grid.combined)];
         for (name, rows) in layers {

@@ -72,8 +72,11 @@ pub fn run(file: &VectorFile, engines: &[Engine]) -> Result<Tally, VectorsError>
 fn run_case(case: &Case, engines: &[Engine]) -> Result<Vec<StepResult>, VectorsError> {
     let steps = case.steps.iter().enumerate();
     let compared = steps.map(|(index, step)| {
-        compare(&case.id, index, step, engines, DIFFERENCES_SHOWN_MAX)
-            .map_err(|problem| VectorsError::Case { case: case.id.clone(), step: index, problem })
+        compare(&case.id, index, step, engines, DIFFERENCES_SHOWN_MAX).map_err(|problem| VectorsError::Case {
+            case: case.id.clone(),
+            step: index,
+            problem,
+        })
     });
     compared.collect()
 }

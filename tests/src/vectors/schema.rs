@@ -180,12 +180,7 @@ impl Step {
         let namespaces = self.namespaces.iter().map(|(name, labels)| (name.clone(), namespace(name, labels)));
         let pods = self.pods.iter().map(|pod| (pod.object_name(), pod.object()));
         let policies = self.policies.iter().map(|policy| (policy_name(policy), policy.clone()));
-        Snapshot {
-            namespaces: namespaces.collect(),
-            pods: pods.collect(),
-            policies: policies.collect(),
-            ..Snapshot::default()
-        }
+        Snapshot { namespaces: namespaces.collect(), pods: pods.collect(), policies: policies.collect(), ..Snapshot::default() }
     }
 }
 

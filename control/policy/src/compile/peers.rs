@@ -212,7 +212,7 @@ impl Classifier<'_, '_, '_, '_> {
     }
 
     fn column(&mut self, (rules, named): &Signature) -> Result<Vec<u16>, CompileError> {
-                let mut column = Vec::with_capacity(self.model.profiles.len());
+        let mut column = Vec::with_capacity(self.model.profiles.len());
         for profile in &self.model.profiles {
             let allowing: Vec<u32> = profile
                 .rules

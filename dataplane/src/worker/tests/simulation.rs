@@ -197,7 +197,16 @@ impl Life {
                 }
             }
             Step::ExpireAll => {
-                let flows = self.world.hooks.0.memory.cache.borrow().keys().filter_map(|key| Some((crate::kernel::flow_of(key)?, sluice_flow::Incarnation(key.incarnation)))).collect();
+                let flows = self
+                    .world
+                    .hooks
+                    .0
+                    .memory
+                    .cache
+                    .borrow()
+                    .keys()
+                    .filter_map(|key| Some((crate::kernel::flow_of(key)?, sluice_flow::Incarnation(key.incarnation))))
+                    .collect();
                 self.world.command(Command::Expire(flows));
             }
         }
