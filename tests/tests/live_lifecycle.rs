@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use sluice_flow::Family;
-use sluice_lab::{Agent, Lab, LabConfig, agents, parse_documents, probe};
+use sluice_lab::{Agent, Lab, LabConfig, Outcome, agents, parse_documents, probe};
 use sluice_table::seal::write_sealed;
 use sluice_tests::live::cni::Sandbox;
 use sluice_tests::live::{Live, PacketSocket, assert_nothing_left, frames, lab_name, pod, policy, program, turn, until};
@@ -135,10 +135,23 @@ fn attachments(lab: &Lab) -> (Vec<String>, Vec<String>) {
     (ports, links)
 }
 
+/// A device whose ADD failed keeps its hooks as long as it lives, so that nothing gets out; then their pins are swept away.
+fn assert_mute(live: &Live, sandbox: &Sandbox) {
+    let to = SocketAddr::new(live.pod_address("x/c", Family::V4).unwrap(), 80);
+    let outcome = sandbox.netns.run(|| Ok(probe::udp(to, QUICK).outcome)).unwrap();
+    assert_eq!(outcome, Outcome::TimedOut, "a pod whose ADD failed");
+}
+
+fn sweep_often(config: &mut LabConfig) {
+    config.dataplane_args = ["--scan-interval", "1"].map(String::from).into();
+}
+
+const SWEPT_WITHIN: Duration = Duration::from_secs(4);
+
 #[test]
 fn an_add_that_makes_no_sense_fails_and_leaves_nothing() {
     let Some(turn) = turn("live_lifecycle nonsense") else { return };
-    let live = Live::up(turn, "nons", &cluster(), |_| {});
+    let live = Live::up(turn, "nons", &cluster(), sweep_often);
     let before = attachments(&live);
     let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
     let unplugged = sandbox.config(1000);
@@ -177,8 +190,9 @@ fn an_add_that_makes_no_sense_fails_and_leaves_nothing() {
     assert!(!answer.ok && answer.took < Duration::from_secs(2), "{answer:?}");
     assert!(answer.reason().contains("late/newcomer is in no published table"), "{answer:?}");
     println!("an unknown pod: {} after {}", answer.reason(), ms(answer.took));
-    assert_eq!(attachments(&live), before);
+    assert_mute(&live, &sandbox);
     sandbox.unplug().unwrap();
+    until("the same as before", SWEPT_WITHIN, || attachments(&live) == before);
     assert_enforced(&live, "afterwards");
     live.down();
 }
@@ -186,7 +200,7 @@ fn an_add_that_makes_no_sense_fails_and_leaves_nothing() {
 #[test]
 fn an_add_without_control_fails_in_time_and_a_del_with_everything_down_succeeds() {
     let Some(turn) = turn("live_lifecycle down") else { return };
-    let live = Live::up(turn, "ndel", &cluster(), |_| {});
+    let live = Live::up(turn, "ndel", &cluster(), sweep_often);
     announce(&live, "late/newcomer");
     let before = attachments(&live);
     let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
@@ -197,7 +211,8 @@ fn an_add_without_control_fails_in_time_and_a_del_with_everything_down_succeeds(
     assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&answer.took), "{answer:?}");
     assert!(answer.reason().contains("sluice-control is not connected"), "{answer:?}");
     println!("ADD without control: {} after {}", answer.reason(), ms(answer.took));
-    assert_eq!(attachments(&live), before);
+    assert_eq!(attachments(&live).0, before.0);
+    assert_mute(&live, &sandbox);
     // the same sandbox, once control is there
     live.start_agent(Agent::Control).unwrap();
     let answer = sandbox.sluice("ADD", 5000).unwrap();
@@ -218,7 +233,7 @@ fn an_add_without_control_fails_in_time_and_a_del_with_everything_down_succeeds(
     live.start_agent(Agent::Dataplane).unwrap();
     live.start_agent(Agent::Control).unwrap();
     live.settle().unwrap();
-    assert_eq!(attachments(&live), before);
+    until("the same as before", SWEPT_WITHIN, || attachments(&live) == before);
     assert_enforced(&live, "afterwards");
     // and the lab itself goes down with nobody alive
     live.kill_agent(Agent::Control).unwrap();
