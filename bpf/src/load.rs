@@ -233,7 +233,7 @@ impl Loaded {
     pub fn attached(&self, hooks: Hooks, ifindex: u32) -> bool {
         link_names(hooks, ifindex).iter().all(|name| {
             let path = self.link_path(name);
-            Link::open(&path).is_ok_and(|link| link_ifindex(&link) == Some(ifindex))
+            open_pinned(&path).is_some_and(|link| link_ifindex(&link) == Some(ifindex))
         })
     }
 
@@ -241,7 +241,7 @@ impl Loaded {
     pub fn detach(&self, hooks: Hooks, ifindex: u32) {
         for name in link_names(hooks, ifindex) {
             let path = self.link_path(&name);
-            if let Ok(link) = Link::open(&path) {
+            if let Some(link) = open_pinned(&path) {
                 let _ = link.detach();
             }
             let _ = std::fs::remove_file(path);
@@ -251,7 +251,7 @@ impl Loaded {
     /// Where to pin a link that is not there yet; `None` where it is.
     fn missing(&self, ifindex: u32, name: &str) -> Option<PathBuf> {
         let path = self.link_path(name);
-        if let Ok(link) = Link::open(&path) {
+        if let Some(link) = open_pinned(&path) {
             if link_ifindex(&link) == Some(ifindex) {
                 return None;
             }
@@ -315,6 +315,11 @@ impl Loaded {
             })
             .collect()
     }
+}
+
+/// A pinned link, where there is one. Asked first, because libbpf reports a missing pin on its own.
+fn open_pinned(path: &Path) -> Option<Link> {
+    path.exists().then(|| Link::open(path).ok()).flatten()
 }
 
 fn link_names(hooks: Hooks, ifindex: u32) -> Vec<String> {

@@ -246,8 +246,13 @@ fn knock(netns: sluice_lab::NetNs, to: SocketAddr, stop: Arc<AtomicBool>) -> std
     std::thread::spawn(move || {
         netns.enter().unwrap();
         let mut sent = 0;
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         while !stop.load(Ordering::Relaxed) {
+            // what waits for a neighbour that ptp's first route made us look for must not fill the socket
+            if sent % 32 == 0 {
+                socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_nonblocking(true).unwrap();
+            }
             sent += u64::from(socket.send_to(&now_ns().to_le_bytes(), to).is_ok());
             std::thread::sleep(Duration::from_micros(100));
         }
@@ -270,6 +275,9 @@ fn a_new_pod_is_under_policy_when_its_add_returns_and_closed_before() {
         let stop = Arc::<AtomicBool>::default();
         let knocking = knock(sandbox.netns.clone(), open, stop.clone());
         sandbox.plug().unwrap();
+        // the gateway is known, so that no packet waits for an ARP answer while it knocks
+        let host = sandbox.result["interfaces"][0]["mac"].as_str().unwrap().to_owned();
+        frames::ip_json(&sandbox.netns, &["neigh", "replace", "10.88.0.1", "lladdr", &host, "dev", "eth0", "nud", "permanent"]).unwrap();
         let tap = PacketSocket::of_pod(&sandbox.netns).unwrap();
         let address = sandbox.addresses().into_iter().find(|address| address.is_ipv4()).unwrap();
         let outside = live.in_pod("x/c", || Ok(UdpSocket::bind(("0.0.0.0", 0))?)).unwrap();
