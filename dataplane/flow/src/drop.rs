@@ -61,6 +61,7 @@ drop_reasons! {
     StalePort = 28, "stale_port", "The port's incarnation changed while the packet was on the trunk.";
     Internal = 29, "internal", "A helper of the kernel failed.";
     ReplyToNothing = 30, "reply_to_nothing", "An echo reply without a request.";
+    WorkerOverrun = 31, "worker_overrun", "The worker's receive ring was full: it is behind with new flows.";
 }
 
 impl std::fmt::Display for DropReason {

@@ -109,6 +109,12 @@ impl XdpIo {
         self.fill.needs_wakeup()
     }
 
+    /// Frames dropped for want of room in the rx ring or of buffers, since the socket was bound. Source: linux/if_xdp.h,
+    /// `xdp_statistics`.
+    pub fn overrun(&self) -> u64 {
+        self.rx.fd().xdp_statistics().map_or(0, |statistics| statistics.rx_dropped() + statistics.rx_ring_full())
+    }
+
     fn reclaim(&mut self) {
         let mut done = [self.batch[0]; BATCH_MAX];
         loop {

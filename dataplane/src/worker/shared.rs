@@ -67,6 +67,12 @@ impl WorkerShared {
         }
     }
 
+    /// Frames that the kernel had no room for in the worker's receive ring, ever; it counts them itself.
+    pub fn set_overrun(&self, packets: u64) {
+        // Relaxed: statistics
+        self.drops[DropReason::WorkerOverrun as usize].store(packets, Ordering::Relaxed);
+    }
+
     pub(super) fn count_batch(&self, received: usize, forwarded: usize, connections: usize) {
         add(&self.received, received as u64);
         add(&self.forwarded, forwarded as u64);

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 /// A worker spins for so long after its last packet before it sleeps: the next packet of a handshake then meets it awake.
 const SPIN_NS: u64 = 20_000;
+const STATISTICS_EVERY_NS: u64 = 100_000_000;
 const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Everything a worker needs to start.
@@ -141,10 +142,15 @@ fn pin(cpu: usize) -> Result<()> {
 fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
     let shared = worker.shared.clone();
     let mut last_packet_ns = 0;
+    let mut next_statistics_ns = 0;
     // Relaxed: the bell wakes us after the store, and one more batch does no harm
     while !shared.stop.load(Ordering::Relaxed) {
         let now = now_ns();
         shared.beat(now);
+        if now >= next_statistics_ns {
+            shared.set_overrun(worker.io.overrun());
+            next_statistics_ns = now + STATISTICS_EVERY_NS;
+        }
         let generation = shared.generation();
         worker.run_commands(now);
         if shared.generation() != generation {
