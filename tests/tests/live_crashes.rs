@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const CRASHES: usize = 8;
 const DOWN_FOR: Duration = Duration::from_millis(200);
-const FLOWS: UdpPlan = UdpPlan { port: 9000, flows: 1000, packets_per_second: 30_000, answer_every: 16 };
+const FLOWS: UdpPlan = UdpPlan { port: 9000, flows: 1000, packets_per_second: 50_000, answer_every: 16 };
 const STREAMS: TcpPlan = TcpPlan { port: 9001, streams: 8, bytes_per_second: 2 << 20 };
 const DOOMED: UdpPlan = UdpPlan { port: 9100, flows: 8, packets_per_second: 800, answer_every: 4 };
 const ASKED_PORT: u16 = 9200;
