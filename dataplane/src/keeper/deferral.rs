@@ -2,8 +2,8 @@
 //!
 //! A pod's packet to an address of its node passes its egress policy, because traffic between a pod and its node always
 //! does. If the node then translates it (a NodePort, a port mapping) it leaves for somewhere that the policy never judged.
-//! The hooks mark such packets; one nftables rule drops those that are about to leave. Pods' own hooks drop them by name
-//! before that.
+//! The hooks mark such packets; one nftables rule drops those that are about to leave; a pod's own hook would drop
+//! them too, behind it.
 
 use anyhow::{Context, Result, bail};
 use std::io::Write;
