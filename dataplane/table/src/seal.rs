@@ -6,7 +6,7 @@ use crate::format::ImageError;
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
@@ -46,15 +46,11 @@ pub fn read_sealed(fd: BorrowedFd<'_>) -> Result<Vec<u8>, ImageError> {
     read().map_err(|error| ImageError::Read(error.to_string()))
 }
 
-/// The seals of a descriptor, for messages.
-pub fn is_sealed(fd: impl AsFd) -> bool {
-    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SEALS))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::mm::{MapFlags, ProtFlags};
+    use std::os::fd::AsFd;
 
     #[test]
     fn published_bytes_cannot_be_changed_by_anyone() {
