@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::Snapshot;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The last known objects of pods that are attached here, by attachment: a new attachment of the same name inherits
 /// nothing.
@@ -18,8 +19,8 @@ pub(crate) struct Merger {
 #[derive(Debug, Clone)]
 struct Attached {
     name: ObjectName,
-    pod: Pod,
-    namespace: Option<Namespace>,
+    pod: Arc<Pod>,
+    namespace: Option<Arc<Namespace>>,
 }
 
 impl Merger {
@@ -71,8 +72,8 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for pod in pods {
             let name = ObjectName::parse(pod);
-            snapshot.namespaces.insert(name.namespace.clone(), Namespace::default());
-            snapshot.pods.insert(name, Pod::default());
+            snapshot.namespaces.insert(name.namespace.clone(), Arc::default());
+            snapshot.pods.insert(name, Arc::default());
         }
         snapshot
     }

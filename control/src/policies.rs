@@ -27,7 +27,7 @@ pub(crate) fn policies(view: &View) -> Vec<PolicyInfo> {
     }
     let local: BTreeSet<&ObjectName> = view.snapshot.endpoints.iter().map(|endpoint| &endpoint.pod).collect();
     let files = view.manifests.as_ref().map(|manifests| &manifests.policy_files);
-    let info = |(name, policy): (&ObjectName, &k8s_openapi::api::networking::v1::NetworkPolicy)| {
+    let info = |(name, policy): (&ObjectName, &std::sync::Arc<k8s_openapi::api::networking::v1::NetworkPolicy>)| {
         let selected_pods: Vec<ObjectName> = selected.remove(name).unwrap_or_default().into_iter().collect();
         let spec = policy.spec.as_ref();
         PolicyInfo {

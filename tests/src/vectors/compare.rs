@@ -112,7 +112,7 @@ fn without_external_addresses(step: &Step, snapshot: &Snapshot) -> Option<Snapsh
     let mut changed = false;
     for pod in step.pods.iter().filter(|pod| external(pod.ip)) {
         if let Some(object) = snapshot.pods.get_mut(&pod.object_name()) {
-            object.status = None;
+            std::sync::Arc::make_mut(object).status = None;
             changed = true;
         }
     }

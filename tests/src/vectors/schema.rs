@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The schema that this build reads.
 pub const SCHEMA: &str = "netpol-vectors/1";
@@ -177,9 +178,9 @@ struct Header {
 impl Step {
     /// The state as the API server would hold it.
     pub fn snapshot(&self) -> Snapshot {
-        let namespaces = self.namespaces.iter().map(|(name, labels)| (name.clone(), namespace(name, labels)));
-        let pods = self.pods.iter().map(|pod| (pod.object_name(), pod.object()));
-        let policies = self.policies.iter().map(|policy| (policy_name(policy), policy.clone()));
+        let namespaces = self.namespaces.iter().map(|(name, labels)| (name.clone(), Arc::new(namespace(name, labels))));
+        let pods = self.pods.iter().map(|pod| (pod.object_name(), Arc::new(pod.object())));
+        let policies = self.policies.iter().map(|policy| (policy_name(policy), Arc::new(policy.clone())));
         Snapshot { namespaces: namespaces.collect(), pods: pods.collect(), policies: policies.collect(), ..Snapshot::default() }
     }
 }

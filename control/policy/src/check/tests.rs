@@ -17,7 +17,7 @@ fn cluster(spec: Value) -> Snapshot {
             "status": {"phase": "Running", "podIPs": [{"ip": ip.to_string()}]},
         }))
         .unwrap();
-        snapshot.pods.insert(ObjectName::new("x", name), pod);
+        snapshot.pods.insert(ObjectName::new("x", name), pod.into());
         snapshot.endpoints.push(LocalEndpoint {
             port: PortIndex(index as u16),
             incarnation: Incarnation(7),
@@ -27,7 +27,7 @@ fn cluster(spec: Value) -> Snapshot {
         });
     }
     let policy: NetworkPolicy = serde_json::from_value(json!({"metadata": {"namespace": "x", "name": "p"}, "spec": spec})).unwrap();
-    snapshot.policies.insert(ObjectName::new("x", "p"), policy);
+    snapshot.policies.insert(ObjectName::new("x", "p"), policy.into());
     snapshot
 }
 

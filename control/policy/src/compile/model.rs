@@ -431,7 +431,7 @@ fn service_addresses(snapshot: &Snapshot) -> Vec<u128> {
         let balancers = service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|b| b.ingress.iter().flatten()).flat_map(|i| &i.ip);
         own.chain(balancers).cloned().collect()
     };
-    let addresses = snapshot.services.values().flat_map(of).filter_map(|text| text.parse::<IpAddr>().ok());
+    let addresses = snapshot.services.values().flat_map(|service| of(service)).filter_map(|text| text.parse::<IpAddr>().ok());
     let sorted: BTreeSet<u128> = addresses.map(|address| Addr::from(address).to_u128()).collect();
     sorted.into_iter().collect()
 }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a set of manifests says, after all errors.
 #[derive(Debug, Clone, Default)]
@@ -181,7 +182,7 @@ impl Update {
             self.new.origins.keys().map(|id| id.namespace.as_str()).filter(|namespace| !namespace.is_empty()).collect();
         for namespace in referenced {
             if !self.new.snapshot.namespaces.contains_key(namespace) {
-                self.new.snapshot.namespaces.insert(namespace.to_owned(), implicit_namespace(namespace));
+                self.new.snapshot.namespaces.insert(namespace.to_owned(), Arc::new(implicit_namespace(namespace)));
             }
         }
         self.new
@@ -191,10 +192,10 @@ impl Update {
 fn insert(snapshot: &mut Snapshot, id: &ObjectId, object: Object) {
     let name = ObjectName::new(&id.namespace, &id.name);
     match object {
-        Object::Namespace(object) => drop(snapshot.namespaces.insert(id.name.clone(), object)),
-        Object::Pod(object) => drop(snapshot.pods.insert(name, *object)),
-        Object::Service(object) => drop(snapshot.services.insert(name, *object)),
-        Object::NetworkPolicy(object) => drop(snapshot.policies.insert(name, *object)),
+        Object::Namespace(object) => drop(snapshot.namespaces.insert(id.name.clone(), Arc::new(object))),
+        Object::Pod(object) => drop(snapshot.pods.insert(name, Arc::from(object))),
+        Object::Service(object) => drop(snapshot.services.insert(name, Arc::from(object))),
+        Object::NetworkPolicy(object) => drop(snapshot.policies.insert(name, Arc::from(object))),
     }
 }
 
@@ -202,9 +203,9 @@ fn remove(snapshot: &mut Snapshot, id: &ObjectId) -> Option<Object> {
     use super::object::Kind;
     let name = ObjectName::new(&id.namespace, &id.name);
     match id.kind {
-        Kind::Namespace => snapshot.namespaces.remove(&id.name).map(Object::Namespace),
-        Kind::Pod => snapshot.pods.remove(&name).map(|object| Object::Pod(Box::new(object))),
-        Kind::Service => snapshot.services.remove(&name).map(|object| Object::Service(Box::new(object))),
-        Kind::NetworkPolicy => snapshot.policies.remove(&name).map(|object| Object::NetworkPolicy(Box::new(object))),
+        Kind::Namespace => snapshot.namespaces.remove(&id.name).map(|object| Object::Namespace(Arc::unwrap_or_clone(object))),
+        Kind::Pod => snapshot.pods.remove(&name).map(|object| Object::Pod(Box::new(Arc::unwrap_or_clone(object)))),
+        Kind::Service => snapshot.services.remove(&name).map(|object| Object::Service(Box::new(Arc::unwrap_or_clone(object)))),
+        Kind::NetworkPolicy => snapshot.policies.remove(&name).map(|object| Object::NetworkPolicy(Box::new(Arc::unwrap_or_clone(object)))),
     }
 }

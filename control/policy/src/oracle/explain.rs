@@ -156,7 +156,7 @@ fn end(oracle: &Oracle<'_>, text: &str, notes: &mut Vec<String>) -> Result<End, 
         }
         Standing::Ended => "it has ended, and its address may be another pod's by now",
         Standing::HostNetwork => {
-            let addresses = oracle.snapshot.pods.get(&pod).map(identity::status_addresses).unwrap_or_default();
+            let addresses = oracle.snapshot.pods.get(&pod).map(|pod| identity::status_addresses(pod)).unwrap_or_default();
             if !addresses.is_empty() {
                 notes.push(format!("{pod} uses its node's network: no policy selects it, and peers see the node's address"));
                 return Ok(End { pod: None, addresses });

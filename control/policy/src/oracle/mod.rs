@@ -189,7 +189,7 @@ impl<'a> Oracle<'a> {
 
     /// What the status of `pod` states, whether or not it counts.
     pub fn stated_addresses_of(&self, pod: &ObjectName) -> Vec<IpAddr> {
-        self.snapshot.pods.get(pod).map(identity::status_addresses).unwrap_or_default()
+        self.snapshot.pods.get(pod).map(|pod| identity::status_addresses(pod)).unwrap_or_default()
     }
 
     /// Whether the endpoint belongs to a pod of the snapshot, and to this incarnation of it. One that does not is

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
+use std::sync::Arc;
 
 /// Two namespaces: `x` (team=x) with `web` and `db`, `y` (team=y) with `client` and `other`.
 fn cluster(policies: &[Value]) -> Snapshot {
@@ -12,7 +13,7 @@ fn cluster(policies: &[Value]) -> Snapshot {
     for name in ["x", "y"] {
         let labels = json!({"kubernetes.io/metadata.name": name, "team": name});
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap();
-        snapshot.namespaces.insert(name.to_owned(), namespace);
+        snapshot.namespaces.insert(name.to_owned(), Arc::new(namespace));
     }
     let ports = json!([{"name": "http", "containerPort": 8080}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]);
     add_pod(&mut snapshot, "x/web", json!({"app": "web"}), &["10.0.0.1", "fd00::1"], ports);
@@ -23,7 +24,7 @@ fn cluster(policies: &[Value]) -> Snapshot {
     for (index, spec) in policies.iter().enumerate() {
         let name = format!("p{index}");
         let policy: NetworkPolicy = serde_json::from_value(json!({"metadata": {"namespace": "x", "name": name}, "spec": spec})).unwrap();
-        snapshot.policies.insert(ObjectName::new("x", name), policy);
+        snapshot.policies.insert(ObjectName::new("x", name), Arc::new(policy));
     }
     snapshot
 }
@@ -37,7 +38,7 @@ fn add_pod(snapshot: &mut Snapshot, name: &str, labels: Value, ips: &[&str], por
         "status": {"phase": "Running", "podIPs": ips},
     }))
     .unwrap();
-    snapshot.pods.insert(name, pod);
+    snapshot.pods.insert(name, Arc::new(pod));
 }
 
 /// `ingress x/web 10.0.1.1 80/TCP`
@@ -192,7 +193,7 @@ fn a_pod_on_its_nodes_network_or_ended_is_no_pod() {
             let mut pod = serde_json::to_value(&snapshot.pods[&name]).unwrap();
             let (parent, key) = field.rsplit_once('/').unwrap();
             pod.pointer_mut(parent).unwrap()[key] = value.clone();
-            snapshot.pods.insert(name, serde_json::from_value(pod).unwrap());
+            snapshot.pods.insert(name, Arc::new(serde_json::from_value(pod).unwrap()));
         }
         assert!(!judge(&snapshot, "ingress x/db 8.8.8.8 80/TCP").isolated, "{field}");
         assert!(!judge(&snapshot, "ingress x/web 10.0.1.1 80/TCP").allowed, "{field}");

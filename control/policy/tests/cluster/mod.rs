@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
 use sluice_policy::{ObjectName, Snapshot};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const KEYS: [&str; 3] = ["app", "env", "tier"];
@@ -34,7 +35,7 @@ pub(crate) fn snapshot() -> impl Strategy<Value = Snapshot> {
             if let Some(mut labels) = labels {
                 labels["kubernetes.io/metadata.name"] = json!(name);
                 let object = json!({"metadata": {"name": name, "labels": labels}});
-                snapshot.namespaces.insert(name.to_owned(), serde_json::from_value(object).unwrap());
+                snapshot.namespaces.insert(name.to_owned(), Arc::new(serde_json::from_value(object).unwrap()));
             }
         }
         for (index, pod) in pods.into_iter().enumerate() {
@@ -43,7 +44,7 @@ pub(crate) fn snapshot() -> impl Strategy<Value = Snapshot> {
         for (index, (namespace, spec)) in policies.into_iter().enumerate() {
             let name = format!("p{index}");
             let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-            snapshot.policies.insert(ObjectName::new(namespace, name), serde_json::from_value(object).unwrap());
+            snapshot.policies.insert(ObjectName::new(namespace, name), Arc::new(serde_json::from_value(object).unwrap()));
         }
         snapshot
     })
@@ -81,7 +82,7 @@ fn add_pod(snapshot: &mut Snapshot, index: usize, seed: PodSeed) {
             addresses: reported.unwrap_or(seed.addresses),
         });
     }
-    snapshot.pods.insert(name, serde_json::from_value(object).unwrap());
+    snapshot.pods.insert(name, Arc::new(serde_json::from_value(object).unwrap()));
 }
 
 fn pod() -> impl Strategy<Value = PodSeed> {

@@ -183,7 +183,7 @@ impl World {
         for (index, spec) in policies.iter().enumerate() {
             let name = ObjectName::new("x", format!("p{index}"));
             let object = json!({"metadata": {"namespace": "x", "name": name.name}, "spec": spec});
-            self.snapshot.policies.insert(name, serde_json::from_value(object).unwrap());
+            self.snapshot.policies.insert(name, Arc::new(serde_json::from_value(object).unwrap()));
         }
         Arc::new(Table::from_bytes(&compile(&self.snapshot, self.generation).unwrap()).unwrap())
     }
@@ -380,7 +380,7 @@ fn start(config: &WorkerConfig, hooks: &Hooks) -> (Worker<WatchedIo, Hooks>, Arc
 fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot::default();
     let namespace = json!({"metadata": {"name": "x", "labels": {"kubernetes.io/metadata.name": "x"}}});
-    snapshot.namespaces.insert("x".to_owned(), serde_json::from_value(namespace).unwrap());
+    snapshot.namespaces.insert("x".to_owned(), Arc::new(serde_json::from_value(namespace).unwrap()));
     let service = json!({"metadata": {"namespace": "x", "name": "api"}, "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ports": [{"port": 80}]}});
     snapshot.services.insert(ObjectName::new("x", "api"), serde_json::from_value(service).unwrap());
     let local = [("web", WEB, vec!["10.0.0.1", "fd00::1"]), ("second", SECOND, vec!["10.0.0.2"]), ("foreign", FOREIGN, vec!["10.0.0.3"])];
@@ -392,7 +392,7 @@ fn snapshot() -> Snapshot {
             "spec": {"containers": [{"name": "c"}]},
             "status": {"phase": "Running", "podIP": addresses[0], "podIPs": ips},
         });
-        snapshot.pods.insert(pod.clone(), serde_json::from_value(object).unwrap());
+        snapshot.pods.insert(pod.clone(), Arc::new(serde_json::from_value(object).unwrap()));
         snapshot.endpoints.push(LocalEndpoint {
             port,
             incarnation: INCARNATION,
