@@ -134,6 +134,6 @@ fn on_an_address_that_two_pods_claim_peers_do_not_add_up() {
     let mut snapshot = cluster(json!({"podSelector": {}, "ingress": [{"from": [from("db"), from("job")]}]}));
     snapshot.endpoints.truncate(1);
     let db = snapshot.pods[&ObjectName::new("x", "db")].status.clone();
-    snapshot.pods.get_mut(&ObjectName::new("x", "job")).unwrap().status = db;
+    std::sync::Arc::make_mut(snapshot.pods.get_mut(&ObjectName::new("x", "job")).unwrap()).status = db;
     check(&snapshot, &table(&snapshot), CheckBudget::default()).unwrap();
 }

@@ -162,7 +162,7 @@ fn only_restartable_init_containers_define_ports() {
     for (policy, allowed) in [(json!("Always"), true), (Value::Null, false)] {
         let mut snapshot = cluster(&[json!({"podSelector": {}, "ingress": [{"ports": [{"port": "side"}]}]})]);
         let pod = snapshot.pods.get_mut(&ObjectName::parse("x/db")).unwrap();
-        pod.spec.as_mut().unwrap().init_containers = Some(vec![
+        Arc::make_mut(pod).spec.as_mut().unwrap().init_containers = Some(vec![
             serde_json::from_value(json!({"name": "i", "restartPolicy": policy, "ports": [{"name": "side", "containerPort": 9}]})).unwrap(),
         ]);
         assert_eq!(judge(&snapshot, "ingress x/db 8.8.8.8 9/TCP").allowed, allowed);
