@@ -14,16 +14,30 @@
 //! A *profile* is one direction of endpoints that the same policies isolate and whose named ports resolve alike; a *row*
 //! says for one profile and one set of matching rules what each port gets. Two atoms are the same class exactly if every
 //! profile has the same row for both, so the table's size follows what rules can tell apart, not how many there are.
+//!
+//! A [`Compiler`] remembers what it read of each object, which rules match each set of labels, and what follows from each
+//! set of matching rules, so that a small change costs little. What it remembers never shows: rows are numbered by what
+//! they say and classes by their rows, both only among those in use, so the bytes depend on the snapshot alone.
 
+mod columns;
 mod model;
 mod peers;
+mod pods;
 mod ports;
+mod rules;
+mod selector;
+#[cfg(test)]
+mod tests;
 
 use crate::snapshot::Snapshot;
-use model::Model;
+use columns::Columns;
+use model::{Memory, Model};
+use peers::{Atoms, atoms};
+use ports::PortTable;
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Direction, LocalEndpoint};
 use sluice_table::{EndpointName, EndpointRow, Names, PodName, RuleName, TableParts, build_image};
+use std::collections::BTreeSet;
 
 /// Above so many pods the table does not carry the names of remote pods.
 const NAMED_PODS_MAX: usize = 4000;
@@ -63,42 +77,115 @@ pub enum CompileError {
     },
 }
 
-/// Compiles a snapshot. Cost: about (distinct pod label sets × rules of this node) + (addresses × profiles).
+/// Compiles one snapshot after another, reading only what changed in between.
+///
+/// ```
+/// use sluice_policy::{Snapshot, compile, compile::Compiler};
+/// let (mut compiler, snapshot) = (Compiler::new(), Snapshot::default());
+/// assert_eq!(compiler.compile(&snapshot, 1), compile(&snapshot, 1));
+/// assert_eq!(compiler.compile(&snapshot, 2), compile(&snapshot, 2));
+/// ```
+#[derive(Debug, Default)]
+pub struct Compiler {
+    memory: Memory,
+    columns: Columns,
+}
+
+/// Looks at, and in tests changes, what one stage hands to the next.
+trait Stages {
+    /// After the objects were read.
+    fn model(&self, _: &mut Model<'_>) {}
+    /// After everything was numbered.
+    fn parts(&self, _: &mut TableParts) {}
+}
+
+/// Nothing in between.
+struct Straight;
+
+impl Stages for Straight {}
+
+impl Compiler {
+    /// One that remembers nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same bytes as [`compile`], sooner. Objects are known again by their pointers, see [`Snapshot::share`].
+    ///
+    /// # Errors
+    /// As [`compile`]; the compiler stays usable.
+    pub fn compile(&mut self, snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileError> {
+        Ok(build_image(&self.parts(snapshot, &Straight)?, generation))
+    }
+
+    fn parts(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<TableParts, CompileError> {
+        let mut model = self.memory.model(snapshot)?;
+        stages.model(&mut model);
+        self.columns.renew(&model, &self.memory.namespaces, &self.memory.pods);
+        let atoms = atoms(&model, &self.memory, &mut self.columns);
+        let mut parts = number(&model, &self.columns, &atoms)?;
+        stages.parts(&mut parts);
+        Ok(parts)
+    }
+}
+
+/// Compiles a snapshot from scratch. Cost: about (distinct pod label sets × rules of this node) + (addresses × profiles).
 ///
 /// # Errors
 /// [`CompileError`]: beyond the format's limits, or an object the API server would not have stored.
 pub fn compile(snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileError> {
-    Ok(build_image(&compile_parts(snapshot)?, generation))
+    Compiler::new().compile(snapshot, generation)
 }
 
-/// The table before it becomes bytes.
-///
-/// # Errors
-/// As [`compile`].
-pub fn compile_parts(snapshot: &Snapshot) -> Result<TableParts, CompileError> {
-    let model = Model::of(snapshot)?;
-    let mut rows = ports::Rows::new(&model);
-    let classes = peers::classify(&model, &mut rows)?;
-    let (port_classes, port_intervals, other_protocols, row_actions) = rows.finish()?;
-
-    let mut endpoints = Vec::new();
-    for endpoint in &model.endpoints {
-        let rows_of_class = endpoint.profiles.map(|profile| profile.map(|profile| classes.rows_of_profile(profile)));
-        endpoints.push(EndpointRow { port: endpoint.source.port, incarnation: endpoint.source.incarnation, rows_of_class });
+/// Gives rows and classes their final numbers: by content, among those in use.
+fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
+    let all = atoms.v4_intervals.iter().map(|atom| atom.1).chain(atoms.v6_intervals.iter().chain(&atoms.v6_exact).map(|atom| atom.1));
+    let mut used: Vec<u32> = all.collect();
+    used.sort_unstable();
+    used.dedup();
+    let mut rows: Vec<u32> = used.iter().flat_map(|&column| columns.column(column).iter().copied()).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let ports = PortTable::of(&columns.rows, &rows)?;
+    let column = |id: u32| -> Vec<u16> { columns.column(id).iter().map(|row| ports.row_numbers[row]).collect() };
+    let numbered: Vec<Vec<u16>> = used.iter().map(|&id| column(id)).collect();
+    let distinct: BTreeSet<&Vec<u16>> = numbered.iter().collect();
+    let distinct: Vec<&Vec<u16>> = distinct.into_iter().collect();
+    capacity("address classes", distinct.len(), usize::from(u16::MAX))?;
+    let mut class_of_column = vec![0u16; used.last().map_or(0, |&last| last as usize + 1)];
+    for (&id, column) in used.iter().zip(&numbered) {
+        class_of_column[id as usize] = distinct.binary_search(&column).expect("every column is among the distinct ones") as u16;
     }
+    let class = |id: u32| class_of_column[id as usize];
+    let endpoints = model.endpoints.iter().map(|endpoint| EndpointRow {
+        port: endpoint.source.port,
+        incarnation: endpoint.source.incarnation,
+        rows_of_class: endpoint.profiles.map(|profile| profile.map(|profile| distinct.iter().map(|column| column[profile]).collect())),
+    });
     Ok(TableParts {
-        classes: classes.count(),
-        v4_intervals: classes.v4_intervals,
-        v6_intervals: classes.v6_intervals,
-        v6_exact: classes.v6_exact,
-        port_classes,
-        port_intervals,
-        other_protocols,
-        rows: row_actions,
-        endpoints,
+        classes: distinct.len(),
+        v4_intervals: merged(atoms.v4_intervals.iter().map(|&(start, column)| (start, class(column)))),
+        v6_intervals: merged(atoms.v6_intervals.iter().map(|&(start, column)| (start, class(column)))),
+        v6_exact: atoms.v6_exact.iter().map(|&(address, column)| (address, class(column))).collect(),
+        endpoints: endpoints.collect(),
+        port_classes: ports.port_classes,
+        port_intervals: ports.intervals,
+        other_protocols: ports.other_protocols,
+        rows: ports.rows,
         services: model.services.clone(),
-        names: names(&model),
+        names: names(model),
     })
+}
+
+/// Neighbours of the same class are one interval.
+fn merged<T: Copy>(intervals: impl Iterator<Item = (T, u16)>) -> Vec<(T, u16)> {
+    let mut merged: Vec<(T, u16)> = Vec::new();
+    for (start, class) in intervals {
+        if merged.last().is_none_or(|&(_, last)| last != class) {
+            merged.push((start, class));
+        }
+    }
+    merged
 }
 
 fn names(model: &Model<'_>) -> Names {
@@ -116,9 +203,8 @@ fn names(model: &Model<'_>) -> Names {
         .collect();
     let mut pods = Vec::new();
     if model.addresses.len() <= NAMED_PODS_MAX {
-        for (&address, pod_indexes) in &model.addresses {
-            let pod = model.pods[pod_indexes[0]].name.clone();
-            pods.push(PodName { address, pod });
+        for (address, claims) in &model.addresses {
+            pods.push(PodName { address: *address, pod: model.pods[claims[0] as usize].name.clone() });
         }
     }
     Names { endpoints, rules, pods }

@@ -1,14 +1,16 @@
 //! Ports → port classes, and the rows over them.
 //!
-//! While addresses are classified, a row is a list of (protocol, first, last, rule) in deciding order. Once all rows are
-//! known their bounds cut the port space into cells, each row becomes one action for each cell, and cells with equal
-//! columns are merged into port classes.
+//! While addresses are classified, a row is a list of openings in deciding order. Once all rows of a table are known
+//! their bounds cut the port space into cells, each row becomes one action for each cell, and cells with equal columns
+//! are merged into port classes.
 
-use super::model::{Model, NamedPorts, PortSpec};
+use super::pods::NamedPorts;
+use super::rules::{PortSpec, Rule};
 use super::{CompileError, capacity};
 use sluice_flow::{Protocol, RuleId};
 use sluice_table::Action;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// One opening of a row: the rule allows these ports; `None` opens every port of every protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,64 +19,74 @@ struct Opening {
     rule: u32,
 }
 
-/// What [`Rows::finish`] gives: the number of port classes, their intervals for each protocol, the class of other
-/// protocols, and every row.
-pub(super) type Finished = (usize, [Vec<(u16, u16)>; 3], u16, Vec<Vec<Action>>);
-
-/// Distinct rows, interned as they are asked for.
-pub(super) struct Rows<'m> {
-    model: &'m Model<'m>,
+/// Rows by number of first use.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
     rows: Vec<Vec<Opening>>,
-    row_of_openings: HashMap<Vec<Opening>, u16>,
+    row_of_openings: HashMap<Vec<Opening>, u32>,
 }
 
-impl<'m> Rows<'m> {
-    pub(super) fn new(model: &'m Model<'_>) -> Self {
-        // row 0 denies everything
-        Self { model, rows: vec![Vec::new()], row_of_openings: HashMap::from([(Vec::new(), 0)]) }
-    }
-
+impl Rows {
     /// The row for these matching rules, ascending; named ports resolve in `destination`, the pod at the receiving
     /// end, where there is one.
-    pub(super) fn row(&mut self, allowing: &[u32], destination: Option<&NamedPorts>) -> Result<u16, CompileError> {
+    pub(super) fn row(&mut self, rules: &[Arc<Rule>], allowing: &[u32], destination: Option<&NamedPorts>) -> u32 {
         let mut openings = Vec::new();
         for &rule in allowing {
-            match &self.model.rules[rule as usize].ports {
+            match &rules[rule as usize].ports {
                 None => openings.push(Opening { ports: None, rule }),
-                Some(specs) => {
-                    for spec in specs {
-                        match spec {
-                            PortSpec::Range(protocol, first, last) => {
-                                openings.push(Opening { ports: Some((*protocol, *first, *last)), rule })
-                            }
-                            PortSpec::Named(protocol, name) => {
-                                let numbers = destination.and_then(|named| named.get(&(name.clone(), *protocol)));
-                                openings.extend(numbers.into_iter().flatten().map(|&n| Opening { ports: Some((*protocol, n, n)), rule }));
-                            }
-                        }
-                    }
-                }
+                Some(specs) => specs.iter().for_each(|spec| open(spec, rule, destination, &mut openings)),
             }
         }
-        if let Some(&row) = self.row_of_openings.get(&openings) {
-            return Ok(row);
-        }
-        capacity("rows", self.rows.len() + 1, usize::from(u16::MAX))?;
-        let row = self.rows.len() as u16;
-        self.rows.push(openings.clone());
-        self.row_of_openings.insert(openings, row);
-        Ok(row)
+        let next = self.rows.len() as u32;
+        *self.row_of_openings.entry(openings).or_insert_with_key(|openings| {
+            self.rows.push(openings.clone());
+            next
+        })
     }
+}
 
-    pub(super) fn finish(self) -> Result<Finished, CompileError> {
-        let cells = self.cells();
+fn open(spec: &PortSpec, rule: u32, destination: Option<&NamedPorts>, openings: &mut Vec<Opening>) {
+    match spec {
+        PortSpec::Range(protocol, first, last) => openings.push(Opening { ports: Some((*protocol, *first, *last)), rule }),
+        PortSpec::Named(protocol, name) => {
+            let numbers = destination.and_then(|named| named.get(&(name.clone(), *protocol)));
+            openings.extend(numbers.into_iter().flatten().map(|&n| Opening { ports: Some((*protocol, n, n)), rule }));
+        }
+    }
+}
+
+/// The rows that a table uses, over port classes: the same rows give the same numbers, whatever was used before.
+#[derive(Debug)]
+pub(super) struct PortTable {
+    pub(super) port_classes: usize,
+    /// TCP, UDP, SCTP: first port of each interval and its port class.
+    pub(super) intervals: [Vec<(u16, u16)>; 3],
+    /// The port class of every other protocol.
+    pub(super) other_protocols: u16,
+    /// Distinct rows, the one that denies everything first.
+    pub(super) rows: Vec<Vec<Action>>,
+    /// The number that each row of [`Rows`] has here.
+    pub(super) row_numbers: HashMap<u32, u16>,
+}
+
+impl PortTable {
+    /// `used`: ascending, without repeats.
+    pub(super) fn of(rows: &Rows, used: &[u32]) -> Result<Self, CompileError> {
+        let openings: Vec<&[Opening]> = used.iter().map(|&row| rows.rows[row as usize].as_slice()).collect();
+        let cells = cells(&openings);
         let by_cell: Vec<Vec<Action>> =
-            self.rows.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();
+            openings.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();
+        let deny = vec![Action::Deny; cells.len()];
+        let distinct: BTreeSet<&Vec<Action>> = by_cell.iter().chain([&deny]).collect();
+        capacity("rows", distinct.len(), usize::from(u16::MAX))?;
+        let numbers: HashMap<&Vec<Action>, u16> = distinct.iter().copied().zip(0u16..).collect();
+        let row_numbers = used.iter().zip(&by_cell).map(|(&row, actions)| (row, numbers[actions])).collect();
+
         let mut class_of_column: HashMap<Vec<Action>, u16> = HashMap::new();
         let mut representatives = Vec::new();
         let mut class_of_cell = Vec::with_capacity(cells.len());
         for cell in 0..cells.len() {
-            let column: Vec<Action> = by_cell.iter().map(|row| row[cell]).collect();
+            let column: Vec<Action> = distinct.iter().map(|row| row[cell]).collect();
             let next = class_of_column.len();
             capacity("port classes", next + 1, usize::from(u16::MAX))?;
             class_of_cell.push(*class_of_column.entry(column).or_insert_with(|| {
@@ -83,10 +95,10 @@ impl<'m> Rows<'m> {
             }));
         }
         let mut intervals: [Vec<(u16, u16)>; 3] = Default::default();
-        let mut other = 0;
+        let mut other_protocols = 0;
         for (cell, &class) in cells.iter().zip(&class_of_cell) {
             match cell {
-                Cell::Other => other = class,
+                Cell::Other => other_protocols = class,
                 Cell::Port(protocol, first) => {
                     let list = &mut intervals[Protocol::WITH_PORTS.iter().position(|p| p == protocol).expect("a protocol with ports")];
                     if list.last().is_none_or(|&(_, last)| last != class) {
@@ -95,23 +107,8 @@ impl<'m> Rows<'m> {
                 }
             }
         }
-        let rows = by_cell.iter().map(|row| representatives.iter().map(|&cell| row[cell]).collect()).collect();
-        Ok((representatives.len(), intervals, other, rows))
-    }
-
-    /// The first port of every cell of each protocol, and one cell for all protocols without ports.
-    fn cells(&self) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        for protocol in Protocol::WITH_PORTS {
-            let mut bounds: BTreeSet<u16> = BTreeSet::from([0]);
-            for (_, first, last) in self.rows.iter().flatten().filter_map(|opening| opening.ports).filter(|ports| ports.0 == protocol) {
-                bounds.insert(first);
-                bounds.extend(last.checked_add(1));
-            }
-            cells.extend(bounds.into_iter().map(|first| Cell::Port(protocol, first)));
-        }
-        cells.push(Cell::Other);
-        cells
+        let rows = distinct.iter().map(|row| representatives.iter().map(|&cell| row[cell]).collect()).collect();
+        Ok(Self { port_classes: representatives.len(), intervals, other_protocols, rows, row_numbers })
     }
 }
 
@@ -119,6 +116,21 @@ impl<'m> Rows<'m> {
 enum Cell {
     Port(Protocol, u16),
     Other,
+}
+
+/// The first port of every cell of each protocol, and one cell for all protocols without ports.
+fn cells(rows: &[&[Opening]]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for protocol in Protocol::WITH_PORTS {
+        let mut bounds: BTreeSet<u16> = BTreeSet::from([0]);
+        for (_, first, last) in rows.iter().copied().flatten().filter_map(|opening| opening.ports).filter(|ports| ports.0 == protocol) {
+            bounds.insert(first);
+            bounds.extend(last.checked_add(1));
+        }
+        cells.extend(bounds.into_iter().map(|first| Cell::Port(protocol, first)));
+    }
+    cells.push(Cell::Other);
+    cells
 }
 
 /// The first opening that covers the cell decides.
