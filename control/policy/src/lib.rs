@@ -3,17 +3,17 @@
 //! ```text
 //!   manifests ──load──▶ Snapshot ──compile──▶ image bytes (sluice-table)
 //!   API server ────────▶    │                      │
-//!                           └──────oracle──────────┴──check: every verdict agrees, or the image is not published
+//!                           └──────oracle──────────┴──prove: every verdict agrees, or the image is not published
 //! ```
 //!
 //! Pure: no clock, no I/O (the loader reads only the paths it is given). `compile` is deterministic: the same snapshot
 //! gives the same bytes. The oracle reads the raw objects and shares no normalising code with the compiler.
 #![forbid(unsafe_code)]
 
-pub mod check;
 pub mod compile;
 pub mod load;
 pub mod oracle;
+pub mod prove;
 pub mod snapshot;
 
 pub use compile::{CompileError, compile};

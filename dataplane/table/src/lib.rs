@@ -15,6 +15,7 @@
 //! | format | header, sections, limits of the format |
 //! | parts, image | what a compiler hands over, and its bytes |
 //! | table | validation and lookup |
+//! | inspect | the table as data, for proofs and reports
 //! | names, dump | the cold section, and the table for people |
 //! | seal | sharing between processes: fully sealed memfd |
 #![cfg_attr(not(test), forbid(unsafe_code))]
@@ -22,6 +23,7 @@
 mod dump;
 mod format;
 mod image;
+mod inspect;
 mod names;
 mod parts;
 pub mod seal;

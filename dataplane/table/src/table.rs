@@ -27,7 +27,7 @@ pub struct Table {
     pub(crate) endpoints: Box<[EndpointEntry]>,
     pub(crate) row_of_class: Box<[u16]>,
     pub(crate) actions: Box<[u32]>,
-    services: Box<[u128]>,
+    pub(crate) services: Box<[u128]>,
     names: Names,
 }
 
@@ -177,7 +177,7 @@ impl Table {
 
     /// The class of a remote address.
     #[inline]
-    pub(crate) fn class_of(&self, address: Addr) -> usize {
+    pub fn class_of(&self, address: Addr) -> usize {
         match address.to_v4() {
             Some(v4) => self.v4_class(v4),
             None => self.v6_class(address.to_u128()),
@@ -197,8 +197,9 @@ impl Table {
         usize::from(self.v4_l3[l2 as usize * 256 + (v4 & 0xff) as usize])
     }
 
+    /// The class of an IPv6 address as a number in host order.
     #[inline]
-    pub(crate) fn v6_class(&self, v6: u128) -> usize {
+    pub fn v6_class(&self, v6: u128) -> usize {
         let slots = self.v6_exact.len();
         let bytes = v6.to_be_bytes();
         let mut at = v6_slot(v6, slots);

@@ -73,7 +73,8 @@ impl Memory {
         let selected: Vec<[Vec<&'a ObjectName>; 2]> = known.iter().map(|endpoint| self.isolating(snapshot, &pods, endpoint)).collect();
         let (rules, ids) = self.rules_in_play(&selected)?;
         capacity("rules", rules.len(), u32::MAX as usize - 1)?;
-        let mut model = Model { pods, addresses, rules, profiles: Vec::new(), endpoints: Vec::new(), services: service_addresses(snapshot) };
+        let mut model =
+            Model { pods, addresses, rules, profiles: Vec::new(), endpoints: Vec::new(), services: service_addresses(snapshot) };
         let mut profile_index = HashMap::new();
         for (source, isolating) in known.into_iter().zip(selected) {
             let profiles = Direction::BOTH.map(|direction| {

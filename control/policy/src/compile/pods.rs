@@ -50,7 +50,9 @@ impl Pods {
         let mut known = Vec::with_capacity(snapshot.pods.len());
         for (name, object) in &snapshot.pods {
             // entries whose name is gone fall behind; an unchanged object is met again in the same order
-            while last.next_if(|(old, model)| !Arc::ptr_eq(old, object) && model.as_ref().is_none_or(|model| model.name < *name)).is_some() {}
+            while last.next_if(|(old, model)| !Arc::ptr_eq(old, object) && model.as_ref().is_none_or(|model| model.name < *name)).is_some()
+            {
+            }
             match last.next_if(|(old, _)| Arc::ptr_eq(old, object)) {
                 Some(same) => known.push(same),
                 None => known.push((Arc::clone(object), self.read(name, object).map(Arc::new))),

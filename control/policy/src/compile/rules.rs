@@ -101,8 +101,12 @@ fn read_rules(name: &ObjectName, object: &NetworkPolicy, direction: Direction) -
     let Some(spec) = &object.spec else { return Ok(Vec::new()) };
     let read = |(index, (peers, ports))| read_rule(name, direction, index, peers, ports).map(Arc::new);
     match direction {
-        Direction::Ingress => spec.ingress.iter().flatten().map(|rule| (rule.from.as_ref(), rule.ports.as_ref())).enumerate().map(read).collect(),
-        Direction::Egress => spec.egress.iter().flatten().map(|rule| (rule.to.as_ref(), rule.ports.as_ref())).enumerate().map(read).collect(),
+        Direction::Ingress => {
+            spec.ingress.iter().flatten().map(|rule| (rule.from.as_ref(), rule.ports.as_ref())).enumerate().map(read).collect()
+        }
+        Direction::Egress => {
+            spec.egress.iter().flatten().map(|rule| (rule.to.as_ref(), rule.ports.as_ref())).enumerate().map(read).collect()
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::identity::{self, Standing};
 use super::miss::port_text;
+use super::service::service_addresses;
 use super::{Judgement, NearMiss, Oracle};
 use crate::Snapshot;
 use sluice_flow::{Direction, ObjectName, Protocol};
@@ -203,11 +204,7 @@ fn hosts(snapshot: &Snapshot, pod: &ObjectName) -> Vec<IpAddr> {
 
 fn service_at(snapshot: &Snapshot, address: IpAddr) -> Option<&ObjectName> {
     let mut services = snapshot.services.iter();
-    let (name, _) = services.find(|(_, service)| {
-        let spec = service.spec.as_ref();
-        let several = spec.into_iter().flat_map(|spec| spec.cluster_ips.iter().flatten());
-        several.chain(spec.and_then(|spec| spec.cluster_ip.as_ref())).any(|text| text.parse() == Ok(address))
-    })?;
+    let (name, _) = services.find(|(_, service)| service_addresses(service).contains(&address))?;
     Some(name)
 }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// What a name in the snapshot is to policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// No such pod.
     Unknown,
     /// On its node's network: an ordinary address.
@@ -60,7 +60,7 @@ impl<'a> Directory<'a> {
 }
 
 /// What `name` is to policies.
-pub(super) fn standing(snapshot: &Snapshot, name: &ObjectName) -> Standing {
+pub(crate) fn standing(snapshot: &Snapshot, name: &ObjectName) -> Standing {
     let Some(pod) = snapshot.pods.get(name) else { return Standing::Unknown };
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -86,13 +86,13 @@ fn addresses(snapshot: &Snapshot, name: &ObjectName, pod: &Pod) -> Vec<IpAddr> {
 }
 
 /// Whether an endpoint with the name of `pod` is this incarnation of it, as far as both sides know.
-pub(super) fn belongs(endpoint: &LocalEndpoint, pod: &Pod) -> bool {
+pub(crate) fn belongs(endpoint: &LocalEndpoint, pod: &Pod) -> bool {
     let uid = pod.metadata.uid.as_deref().unwrap_or("");
     endpoint.uid.is_empty() || uid.is_empty() || endpoint.uid == uid
 }
 
 /// `status.podIPs`, and the older `status.podIP`, which the API server keeps equal to the first of them.
-pub(super) fn status_addresses(pod: &Pod) -> Vec<IpAddr> {
+pub(crate) fn status_addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
     let texts = listed.chain(status.pod_ip.as_deref());

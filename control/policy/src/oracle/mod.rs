@@ -21,18 +21,23 @@ mod identity;
 mod miss;
 mod rule;
 mod selector;
+mod service;
 #[cfg(test)]
 mod tests;
 
 pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
+pub(crate) use identity::{Standing, belongs, standing, status_addresses};
 pub use rule::Rule;
-pub(crate) use rule::rules;
+pub(crate) use rule::{block_holds, named_ports, peer_labels_match, peer_namespace_matches, port_entry_matches, rule_at, rules};
+pub(crate) use service::service_addresses;
 
 use crate::Snapshot;
-use identity::{Directory, Standing};
+use identity::Directory;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sluice_flow::{Direction, LocalEndpoint, ObjectName, Protocol};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Answers questions about one snapshot.
 ///
@@ -117,6 +122,19 @@ impl<'a> Side<'a> {
     }
 }
 
+/// The policies that isolate `pod` in `direction`, by name. Cost: a visit to each policy of the pod's namespace.
+pub(crate) fn isolating<'a>(
+    snapshot: &'a Snapshot,
+    pod: &ObjectName,
+    direction: Direction,
+) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<NetworkPolicy>)> {
+    let object = snapshot.pods.get(pod).filter(|_| standing(snapshot, pod) == Standing::Pod);
+    let first = ObjectName::new(&pod.namespace, "");
+    let namespace = pod.namespace.clone();
+    let own = snapshot.policies.range(first..).take_while(move |(name, _)| name.namespace == namespace);
+    own.filter(move |(_, policy)| object.is_some_and(|pod| rule::names_direction(policy, direction) && selector::selects(policy, pod)))
+}
+
 impl<'a> Oracle<'a> {
     /// Reads who carries which address; everything else is read at each question.
     pub fn new(snapshot: &'a Snapshot) -> Self {
@@ -143,16 +161,11 @@ impl<'a> Oracle<'a> {
 
     /// Collects the policies that isolate `pod` in `direction`.
     pub fn side(&self, pod: &ObjectName, direction: Direction) -> Side<'a> {
-        let standing = identity::standing(self.snapshot, pod);
+        let standing = standing(self.snapshot, pod);
         let mut side = Side { pod: pod.clone(), direction, known: standing != Standing::Unknown, isolating: Vec::new(), rules: Vec::new() };
-        if standing == Standing::Pod {
-            let own = self.snapshot.policies.iter().filter(|(name, _)| name.namespace == pod.namespace);
-            for (name, policy) in own {
-                if rule::names_direction(policy, direction) && self.selects(policy, pod) {
-                    side.isolating.push(name);
-                    side.rules.extend(rules(name, policy, direction));
-                }
-            }
+        for (name, policy) in isolating(self.snapshot, pod, direction) {
+            side.isolating.push(name);
+            side.rules.extend(rules(name, policy, direction));
         }
         side
     }
@@ -189,12 +202,12 @@ impl<'a> Oracle<'a> {
 
     /// What the status of `pod` states, whether or not it counts.
     pub fn stated_addresses_of(&self, pod: &ObjectName) -> Vec<IpAddr> {
-        self.snapshot.pods.get(pod).map(|pod| identity::status_addresses(pod)).unwrap_or_default()
+        self.snapshot.pods.get(pod).map(|pod| status_addresses(pod)).unwrap_or_default()
     }
 
     /// Whether the endpoint belongs to a pod of the snapshot, and to this incarnation of it. One that does not is
     /// dropped until the snapshot knows it.
     pub fn knows(&self, endpoint: &LocalEndpoint) -> bool {
-        self.snapshot.pods.get(&endpoint.pod).is_some_and(|pod| identity::belongs(endpoint, pod))
+        self.snapshot.pods.get(&endpoint.pod).is_some_and(|pod| belongs(endpoint, pod))
     }
 }

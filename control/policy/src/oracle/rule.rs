@@ -1,8 +1,9 @@
 //! One rule: does some peer of it match the other end's address, and some port of it the destination's?
 
+use super::selector::{namespace_matches, pod_matches};
 use super::{Oracle, RuleRef, Side};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Direction, ObjectName, Protocol};
@@ -58,18 +59,18 @@ pub(super) fn names_direction(policy: &NetworkPolicy, direction: Direction) -> b
 
 /// The rules of `policy` in `direction`, in order.
 pub(crate) fn rules<'a>(name: &'a ObjectName, policy: &'a NetworkPolicy, direction: Direction) -> Vec<Rule<'a>> {
-    let Some(spec) = &policy.spec else { return Vec::new() };
-    let rule = |index, peers: &'a Option<Vec<NetworkPolicyPeer>>, ports: &'a Option<Vec<NetworkPolicyPort>>| Rule {
-        policy: name,
-        direction,
-        index,
-        peers: peers.as_deref().unwrap_or_default(),
-        ports: ports.as_deref().unwrap_or_default(),
+    (0..).map_while(|index| rule_at(name, policy, direction, index)).collect()
+}
+
+/// One rule of them; `None` past the last.
+pub(crate) fn rule_at<'a>(name: &'a ObjectName, policy: &'a NetworkPolicy, direction: Direction, index: usize) -> Option<Rule<'a>> {
+    let spec = policy.spec.as_ref()?;
+    let (peers, ports) = match direction {
+        Direction::Ingress => spec.ingress.as_ref()?.get(index).map(|rule| (&rule.from, &rule.ports))?,
+        Direction::Egress => spec.egress.as_ref()?.get(index).map(|rule| (&rule.to, &rule.ports))?,
     };
-    match direction {
-        Direction::Ingress => spec.ingress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.from, &r.ports)).collect(),
-        Direction::Egress => spec.egress.iter().flatten().enumerate().map(|(i, r)| rule(i, &r.to, &r.ports)).collect(),
-    }
+    let (peers, ports) = (peers.as_deref().unwrap_or_default(), ports.as_deref().unwrap_or_default());
+    Some(Rule { policy: name, direction, index, peers, ports })
 }
 
 impl<'a> Oracle<'a> {
@@ -93,45 +94,65 @@ impl<'a> Oracle<'a> {
     }
 
     fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
-        match (&peer.namespace_selector, &peer.pod_selector) {
-            (None, None) => false,
-            (None, Some(pods)) => pod.namespace == own_namespace && self.pod_matches(pods, pod),
-            (Some(namespaces), None) => self.namespace_matches(namespaces, &pod.namespace),
-            (Some(namespaces), Some(pods)) => self.namespace_matches(namespaces, &pod.namespace) && self.pod_matches(pods, pod),
-        }
+        let namespace = self.snapshot.namespaces.get(&pod.namespace);
+        peer_namespace_matches(own_namespace, peer, &pod.namespace, namespace.map(|namespace| &**namespace))
+            && self.snapshot.pods.get(pod).is_some_and(|pod| peer_labels_match(peer, pod))
     }
 
     fn port_matches(&self, side: &Side<'a>, entry: &NetworkPolicyPort, remote: IpAddr, protocol: Protocol, port: u16) -> bool {
-        if protocol_of(entry) != Some(protocol) {
-            return false;
-        }
-        match (&entry.port, entry.end_port) {
-            (None, None) => true,
-            (Some(IntOrString::Int(first)), None) => *first == i32::from(port),
-            (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&i32::from(port)),
-            (Some(IntOrString::String(name)), None) => {
-                // The destination defines what the name means: the judged pod itself, or the pods at the other end.
-                let destinations = match side.direction {
-                    Direction::Ingress => &[&side.pod][..],
-                    Direction::Egress => self.pods_at(remote),
-                };
-                !destinations.is_empty() && destinations.iter().all(|pod| self.named_ports(pod, name, protocol).contains(&i32::from(port)))
-            }
-            // `endPort` without a numeric `port`: the API refuses it.
-            (None | Some(IntOrString::String(_)), Some(_)) => false,
-        }
+        port_entry_matches(entry, protocol, port, |name| {
+            // The destination defines what the name means: the judged pod itself, or the pods at the other end.
+            let destinations = match side.direction {
+                Direction::Ingress => &[&side.pod][..],
+                Direction::Egress => self.pods_at(remote),
+            };
+            !destinations.is_empty() && destinations.iter().all(|pod| self.named_ports(pod, name, protocol).contains(&i32::from(port)))
+        })
     }
 
     /// The numbers that `pod` gives to the port `name` in `protocol`.
     pub fn named_ports(&self, pod: &ObjectName, name: &str, protocol: Protocol) -> Vec<i32> {
-        let Some(pod) = self.snapshot.pods.get(pod) else { return Vec::new() };
-        serving_containers(pod)
-            .flat_map(|container| container.ports.iter().flatten())
-            .filter(|port| port.name.as_deref() == Some(name))
-            .filter(|port| protocol_named(port.protocol.as_deref()) == Some(protocol))
-            .map(|port| port.container_port)
-            .collect()
+        self.snapshot.pods.get(pod).map(|pod| named_ports(pod, name, protocol)).unwrap_or_default()
     }
+}
+
+/// Whether a pod peer looks into a namespace; false for a peer with an `ipBlock`, or without any field.
+pub(crate) fn peer_namespace_matches(own: &str, peer: &NetworkPolicyPeer, name: &str, namespace: Option<&Namespace>) -> bool {
+    match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+        (Some(_), ..) | (None, None, None) => false,
+        (None, None, Some(_)) => name == own,
+        (None, Some(namespaces), _) => namespace_matches(namespaces, name, namespace),
+    }
+}
+
+/// Whether a pod peer matches the labels of a pod in a namespace that it looks into.
+pub(crate) fn peer_labels_match(peer: &NetworkPolicyPeer, pod: &Pod) -> bool {
+    peer.pod_selector.as_ref().is_none_or(|pods| pod_matches(pods, pod))
+}
+
+/// Whether an entry of `ports` matches, `defines` saying whether the destination gives that number to a name.
+pub(crate) fn port_entry_matches(entry: &NetworkPolicyPort, protocol: Protocol, port: u16, defines: impl Fn(&str) -> bool) -> bool {
+    if protocol_of(entry) != Some(protocol) {
+        return false;
+    }
+    match (&entry.port, entry.end_port) {
+        (None, None) => true,
+        (Some(IntOrString::Int(first)), None) => *first == i32::from(port),
+        (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&i32::from(port)),
+        (Some(IntOrString::String(name)), None) => defines(name),
+        // `endPort` without a numeric `port`: the API refuses it.
+        (None | Some(IntOrString::String(_)), Some(_)) => false,
+    }
+}
+
+/// The numbers that `pod` gives to the port `name` in `protocol`.
+pub(crate) fn named_ports(pod: &Pod, name: &str, protocol: Protocol) -> Vec<i32> {
+    serving_containers(pod)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter(|port| port.name.as_deref() == Some(name))
+        .filter(|port| protocol_named(port.protocol.as_deref()) == Some(protocol))
+        .map(|port| port.container_port)
+        .collect()
 }
 
 /// Containers, and those init containers that keep running beside them (`restartPolicy: Always`).
@@ -159,7 +180,7 @@ fn protocol_named(name: Option<&str>) -> Option<Protocol> {
 
 /// Whether `address` is inside the block and in none of its excepts. A family never matches the other's block. Text
 /// that is no CIDR matches nothing, and an except that is none closes the whole block.
-fn block_holds(block: &IPBlock, address: IpAddr) -> bool {
+pub(crate) fn block_holds(block: &IPBlock, address: IpAddr) -> bool {
     in_cidr(&block.cidr, address) == Some(true) && block.except.iter().flatten().all(|except| in_cidr(except, address) == Some(false))
 }
 

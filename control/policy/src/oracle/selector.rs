@@ -1,35 +1,31 @@
 //! Label selectors as the Kubernetes API defines them (`metav1.LabelSelector`): every requirement must hold.
 
-use super::Oracle;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use sluice_flow::ObjectName;
 use std::collections::BTreeMap;
 
 /// The label that every namespace carries, set by the API server to the namespace's name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-impl Oracle<'_> {
-    /// Whether `policy` selects `pod` of its own namespace. An absent selector is an empty one here: the field is
-    /// required, and the API server stores `{}`.
-    pub(super) fn selects(&self, policy: &NetworkPolicy, pod: &ObjectName) -> bool {
-        match policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()) {
-            Some(selector) => self.pod_matches(selector, pod),
-            None => true,
-        }
+/// Whether `policy` selects `pod` of its own namespace. An absent selector is an empty one here: the field is required,
+/// and the API server stores `{}`.
+pub(super) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
+    match policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()) {
+        Some(selector) => pod_matches(selector, pod),
+        None => true,
     }
+}
 
-    /// Whether the labels of `pod` satisfy `selector`.
-    pub(super) fn pod_matches(&self, selector: &LabelSelector, pod: &ObjectName) -> bool {
-        let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_ref());
-        matches(selector, |key| value(labels, key))
-    }
+/// Whether the labels of `pod` satisfy `selector`.
+pub(super) fn pod_matches(selector: &LabelSelector, pod: &Pod) -> bool {
+    matches(selector, |key| value(pod.metadata.labels.as_ref(), key))
+}
 
-    /// Whether the labels of the namespace satisfy `selector`. One that the snapshot does not hold has its name only.
-    pub(super) fn namespace_matches(&self, selector: &LabelSelector, namespace: &str) -> bool {
-        let labels = self.snapshot.namespaces.get(namespace).and_then(|object| object.metadata.labels.as_ref());
-        matches(selector, |key| value(labels, key).or((key == NAMESPACE_NAME).then_some(namespace)))
-    }
+/// Whether the labels of the namespace satisfy `selector`. One that the snapshot does not hold has its name only.
+pub(super) fn namespace_matches(selector: &LabelSelector, name: &str, namespace: Option<&Namespace>) -> bool {
+    let labels = namespace.and_then(|object| object.metadata.labels.as_ref());
+    matches(selector, |key| value(labels, key).or((key == NAMESPACE_NAME).then_some(name)))
 }
 
 fn value<'l>(labels: Option<&'l BTreeMap<String, String>>, key: &str) -> Option<&'l str> {

@@ -1,0 +1,263 @@
+//! Who is behind each address: pods that no policy can tell apart are one *identity*, and the identities that claim one
+//! address are one *group*. Nothing is merged by what policies say; only what they cannot see is left out.
+//!
+//! Pods are followed by the pointers of their objects, so that a change costs one step for each pod and one reading for
+//! each that changed. Nobody tells this module what changed: it looks, so that a mistake in telling is found too.
+
+use super::interest::Interest;
+use crate::oracle::{Standing, belongs, named_ports, standing, status_addresses};
+use crate::snapshot::Snapshot;
+use k8s_openapi::api::core::v1::Pod;
+use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub(super) type IdentityId = u32;
+pub(super) type GroupId = u32;
+/// What the named ports that policies mention are at some pod: (name, protocol, number), sorted.
+pub(super) type Environment = Vec<(String, Protocol, i32)>;
+
+/// The group of an address that no pod claims.
+pub(super) const NOBODY: GroupId = 0;
+
+/// Pods that share namespace, every label that some peer asks for, and every named port that some rule asks for.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) namespace: String,
+    /// One of them; what a selector says of it, it says of all.
+    pub(super) representative: Arc<Pod>,
+    pub(super) environment: Environment,
+}
+
+#[derive(Debug)]
+struct Person {
+    name: ObjectName,
+    /// `None` where the pod takes part in nothing.
+    identity: Option<IdentityId>,
+    /// What the endpoints of this pod said when its addresses were read.
+    reported: Vec<LocalEndpoint>,
+    addresses: Vec<IpAddr>,
+}
+
+/// What an update changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// The group of these addresses may be another.
+    Addresses(Vec<IpAddr>),
+    /// Everything was read anew.
+    All,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct People {
+    interest: Arc<Interest>,
+    /// By name, like the snapshot.
+    order: Vec<(Arc<Pod>, u32)>,
+    people: Vec<Person>,
+    free: Vec<u32>,
+    claims: HashMap<IpAddr, Vec<u32>>,
+    /// Pods that had an endpoint at the last update.
+    attached: BTreeSet<ObjectName>,
+    pub(super) identities: Vec<Identity>,
+    identity_ids: HashMap<Vec<u8>, IdentityId>,
+    /// Identities of each group, ascending; the first group is [`NOBODY`].
+    pub(super) groups: Vec<Vec<IdentityId>>,
+    group_ids: HashMap<Vec<IdentityId>, GroupId>,
+}
+
+/// How many identities may be remembered before those that left are forgotten.
+const REMEMBERED_MIN: usize = 4096;
+
+impl People {
+    /// Looks at every pod and endpoint.
+    pub(super) fn update(&mut self, snapshot: &Snapshot, interest: &Arc<Interest>) -> Changed {
+        let mut reported: BTreeMap<&ObjectName, Vec<&LocalEndpoint>> = BTreeMap::new();
+        for endpoint in &snapshot.endpoints {
+            reported.entry(&endpoint.pod).or_default().push(endpoint);
+        }
+        let worn = self.identities.len() > REMEMBERED_MIN.max(2 * self.order.len());
+        if worn || self.groups.is_empty() || self.interest != *interest {
+            *self = Self { interest: Arc::clone(interest), groups: vec![Vec::new()], ..Self::default() };
+            self.group_ids.insert(Vec::new(), NOBODY);
+            self.attached = reported.keys().map(|&name| name.clone()).collect();
+            for (name, object) in &snapshot.pods {
+                let person = self.enter(snapshot, name, object, reported.get(name));
+                self.order.push((Arc::clone(object), person));
+            }
+            return Changed::All;
+        }
+        let mut changed = BTreeSet::new();
+        self.follow(snapshot, &reported, &mut changed);
+        self.follow_endpoints(snapshot, &reported, &mut changed);
+        Changed::Addresses(changed.into_iter().collect())
+    }
+
+    /// Finds pods that came, went or changed.
+    fn follow(&mut self, snapshot: &Snapshot, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
+        let same = self.order.iter().zip(snapshot.pods.values()).take_while(|((old, _), new)| Arc::ptr_eq(old, new)).count();
+        if same == self.order.len() && same == snapshot.pods.len() {
+            return;
+        }
+        let mut order = mem::take(&mut self.order);
+        let tail = order.split_off(same);
+        let mut old = tail.into_iter().peekable();
+        for (name, object) in snapshot.pods.iter().skip(same) {
+            if let Some(entry) = old.next_if(|(known, _)| Arc::ptr_eq(known, object)) {
+                order.push(entry);
+                continue;
+            }
+            while let Some((_, person)) = old.next_if(|(_, person)| self.people[*person as usize].name < *name) {
+                self.leave(person, changed);
+            }
+            if let Some(entry) = old.next_if(|(known, _)| Arc::ptr_eq(known, object)) {
+                order.push(entry);
+                continue;
+            }
+            if let Some((_, person)) = old.next_if(|(_, person)| self.people[*person as usize].name == *name) {
+                self.leave(person, changed);
+            }
+            let person = self.enter(snapshot, name, object, reported.get(name));
+            changed.extend(&self.people[person as usize].addresses);
+            order.push((Arc::clone(object), person));
+        }
+        old.for_each(|(_, person)| self.leave(person, changed));
+        self.order = order;
+    }
+
+    /// Finds pods whose object stayed but whose endpoints did not.
+    fn follow_endpoints(
+        &mut self,
+        snapshot: &Snapshot,
+        reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>,
+        changed: &mut BTreeSet<IpAddr>,
+    ) {
+        let moved = |person: &Person| {
+            let now = reported.get(&person.name).map_or(&[][..], Vec::as_slice);
+            !person.reported.iter().eq(now.iter().copied())
+        };
+        // only those that had or have an endpoint can have moved
+        let attached: BTreeSet<ObjectName> = reported.keys().map(|&name| name.clone()).collect();
+        let before = mem::replace(&mut self.attached, attached.clone());
+        for name in attached.union(&before) {
+            let Ok(at) = self.order.binary_search_by(|(_, person)| self.people[*person as usize].name.cmp(name)) else { continue };
+            let (object, person) = (Arc::clone(&self.order[at].0), self.order[at].1);
+            if moved(&self.people[person as usize]) {
+                self.leave(person, changed);
+                let person = self.enter(snapshot, name, &object, reported.get(name));
+                changed.extend(&self.people[person as usize].addresses);
+                self.order[at].1 = person;
+            }
+        }
+    }
+
+    /// Adds a pod; returns its number.
+    fn enter(&mut self, snapshot: &Snapshot, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> u32 {
+        let takes_part = standing(snapshot, name) == Standing::Pod;
+        let identity = takes_part.then(|| self.identity(name, pod));
+        let reported: Vec<LocalEndpoint> = reported.into_iter().flatten().map(|&endpoint| endpoint.clone()).collect();
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        if takes_part {
+            let own: Vec<&LocalEndpoint> = reported.iter().filter(|endpoint| belongs(endpoint, pod)).collect();
+            match own.is_empty() {
+                true => addresses = status_addresses(pod),
+                false => addresses.extend(own.iter().flat_map(|endpoint| endpoint.addresses.iter().map(IpAddr::to_canonical))),
+            }
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
+        let person = self.free.pop().unwrap_or(self.people.len() as u32);
+        for &address in &addresses {
+            self.claims.entry(address).or_default().push(person);
+        }
+        let entry = Person { name: name.clone(), identity, reported, addresses };
+        match self.people.get_mut(person as usize) {
+            Some(slot) => *slot = entry,
+            None => self.people.push(entry),
+        }
+        person
+    }
+
+    /// Removes a pod; its addresses are among the changed ones.
+    fn leave(&mut self, person: u32, changed: &mut BTreeSet<IpAddr>) {
+        for address in mem::take(&mut self.people[person as usize].addresses) {
+            if let Some(claims) = self.claims.get_mut(&address) {
+                claims.retain(|&other| other != person);
+                if claims.is_empty() {
+                    self.claims.remove(&address);
+                }
+            }
+            changed.insert(address);
+        }
+        self.free.push(person);
+    }
+
+    fn identity(&mut self, name: &ObjectName, pod: &Arc<Pod>) -> IdentityId {
+        let environment = self.interest.environment(|name, protocol| named_ports(pod, name, protocol));
+        let key = key_of(&name.namespace, self.interest.labels(pod), &environment);
+        let next = self.identities.len() as IdentityId;
+        *self.identity_ids.entry(key).or_insert_with(|| {
+            self.identities.push(Identity { namespace: name.namespace.clone(), representative: Arc::clone(pod), environment });
+            next
+        })
+    }
+
+    /// The group that claims an address now.
+    pub(super) fn group_at(&mut self, address: IpAddr) -> GroupId {
+        let Some(claims) = self.claims.get(&address) else { return NOBODY };
+        let mut group: Vec<IdentityId> = claims.iter().filter_map(|&person| self.people[person as usize].identity).collect();
+        group.sort_unstable();
+        group.dedup();
+        if let Some(&id) = self.group_ids.get(&group) {
+            return id;
+        }
+        let id = self.groups.len() as GroupId;
+        self.groups.push(group.clone());
+        self.group_ids.insert(group, id);
+        id
+    }
+
+    /// Every address that some pod claims, in no order.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.keys().copied()
+    }
+
+    /// The named ports that all pods of a group define alike.
+    pub(super) fn environment(&self, group: GroupId) -> Environment {
+        let mut identities = self.groups[group as usize].iter().map(|&identity| &self.identities[identity as usize].environment);
+        let Some(first) = identities.next() else { return Environment::new() };
+        let mut common = first.clone();
+        for other in identities {
+            common.retain(|entry| other.contains(entry));
+        }
+        common
+    }
+}
+
+/// Lengths go before texts, so that different lists never make the same key.
+fn key_of<'t>(namespace: &str, labels: impl Iterator<Item = (&'t str, &'t str)>, environment: &Environment) -> Vec<u8> {
+    let mut key = Vec::with_capacity(96);
+    let mut add = |text: &str| {
+        key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        key.extend_from_slice(text.as_bytes());
+    };
+    add(namespace);
+    for (name, value) in labels {
+        add(name);
+        add(value);
+    }
+    // a label's name is never empty, so this ends the labels
+    add("");
+    for (name, protocol, number) in environment {
+        add(name);
+        key_number(&mut add, i32::from(protocol.0));
+        key_number(&mut add, *number);
+    }
+    key
+}
+
+fn key_number(add: &mut impl FnMut(&str), number: i32) {
+    add(&number.to_string());
+}

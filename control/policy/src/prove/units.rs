@@ -1,0 +1,128 @@
+//! Every unit that some address has, and what is expected of it.
+
+use super::Change;
+use super::cells::Cells;
+use super::expected::{Expected, Terms, Unit, UnitId, asks_names};
+use super::matches::Matches;
+use super::people::{Changed, GroupId, NOBODY, People};
+use super::regions::{RegionId, number_of};
+use super::sides::Sides;
+use crate::snapshot::Snapshot;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    matches: Matches,
+    pub(super) units: Vec<Unit>,
+    ids: HashMap<(RegionId, GroupId), UnitId>,
+    /// Pods' addresses as numbers, ascending, with their units.
+    v4: Vec<(u128, UnitId)>,
+    v6: Vec<(u128, UnitId)>,
+    /// First address of each piece of a region, with the unit of its unclaimed addresses.
+    v4_pieces: Vec<(u128, UnitId)>,
+    v6_pieces: Vec<(u128, UnitId)>,
+    pub(super) cells: Cells,
+    pub(super) expected: Expected,
+    asks_names: Vec<bool>,
+}
+
+/// More changed addresses than this are not worth changing one by one.
+const CHANGED_MAX: usize = 512;
+/// How many units may be remembered for each that is in use before those that left are forgotten.
+const REMEMBERED_FACTOR: usize = 4;
+const REMEMBERED_MIN: usize = 4096;
+
+impl Units {
+    /// Follows people, rules and profiles. Returns how many units are new.
+    pub(super) fn update(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People, change: &Change) -> u64 {
+        let worn = self.units.len() > REMEMBERED_MIN.max(REMEMBERED_FACTOR * (self.v4.len() + self.v6.len()));
+        let anew = change.peers || worn || change.people == Changed::All || self.units.is_empty();
+        if anew {
+            *self =
+                Self { matches: Matches::of(&sides.rules), asks_names: sides.rules.iter().map(asks_names).collect(), ..Self::default() };
+        }
+        let before = self.units.len();
+        if anew {
+            let pieces = |v6| self.matches.regions.pieces(v6).to_vec();
+            let (v4, v6) = (pieces(false), pieces(true));
+            let mut with_units = |pieces: Vec<(u128, RegionId)>| -> Vec<(u128, UnitId)> {
+                pieces.into_iter().map(|(first, region)| (first, self.unit(snapshot, sides, people, region, NOBODY))).collect()
+            };
+            (self.v4_pieces, self.v6_pieces) = (with_units(v4), with_units(v6));
+        }
+        match &change.people {
+            Changed::Addresses(changed) if !anew && changed.len() <= CHANGED_MAX => {
+                changed.iter().for_each(|&address| self.place(snapshot, sides, people, address));
+            }
+            Changed::Addresses(changed) if !anew && changed.is_empty() => {}
+            _ => self.place_all(snapshot, sides, people),
+        }
+        let own = sides.profiles.iter().map(|profile| &profile.environment);
+        let cells = Cells::of(&sides.rules, self.expected.environments.iter().chain(own));
+        if cells != self.cells || change.profiles {
+            self.cells = cells;
+            self.expected.forget_rows();
+        }
+        if change.profiles { self.units.len() as u64 } else { (self.units.len() - before) as u64 }
+    }
+
+    /// Pods' addresses of a family, ascending.
+    pub(super) fn singles(&self, v6: bool) -> &[(u128, UnitId)] {
+        if v6 { &self.v6 } else { &self.v4 }
+    }
+
+    /// The pieces of a family's regions, ascending from 0.
+    pub(super) fn pieces(&self, v6: bool) -> &[(u128, UnitId)] {
+        if v6 { &self.v6_pieces } else { &self.v4_pieces }
+    }
+
+    /// The column of a unit.
+    pub(super) fn column(&mut self, sides: &Sides, unit: UnitId) -> u32 {
+        let terms = Terms { rules: &sides.rules, asks_names: &self.asks_names, profiles: &sides.profiles, cells: &self.cells };
+        self.expected.column(terms, unit, &self.units[unit as usize])
+    }
+
+    fn place(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People, address: IpAddr) {
+        let (number, v6) = number_of(address);
+        let group = people.group_at(address);
+        let unit = (group != NOBODY).then(|| {
+            let region = self.matches.regions.at(address);
+            self.unit(snapshot, sides, people, region, group)
+        });
+        let singles = if v6 { &mut self.v6 } else { &mut self.v4 };
+        match (singles.binary_search_by_key(&number, |single| single.0), unit) {
+            (Ok(at), Some(unit)) => singles[at].1 = unit,
+            (Ok(at), None) => drop(singles.remove(at)),
+            (Err(at), Some(unit)) => singles.insert(at, (number, unit)),
+            (Err(_), None) => {}
+        }
+    }
+
+    fn place_all(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People) {
+        self.v4.clear();
+        self.v6.clear();
+        let addresses: Vec<IpAddr> = people.addresses().collect();
+        for address in addresses {
+            let (number, v6) = number_of(address);
+            let (region, group) = (self.matches.regions.at(address), people.group_at(address));
+            let unit = self.unit(snapshot, sides, people, region, group);
+            if v6 { self.v6.push((number, unit)) } else { self.v4.push((number, unit)) }
+        }
+        self.v4.sort_unstable();
+        self.v6.sort_unstable();
+    }
+
+    fn unit(&mut self, snapshot: &Snapshot, sides: &Sides, people: &People, region: RegionId, group: GroupId) -> UnitId {
+        if let Some(&id) = self.ids.get(&(region, group)) {
+            return id;
+        }
+        let id = self.units.len() as UnitId;
+        let matched = self.matches.of_unit(snapshot, &sides.rules, people, region, group);
+        let environment = self.expected.environment(people.environment(group));
+        self.units.push(Unit { matched, environment });
+        self.ids.insert((region, group), id);
+        id
+    }
+}

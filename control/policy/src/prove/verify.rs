@@ -1,0 +1,204 @@
+//! The comparison itself.
+
+use super::cells::CellClass;
+use super::expected::RowId;
+use super::regions::address_of;
+use super::sides::{ProfileId, RuleIndex, Side, Sides};
+use super::sweep::{Found, UnitClass, Walk, spans};
+use super::units::Units;
+use super::{Counterexample, Factor, Proof, WrongVerdict};
+use crate::snapshot::Snapshot;
+use sluice_flow::limits::PORTS_MAX;
+use sluice_flow::{Addr, Direction, LocalEndpoint, ObjectName, PortIndex};
+use sluice_table::{Action, Table};
+use std::collections::{HashMap, HashSet};
+
+pub(super) fn verify(
+    snapshot: &Snapshot,
+    table: &Table,
+    sides: &Sides,
+    services: &[u128],
+    units: &mut Units,
+    units_asked: u64,
+) -> Result<Proof, Counterexample> {
+    let endpoints = check_endpoints(sides, table)?;
+    let services = check_services(services, table)?;
+    let found = sweep(table, units);
+    let cell_classes = units.cells.classes(table);
+    let in_use = found.pairs.iter().map(|pair| pair.unit).collect::<HashSet<_>>().len() as u64;
+    let mut comparison = Comparison::new(snapshot, table, sides, &cell_classes);
+    let mut columns = HashSet::new();
+    for pair in &found.pairs {
+        let column = units.column(sides, pair.unit);
+        if columns.insert((column, pair.class)) {
+            comparison.compare(units, column, pair)?;
+        }
+    }
+    let verdicts = in_use * sides.profiles.len() as u64 * units.cells.0.len() as u64;
+    let addresses = found.pieces + table.port_class_entries().len() as u64 + services;
+    Ok(Proof {
+        verdicts: Factor { done: verdicts, required: verdicts },
+        endpoints: Factor { done: endpoints, required: endpoints },
+        addresses: Factor { done: addresses, required: addresses },
+        units: in_use,
+        units_asked: units_asked.min(in_use),
+    })
+}
+
+/// The same endpoints, isolated by the same policies.
+fn check_endpoints(sides: &Sides, table: &Table) -> Result<u64, Counterexample> {
+    let text = |pod: &ObjectName, incarnation: u32| format!("{pod} (incarnation {incarnation})");
+    let nothing = || "nothing".to_owned();
+    let mut by_port: HashMap<u16, &Side> = HashMap::new();
+    for side in &sides.sides {
+        by_port.insert(side.endpoint.port.0, side);
+    }
+    for port in 0..PORTS_MAX as u16 {
+        let side = by_port.get(&port);
+        let expected = side.map_or_else(nothing, |side| text(&side.endpoint.pod, side.endpoint.incarnation.0));
+        let found = table.endpoint(PortIndex(port)).map_or_else(nothing, |incarnation| {
+            table.names().endpoint(PortIndex(port)).map_or_else(|| "a nameless endpoint".to_owned(), |e| text(&e.pod, incarnation.0))
+        });
+        if expected != found {
+            return Err(Counterexample::Endpoint { port, expected, found });
+        }
+        for direction in side.into_iter().flat_map(|_| Direction::BOTH) {
+            check_isolation(side.expect("iterated only where there is one"), direction, table)?;
+        }
+    }
+    Ok(PORTS_MAX as u64 + 2 * sides.sides.len() as u64)
+}
+
+fn check_isolation(side: &Side, direction: Direction, table: &Table) -> Result<(), Counterexample> {
+    let endpoint = &side.endpoint;
+    let names = table.names().endpoint(endpoint.port).map_or(&[][..], |names| names.isolating(direction));
+    let expected = side.directions[direction as usize].as_ref().map_or(&[][..], |(policies, _)| policies);
+    let isolated = table.isolated(endpoint.port, direction);
+    if expected == names && isolated != names.is_empty() {
+        return Ok(());
+    }
+    let list = |names: &[ObjectName]| names.iter().map(ObjectName::to_string).collect::<Vec<_>>().join(", ");
+    let mut found = list(names);
+    if isolated == names.is_empty() {
+        found = format!("{found}; its rows say isolated: {isolated}");
+    }
+    Err(Counterexample::Isolation { pod: endpoint.pod.clone(), direction, expected: list(expected), found })
+}
+
+/// The same addresses are services'.
+fn check_services(expected: &[u128], table: &Table) -> Result<u64, Counterexample> {
+    let found = table.services();
+    if expected != found {
+        let (is, is_not) = ("a service's", "an ordinary one");
+        let missing = expected.iter().find(|address| found.binary_search(address).is_err());
+        let (&number, expected, found) = match missing {
+            Some(address) => (address, is, is_not),
+            None => (found.iter().find(|address| expected.binary_search(address).is_err()).expect("they differ"), is_not, is),
+        };
+        return Err(Counterexample::Service { address: Addr(number.to_be_bytes()).into(), expected, found });
+    }
+    Ok(expected.len() as u64)
+}
+
+/// Meets every unit with every class that the table gives an address of it.
+fn sweep(table: &Table, units: &Units) -> Found {
+    let mut found = Found::new(units.units.len());
+    let v4 = spans(units.pieces(false), units.singles(false), u128::from(u32::MAX));
+    let mut walk = Walk::new(v4, &mut found, |number| address_of(number, false));
+    table.v4_pieces(|first, class| walk.piece(u128::from(first), class));
+    walk.finish();
+
+    // IPv6 looks for single addresses first, so those are asked one by one and the intervals as if there were none
+    let mut walk = Walk::new(units.pieces(true).iter().copied(), &mut found, |number| address_of(number, true));
+    table.v6_intervals().for_each(|(first, class)| walk.piece(first, class));
+    walk.finish();
+    let singles = units.singles(true);
+    for &(number, unit) in singles {
+        found.add(unit, table.v6_class(number), || address_of(number, true));
+    }
+    for number in table.v6_singles() {
+        if singles.binary_search_by_key(&number, |single| single.0).is_err() {
+            let pieces = units.pieces(true);
+            let unit = pieces[pieces.partition_point(|(first, _)| *first <= number) - 1].1;
+            found.add(unit, table.v6_class(number), || address_of(number, true));
+        }
+    }
+    found
+}
+
+/// One direction of endpoints that have the same profile and the same rows.
+struct Run<'c> {
+    profile: ProfileId,
+    rows: &'c [u16],
+    endpoint: &'c LocalEndpoint,
+    direction: Direction,
+}
+
+/// Rows against rows, each pair once.
+struct Comparison<'c> {
+    snapshot: &'c Snapshot,
+    table: &'c Table,
+    cell_classes: &'c [CellClass],
+    /// By the table's rule id: the rule in play of that name.
+    rules: Vec<Option<RuleIndex>>,
+    runs: Vec<Run<'c>>,
+    /// By expected row: the table's row that was found equal first, counted from 1.
+    equal: Vec<u32>,
+    more_equal: HashSet<(RowId, u16)>,
+}
+
+impl<'c> Comparison<'c> {
+    fn new(snapshot: &'c Snapshot, table: &'c Table, sides: &'c Sides, cell_classes: &'c [CellClass]) -> Self {
+        let in_play: HashMap<(&ObjectName, Direction, usize), RuleIndex> =
+            sides.rules.iter().zip(0..).map(|(rule, index)| ((&rule.policy, rule.direction, rule.index), index)).collect();
+        let names = table.names().rules.iter();
+        let rules = names.map(|name| in_play.get(&(&name.policy, name.direction, name.index as usize)).copied()).collect();
+        let mut runs: Vec<Run<'c>> = Vec::new();
+        let mut of_profile: HashMap<ProfileId, Vec<usize>> = HashMap::new();
+        for (side, direction) in sides.sides.iter().flat_map(|side| Direction::BOTH.map(|direction| (side, direction))) {
+            let Some((_, profile)) = side.directions[direction as usize] else { continue };
+            let Some(rows) = table.rows_of_classes(side.endpoint.port, direction) else { continue };
+            let known = of_profile.entry(profile).or_default();
+            if known.iter().all(|&run| runs[run].rows != rows) {
+                known.push(runs.len());
+                runs.push(Run { profile, rows, endpoint: &side.endpoint, direction });
+            }
+        }
+        Self { snapshot, table, cell_classes, rules, runs, equal: Vec::new(), more_equal: HashSet::new() }
+    }
+
+    /// Every run's row of a class against the expected row of a column.
+    fn compare(&mut self, units: &Units, column: u32, pair: &UnitClass) -> Result<(), Counterexample> {
+        self.equal.resize(units.expected.rows.len(), 0);
+        let column = &units.expected.columns[column as usize];
+        for index in 0..self.runs.len() {
+            let run = &self.runs[index];
+            let (expected, row) = (column[run.profile as usize], run.rows[pair.class]);
+            if self.equal[expected as usize] == u32::from(row) + 1 || self.more_equal.contains(&(expected, row)) {
+                continue;
+            }
+            if let Some(different) = self.different(units, expected, row) {
+                let cell = units.cells.0[different.cell];
+                let judged = (run.endpoint, run.direction);
+                let wrong = WrongVerdict::of(self.snapshot, self.table, judged, pair.address, (cell, different.port));
+                return Err(Counterexample::Verdict(Box::new(wrong)));
+            }
+            if self.equal[expected as usize] == 0 {
+                self.equal[expected as usize] = u32::from(row) + 1;
+            } else {
+                self.more_equal.insert((expected, row));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first cell in which the two rows differ.
+    fn different(&self, units: &Units, expected: RowId, row: u16) -> Option<&CellClass> {
+        let expected = &units.expected.rows[expected as usize];
+        self.cell_classes.iter().find(|cell_class| match (self.table.action(row, cell_class.class), expected[cell_class.cell]) {
+            (Action::Deny, None) => false,
+            (Action::Allow(id), Some(rule)) => self.rules.get(id.0 as usize).copied().flatten() != Some(rule),
+            (Action::Deny, Some(_)) | (Action::Allow(_), None) => true,
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
+
+use crate::format::{LEAF, NOT_ISOLATED};
+use crate::parts::Action;
+use crate::table::Table;
+use sluice_flow::{Direction, PortIndex, RuleId};
+
+impl Table {
+    /// Address classes; each class index is below it.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Port classes; each port class index is below it.
+    pub fn port_classes(&self) -> usize {
+        self.port_classes
+    }
+
+    /// Walks the IPv4 space in ascending pieces of one class each: `visit(first address, class)`. Every address from one
+    /// first to the next has that class, so the visits say everything that [`Table::class_of`] can say of IPv4.
+    pub fn v4_pieces(&self, mut visit: impl FnMut(u32, usize)) {
+        for (high, &l1) in (0u32..).zip(&self.v4_l1) {
+            if l1 & LEAF != 0 {
+                visit(high << 16, (l1 & !LEAF) as usize);
+                continue;
+            }
+            let l2 = &self.v4_l2[l1 as usize * 256..][..256];
+            for (middle, &l2) in (0u32..).zip(l2) {
+                let first = high << 16 | middle << 8;
+                if l2 & LEAF != 0 {
+                    visit(first, (l2 & !LEAF) as usize);
+                    continue;
+                }
+                let l3 = &self.v4_l3[l2 as usize * 256..][..256];
+                let mut last = None;
+                for (low, &class) in (0u32..).zip(l3) {
+                    if last.replace(class) != Some(class) {
+                        visit(first | low, usize::from(class));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first address and the class of each IPv6 interval, ascending; single addresses go before them.
+    pub fn v6_intervals(&self) -> impl Iterator<Item = (u128, usize)> {
+        self.v6_starts.iter().zip(&self.v6_classes).map(|(&start, &class)| (start, usize::from(class)))
+    }
+
+    /// The single IPv6 addresses, in no order.
+    pub fn v6_singles(&self) -> impl Iterator<Item = u128> {
+        self.v6_exact.iter().filter(|slot| slot.class_plus_one != 0).map(|slot| u128::from_be_bytes(slot.address))
+    }
+
+    /// The port class of every TCP port, then of UDP's, of SCTP's, and the one of all other protocols.
+    pub fn port_class_entries(&self) -> &[u16] {
+        &self.port_class
+    }
+
+    /// The row of each class for an isolated endpoint's direction; `None` where nothing isolates it, or where no endpoint
+    /// stands.
+    pub fn rows_of_classes(&self, port: PortIndex, direction: Direction) -> Option<&[u16]> {
+        let entry = self.endpoints.get(usize::from(port.0)).filter(|entry| entry.present != 0)?;
+        let first = entry.rows[direction as usize];
+        (first != NOT_ISOLATED).then(|| &self.row_of_class[first as usize..][..self.classes])
+    }
+
+    /// What a row says about a port class.
+    pub fn action(&self, row: u16, port_class: usize) -> Action {
+        match self.actions[usize::from(row) * self.port_classes + port_class] {
+            0 => Action::Deny,
+            action => Action::Allow(RuleId(action - 1)),
+        }
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.actions.len() / self.port_classes
+    }
+
+    /// Service addresses, ascending.
+    pub fn services(&self) -> &[u128] {
+        &self.services
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Table, TableParts, build_image};
+    use sluice_flow::Addr;
+    use std::net::IpAddr;
+
+    #[test]
+    fn pieces_say_what_lookups_find() {
+        let v4_intervals = vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
+        let v6_intervals = vec![(0, 0), (1 << 120, 1), (3 << 119, 0)];
+        let parts = TableParts {
+            classes: 4,
+            v4_intervals,
+            v6_intervals,
+            v6_exact: vec![(5, 3), (1 << 120, 2)],
+            port_classes: 1,
+            port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
+            rows: vec![vec![crate::Action::Deny]],
+            ..TableParts::default()
+        };
+        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        let mut pieces = Vec::new();
+        table.v4_pieces(|first, class| pieces.push((first, class)));
+        assert_eq!(pieces[0].0, 0);
+        assert!(pieces.is_sorted_by(|a, b| a.0 < b.0));
+        for (index, &(first, class)) in pieces.iter().enumerate() {
+            let last = pieces.get(index + 1).map_or(u32::MAX, |next| next.0 - 1);
+            for address in [first, last, first + (last - first) / 2] {
+                assert_eq!(table.class_of(Addr::from(IpAddr::from(address.to_be_bytes()))), class, "{address:#x}");
+            }
+        }
+        let mut singles: Vec<u128> = table.v6_singles().collect();
+        singles.sort_unstable();
+        assert_eq!(singles, [5, 1 << 120]);
+        assert_eq!(table.v6_intervals().collect::<Vec<_>>(), [(0, 0), (1 << 120, 1), (3 << 119, 0)]);
+    }
+}
