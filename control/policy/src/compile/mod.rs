@@ -137,6 +137,14 @@ pub fn compile(snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileE
     Compiler::new().compile(snapshot, generation)
 }
 
+/// The table before it becomes bytes, for tools that look at it as data.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_parts(snapshot: &Snapshot) -> Result<TableParts, CompileError> {
+    Compiler::new().parts(snapshot, &Straight)
+}
+
 /// Gives rows and classes their final numbers: by content, among those in use.
 fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
     let all = atoms.v4_intervals.iter().map(|atom| atom.1).chain(atoms.v6_intervals.iter().chain(&atoms.v6_exact).map(|atom| atom.1));

@@ -1,1 +1,404 @@
-//! Planted bugs.
+//! Planted bugs: each edits what one stage of the compiler hands to the next, as a bug in that stage would, or compiles
+//! with an object that the compiler failed to notice. The proof must find every one of them, and show where.
+//!
+//! `cargo test -p sluice-policy planted -- --nocapture` lists them with what found each.
+
+use super::model::Model;
+use super::rules::{Namespaces, Peer, PortSpec, Rule};
+use super::selector::{Requirement, Selector};
+use super::{Compiler, Stages};
+use crate::load::load_str;
+use crate::prove::{Counterexample, Prover};
+use crate::{LocalEndpoint, ObjectName, Snapshot};
+use sluice_flow::{Direction, Incarnation, PortIndex, Protocol};
+use sluice_table::{Action, Table, TableParts, build_image};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What a planted bug does; most need only one of the two.
+struct Planted {
+    model: fn(&mut Model<'_>),
+    parts: fn(&mut TableParts),
+}
+
+impl Stages for Planted {
+    fn model(&self, model: &mut Model<'_>) {
+        (self.model)(model);
+    }
+
+    fn parts(&self, parts: &mut TableParts) {
+        (self.parts)(parts);
+    }
+}
+
+const CLUSTER: &str = include_str!("tests/cluster.yaml");
+
+/// The cluster of the file, with pods of namespace `x` attached here, and a policy whose rules need more than 256
+/// classes, rows and port classes.
+fn cluster() -> Snapshot {
+    let mut text = CLUSTER.to_owned();
+    text.push_str(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: many, namespace: x}\n\
+         spec:\n  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n  ingress:\n",
+    );
+    for n in 0..300 {
+        writeln!(text, "  - {{from: [{{ipBlock: {{cidr: 172.16.{}.{}/32}}}}], ports: [{{port: {}}}]}}", n / 256, n % 256, 20_000 + 2 * n)
+            .unwrap();
+    }
+    let loaded = load_str("cluster.yaml", &text);
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    let mut snapshot = loaded.snapshot;
+    for (port, name) in (3u16..).zip(["x/web", "x/db", "x/twin-a", "x/open", "x/agent"]) {
+        let pod = ObjectName::parse(name);
+        let status = snapshot.pods[&pod].status.clone().unwrap();
+        let addresses = status.pod_ips.unwrap().into_iter().map(|ip| ip.ip.parse().unwrap()).collect();
+        snapshot.endpoints.push(LocalEndpoint { port: PortIndex(port), incarnation: Incarnation(1), pod, uid: String::new(), addresses });
+    }
+    snapshot
+}
+
+fn table(parts: &TableParts) -> Table {
+    Table::from_bytes(&build_image(parts, 1)).unwrap()
+}
+
+/// What the proof says of a wrong table. A prover that knows the cluster already and one that does not must agree.
+fn found(experienced: &mut Prover, snapshot: &Snapshot, wrong: &Table, name: &str) -> Counterexample {
+    let counterexample = Prover::new().prove(snapshot, wrong).err().unwrap_or_else(|| panic!("not caught: {name}"));
+    assert_eq!(experienced.prove(snapshot, wrong), Err(counterexample.clone()), "{name}");
+    counterexample
+}
+
+fn show(name: &str, counterexample: &Counterexample) {
+    println!("{name}\n    {}", counterexample.to_string().replace('\n', "\n    "));
+}
+
+#[test]
+fn planted_bugs_of_every_stage_are_caught() {
+    let snapshot = cluster();
+    let right = build_image(&Compiler::new().parts(&snapshot, &super::Straight).unwrap(), 1);
+    let mut prover = Prover::new();
+    prover.prove(&snapshot, &Table::from_bytes(&right).unwrap()).unwrap_or_else(|wrong| panic!("the right table: {wrong}"));
+    for (name, model, parts) in bugs() {
+        let parts = Compiler::new().parts(&snapshot, &Planted { model, parts }).unwrap();
+        assert!(build_image(&parts, 1) != right, "{name}: changes nothing, so nothing is tested");
+        show(name, &found(&mut prover, &snapshot, &table(&parts), name));
+    }
+}
+
+#[test]
+fn planted_blindness_to_a_change_is_caught() {
+    let before = cluster();
+    // what an incremental compiler makes that does not notice the change
+    let stale = table(&Compiler::new().parts(&before, &super::Straight).unwrap());
+    let mut prover = Prover::new();
+    for (name, change) in changes() {
+        prover.prove(&before, &stale).unwrap();
+        let mut after = before.clone();
+        change(&mut after);
+        show(&format!("overlooked: {name}"), &found(&mut prover, &after, &stale, name));
+    }
+}
+
+fn nothing_in_model(_: &mut Model<'_>) {}
+fn nothing_in_parts(_: &mut TableParts) {}
+
+type Bug = (&'static str, fn(&mut Model<'_>), fn(&mut TableParts));
+
+fn bugs() -> Vec<Bug> {
+    let mut bugs: Vec<Bug> = Vec::new();
+    bugs.extend(block_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
+    bugs.extend(port_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
+    bugs.extend(selector_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
+    bugs.extend(identity_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
+    bugs.extend(numbering_bugs().map(|(name, bug)| (name, nothing_in_model as fn(&mut Model<'_>), bug)));
+    bugs
+}
+
+fn rules(model: &mut Model<'_>, mut edit: impl FnMut(&mut Rule)) {
+    model.rules.iter_mut().for_each(|rule| edit(Arc::make_mut(rule)));
+}
+
+fn peers(model: &mut Model<'_>, mut edit: impl FnMut(&mut Peer)) {
+    rules(model, |rule| rule.peers.iter_mut().flatten().for_each(&mut edit));
+}
+
+fn ranges(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<(u128, u128)>)) {
+    peers(model, |peer| {
+        if let Peer::Block { ranges, .. } = peer {
+            edit(ranges);
+        }
+    });
+}
+
+fn selectors(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<Requirement>)) {
+    peers(model, |peer| {
+        if let Peer::Pods { namespaces, pods } = peer {
+            edit(&mut pods.0);
+            if let Namespaces::Selected(selector) = namespaces {
+                edit(&mut selector.0);
+            }
+        }
+    });
+}
+
+fn ports(model: &mut Model<'_>, mut edit: impl FnMut(&mut PortSpec)) {
+    rules(model, |rule| rule.ports.iter_mut().flatten().for_each(&mut edit));
+}
+
+fn block_bugs() -> [(&'static str, fn(&mut Model<'_>)); 5] {
+    [
+        ("an except is forgotten", |model| ranges(model, |ranges| *ranges = vec![(ranges[0].0, ranges[ranges.len() - 1].1)])),
+        ("an except ends one address early", |model| ranges(model, |ranges| ranges.iter_mut().skip(1).for_each(|range| range.0 -= 1))),
+        ("an except begins one address late", |model| {
+            ranges(model, |ranges| {
+                let last = ranges.len() - 1;
+                ranges[..last].iter_mut().for_each(|range| range.1 += 1);
+            })
+        }),
+        ("a block loses its last address", |model| {
+            ranges(model, |ranges| ranges.iter_mut().for_each(|range| range.1 -= u128::from(range.1 > range.0)))
+        }),
+        ("only the first of several peers counts", |model| rules(model, |rule| rule.peers.iter_mut().for_each(|peers| peers.truncate(1)))),
+    ]
+}
+
+fn port_bugs() -> [(&'static str, fn(&mut Model<'_>)); 9] {
+    fn range(model: &mut Model<'_>, edit: fn(&mut u16, &mut u16)) {
+        ports(model, |port| {
+            if let PortSpec::Range(_, first, last) = port {
+                edit(first, last);
+            }
+        });
+    }
+    [
+        ("endPort is ignored", |model| range(model, |first, last| *last = if *last == u16::MAX { *last } else { *first })),
+        ("endPort is exclusive", |model| range(model, |first, last| *last -= u16::from(last > first))),
+        ("a missing port means port 0", |model| range(model, |first, last| *last = if *last == u16::MAX { *first } else { *last })),
+        ("port 65535 is lost", |model| range(model, |_, last| *last = (*last).min(u16::MAX - 1))),
+        ("the protocol's default is UDP", |model| {
+            ports(model, |port| {
+                if let PortSpec::Range(protocol, ..) = port
+                    && *protocol == Protocol::TCP
+                {
+                    *protocol = Protocol::UDP;
+                }
+            })
+        }),
+        ("a named port is lost at the selected pod", |model| {
+            model.profiles.iter_mut().for_each(|profile| profile.named_ports = Arc::default())
+        }),
+        ("a named port is lost at the peer", |model| model.pods.iter_mut().for_each(|pod| Arc::make_mut(pod).named_ports = Arc::default())),
+        ("a named port is taken from another protocol", |model| {
+            for pod in &mut model.pods {
+                let named = &mut Arc::make_mut(pod).named_ports;
+                *named = Arc::new(named.iter().map(|((name, _), numbers)| ((name.clone(), Protocol::TCP), numbers.clone())).collect());
+            }
+        }),
+        ("missing ports mean no port", |model| rules(model, |rule| rule.ports = Some(rule.ports.take().unwrap_or_default()))),
+    ]
+}
+
+fn selector_bugs() -> [(&'static str, fn(&mut Model<'_>)); 9] {
+    fn each(model: &mut Model<'_>, edit: fn(&mut Requirement)) {
+        selectors(model, |requirements| requirements.iter_mut().for_each(edit));
+    }
+    [
+        ("missing peers mean nobody", |model| rules(model, |rule| rule.peers = Some(rule.peers.take().unwrap_or_default()))),
+        ("NotIn needs the key", |model| {
+            selectors(model, |requirements| {
+                let keys: Vec<_> = requirements
+                    .iter()
+                    .filter_map(|one| if let Requirement::NotIn(key, _) = one { Some(Requirement::Exists(key.clone())) } else { None })
+                    .collect();
+                requirements.extend(keys);
+            })
+        }),
+        ("DoesNotExist means Exists", |model| {
+            each(model, |one| {
+                if let Requirement::DoesNotExist(key) = one {
+                    *one = Requirement::Exists(key.clone());
+                }
+            })
+        }),
+        ("In takes its first value only", |model| {
+            each(model, |one| {
+                if let Requirement::In(_, values) = one {
+                    *values = values.iter().take(1).cloned().collect();
+                }
+            })
+        }),
+        ("matchExpressions beside matchLabels are ignored", |model| selectors(model, |requirements| requirements.truncate(1))),
+        ("a podSelector alone looks into all namespaces", |model| {
+            peers(model, |peer| {
+                if let Peer::Pods { namespaces, .. } = peer
+                    && matches!(namespaces, Namespaces::Own(_))
+                {
+                    *namespaces = Namespaces::Selected(Selector(Vec::new()));
+                }
+            })
+        }),
+        ("a podSelector beside a namespaceSelector is ignored", |model| {
+            peers(model, |peer| {
+                if let Peer::Pods { namespaces: Namespaces::Selected(_), pods } = peer {
+                    pods.0.clear();
+                }
+            })
+        }),
+        ("a namespaceSelector beside a podSelector is ignored", |model| {
+            peers(model, |peer| {
+                if let Peer::Pods { namespaces: Namespaces::Selected(selector), pods } = peer
+                    && !pods.0.is_empty()
+                {
+                    selector.0.clear();
+                }
+            })
+        }),
+        ("an empty value counts as a missing label", |model| {
+            each(model, |one| {
+                if let Requirement::In(_, values) = one {
+                    *values = values.iter().filter(|value| !value.is_empty()).cloned().collect::<BTreeSet<String>>();
+                }
+            })
+        }),
+    ]
+}
+
+fn index(model: &Model<'_>, pod: &str) -> u32 {
+    model.pods.iter().position(|one| one.name == ObjectName::parse(pod)).unwrap() as u32
+}
+
+fn identity_bugs() -> [(&'static str, fn(&mut Model<'_>)); 12] {
+    fn lend(model: &mut Model<'_>, address: &str, pod: &str) {
+        let (address, pod) = (address.parse::<IpAddr>().unwrap(), index(model, pod));
+        let at = model.addresses.binary_search_by_key(&address, |one| one.0).unwrap_err();
+        model.addresses.insert(at, (address, vec![pod]));
+    }
+    [
+        ("directions are swapped", |model| model.endpoints.iter_mut().for_each(|endpoint| endpoint.profiles.swap(0, 1))),
+        ("the last of several policies is ignored", |model| {
+            model.profiles.iter_mut().for_each(|profile| profile.rules.truncate(profile.rules.len().saturating_sub(1)))
+        }),
+        ("an isolated pod is not isolated", |model| model.endpoints[0].profiles[0] = None),
+        ("a pod that nobody isolates is denied everything", |model| {
+            let open = model.endpoints.iter_mut().find(|endpoint| endpoint.source.pod.name == "open").unwrap();
+            open.profiles[0] = Some(0);
+        }),
+        ("a pod on its node's network is isolated", |model| {
+            let agent = model.endpoints.iter_mut().find(|endpoint| endpoint.source.pod.name == "agent").unwrap();
+            agent.profiles[1] = Some(0);
+        }),
+        ("the policies of another namespace's pod", |model| model.endpoints[0].profiles = model.endpoints[1].profiles),
+        ("a pod's second address is lost", |model| model.addresses.retain(|(address, _)| address.is_ipv4())),
+        ("an address that two claim belongs to the first", |model| model.addresses.iter_mut().for_each(|(_, claims)| claims.truncate(1))),
+        ("a completed pod keeps its address", |model| lend(model, "10.0.0.9", "x/db")),
+        ("a node's address is taken for the pod on its network", |model| lend(model, "192.168.0.5", "x/db")),
+        ("a pod stands one address beside its own", |model| {
+            let at = model.addresses.iter().position(|(address, _)| *address == IpAddr::from([10, 0, 1, 1])).unwrap();
+            model.addresses[at].0 = IpAddr::from([10, 0, 1, 2]);
+        }),
+        ("a service address is forgotten", |model| model.services.clear()),
+    ]
+}
+
+fn numbering_bugs() -> [(&'static str, fn(&mut TableParts)); 16] {
+    fn classes(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
+        parts.v4_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
+        parts.v6_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
+        parts.v6_exact.iter_mut().for_each(|one| one.1 = edit(one.1));
+    }
+    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
+        let runs = parts.endpoints.iter_mut().flat_map(|endpoint| &mut endpoint.rows_of_class).flatten();
+        runs.flatten().for_each(|row| *row = edit(*row));
+    }
+    [
+        ("a class does not fit its u8", |parts| classes(parts, |class| class & 0xff)),
+        ("a row does not fit its u8", |parts| row_numbers(parts, |row| row & 0xff)),
+        ("a port class does not fit its u8", |parts| {
+            parts.port_intervals.iter_mut().flatten().for_each(|one| one.1 &= 0xff);
+        }),
+        ("the rows of the other direction", |parts| parts.endpoints[0].rows_of_class.swap(0, 1)),
+        ("the rows of another endpoint", |parts| parts.endpoints[0].rows_of_class = parts.endpoints[1].rows_of_class.clone()),
+        ("an IPv4 interval begins one address early", |parts| {
+            let at = parts.v4_intervals.windows(2).rposition(|pair| pair[1].0 - pair[0].0 > 2).unwrap();
+            parts.v4_intervals[at + 1].0 -= 1;
+        }),
+        ("an IPv6 interval begins one address late", |parts| parts.v6_intervals.last_mut().unwrap().0 += 1),
+        ("a pod's IPv6 address is lost", |parts| parts.v6_exact.truncate(1)),
+        ("an IPv6 address that is no pod's", |parts| {
+            let (address, class) = parts.v6_exact[0];
+            parts.v6_exact.push((address + (1 << 64), class));
+        }),
+        ("protocols without ports are judged as TCP 5432", |parts| {
+            let tcp = &parts.port_intervals[0];
+            parts.other_protocols = tcp[tcp.partition_point(|one| one.0 <= 5432) - 1].1;
+        }),
+        ("a range of ports begins one late", |parts| parts.port_intervals[1].last_mut().unwrap().0 += 1),
+        ("one cell of one row allows", |parts| {
+            let deny = parts.rows.iter_mut().flatten().find(|action| **action == Action::Deny).unwrap();
+            *deny = Action::Allow(sluice_flow::RuleId(0));
+        }),
+        ("rules have each other's names", |parts| parts.names.rules.swap(0, 1)),
+        ("the incarnation of the pod before", |parts| {
+            parts.endpoints[0].incarnation = Incarnation(0);
+            parts.names.endpoints[0].incarnation = Incarnation(0);
+        }),
+        ("an endpoint is lost", |parts| {
+            parts.endpoints.pop();
+            parts.names.endpoints.pop();
+        }),
+        ("a policy that isolates is not named", |parts| drop(parts.names.endpoints[0].isolating_ingress.pop())),
+    ]
+}
+
+type Change = (&'static str, fn(&mut Snapshot));
+
+fn changes() -> Vec<Change> {
+    fn pod(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::core::v1::Pod)) {
+        edit(Arc::make_mut(snapshot.pods.get_mut(&ObjectName::parse(name)).unwrap()));
+    }
+    fn policy(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::networking::v1::NetworkPolicySpec)) {
+        edit(Arc::make_mut(snapshot.policies.get_mut(&ObjectName::parse(name)).unwrap()).spec.as_mut().unwrap());
+    }
+    vec![
+        ("a remote pod's labels", |s| pod(s, "w/client", |pod| pod.metadata.labels = Some([("app".into(), "other".into())].into()))),
+        ("a local pod's labels", |s| pod(s, "x/open", |pod| pod.metadata.labels = Some([("app".into(), "web".into())].into()))),
+        ("a pod's address", |s| {
+            pod(s, "w/client", |pod| pod.status.as_mut().unwrap().pod_ips.as_mut().unwrap()[0].ip = "10.0.1.77".into())
+        }),
+        ("a pod's named port", |s| {
+            pod(s, "w/client", |pod| pod.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap()[0].container_port += 1)
+        }),
+        ("a pod that completed", |s| pod(s, "w/client", |pod| pod.status.as_mut().unwrap().phase = Some("Succeeded".into()))),
+        ("a pod that is gone", |s| drop(s.pods.remove(&ObjectName::parse("w/client")))),
+        ("a pod that came to a used address", |s| {
+            let mut twin = (*s.pods[&ObjectName::parse("z/far")]).clone();
+            twin.metadata.name = Some("new".into());
+            twin.status = s.pods[&ObjectName::parse("w/client")].status.clone();
+            s.pods.insert(ObjectName::parse("z/new"), Arc::new(twin));
+        }),
+        ("a namespace's labels", |s| {
+            let labels: BTreeMap<String, String> = [("kubernetes.io/metadata.name".into(), "w".into())].into();
+            Arc::make_mut(s.namespaces.get_mut("w").unwrap()).metadata.labels = Some(labels);
+        }),
+        ("a policy's podSelector, edited in place", |s| policy(s, "x/web", |spec| spec.pod_selector = Some(Default::default()))),
+        ("a policy's rule, edited in place", |s| policy(s, "x/web", |spec| drop(spec.ingress.as_mut().unwrap().pop()))),
+        ("a policy's types", |s| policy(s, "x/web", |spec| spec.policy_types = Some(vec!["Ingress".into()]))),
+        ("a policy that is gone", |s| drop(s.policies.remove(&ObjectName::parse("x/web")))),
+        ("an attachment that was replaced", |s| s.endpoints[1].incarnation = Incarnation(2)),
+        ("an attachment that moved", |s| s.endpoints[1].addresses = vec!["10.0.0.44".parse().unwrap()]),
+        ("an attachment that is gone", |s| drop(s.endpoints.remove(1))),
+        ("a service that is gone", |s| s.services.clear()),
+    ]
+}
+
+#[test]
+fn rules_of_both_directions_are_in_play() {
+    let snapshot = cluster();
+    let parts = Compiler::new().parts(&snapshot, &super::Straight).unwrap();
+    for direction in Direction::BOTH {
+        assert!(parts.names.rules.iter().any(|rule| rule.direction == direction));
+    }
+    assert!(parts.classes > 256 && parts.rows.len() > 256 && parts.port_classes > 256, "{} {}", parts.classes, parts.port_classes);
+}
