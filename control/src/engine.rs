@@ -1,10 +1,14 @@
 //! The state of the control process and its only writer: one event after another, one compilation at a time.
 //!
 //! ```text
-//!   Read, Endpoints ──▶ target ──differs from published──▶ proving ──▶ published ──Adopted──▶ in force
+//!   Read, Endpoints ──▶ target ──differs from published──▶ making, proving ──▶ published ──Adopted──▶ in force
 //!                                                            │            │
 //!                                                            └─ failure ◀─┴─Refused       (the table in force stays)
 //! ```
+//!
+//! A change does not wait for a long proof without end: after a time that the options give, the image is published and
+//! its proof goes on behind it, if there is a proved table to go back to. Should the proof fail then, that one is
+//! published again, under a new generation, and the failure shown.
 //!
 //! While one image is made, further changes only move the target; the next image is of the last target, so a storm of
 //! edits costs one compilation after another and never a queue of them. An image that was made of a target that has
@@ -12,14 +16,14 @@
 
 use crate::link::{LinkEvent, Publisher};
 use crate::merge::Merger;
-use crate::prove::{Proved, prove};
 use crate::source::{Reading, log_problems};
 use crate::view::{View, Views};
+use crate::workshop::{Made, Proved, WorkError, Workshop};
 use sluice_flow::LocalEndpoint;
 use sluice_policy::Snapshot;
 use sluice_table::Table;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
@@ -30,8 +34,12 @@ pub(crate) enum Event {
     Read(Reading),
     /// From the dataplane or about it.
     Link(LinkEvent),
-    /// A compilation ended.
-    Proved(Candidate, Result<Proved, String>),
+    /// An image was made; its proof has begun.
+    Made(Arc<Made>),
+    /// The time in which a proof of this generation delays its publication is over.
+    ProofLate(u64),
+    /// The work on a generation ended, with a proof or without an image.
+    Proved(u64, Result<Proved, String>),
 }
 
 /// What a compilation was started from.
@@ -49,6 +57,15 @@ struct Published {
     table: Arc<Table>,
     candidate: Candidate,
     adopted: bool,
+    proved: bool,
+}
+
+/// What is in the workshop.
+#[derive(Debug)]
+struct Work {
+    generation: u64,
+    candidate: Candidate,
+    made: Option<Arc<Made>>,
 }
 
 /// See the module.
@@ -63,8 +80,14 @@ pub(crate) struct Engine {
     endpoints_current: bool,
     merger: Merger,
     target: Option<Candidate>,
-    proving: bool,
+    workshop: Arc<Mutex<Workshop>>,
+    proof_wait: Duration,
+    work: Option<Work>,
     published: Option<Published>,
+    /// What was published last with a finished proof.
+    proved: Option<Candidate>,
+    /// To be published again, because the proof of what followed it failed.
+    rollback: Option<Candidate>,
     /// The snapshot that could not be published; it is not tried again until it changes.
     failed: Option<Arc<Snapshot>>,
     /// The highest generation that anyone has used.
@@ -73,7 +96,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// The engine and where its views appear. `outbox` leads to the inbox that [`Engine::run`] reads.
-    pub(crate) fn new(source: String, outbox: UnboundedSender<Event>) -> (Self, Views) {
+    pub(crate) fn new(source: String, proof_wait: Duration, outbox: UnboundedSender<Event>) -> (Self, Views) {
         let view = View::empty(source);
         let (views, receiver) = watch::channel(Arc::new(view.clone()));
         let engine = Self {
@@ -85,8 +108,12 @@ impl Engine {
             endpoints_current: false,
             merger: Merger::default(),
             target: None,
-            proving: false,
+            workshop: Arc::default(),
+            proof_wait,
+            work: None,
             published: None,
+            proved: None,
+            rollback: None,
             failed: None,
             generation: 0,
         };
@@ -96,13 +123,19 @@ impl Engine {
     /// Handles events for ever.
     pub(crate) async fn run(mut self, mut inbox: UnboundedReceiver<Event>) {
         while let Some(event) = inbox.recv().await {
-            match event {
-                Event::Read(reading) => self.read(reading),
-                Event::Link(event) => self.link(event),
-                Event::Proved(candidate, outcome) => self.proved(candidate, outcome),
-            }
+            self.handle(event);
             self.advance();
             self.show();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Read(reading) => self.read(reading),
+            Event::Link(event) => self.link(event),
+            Event::Made(made) => self.made(made),
+            Event::ProofLate(generation) => self.proof_late(generation),
+            Event::Proved(generation, outcome) => self.proved(generation, outcome),
         }
     }
 
@@ -166,44 +199,92 @@ impl Engine {
         tracing::info!(generation, adopt_us, connections_cut, change_to_adopted_us, "adopted");
     }
 
-    fn proved(&mut self, candidate: Candidate, outcome: Result<Proved, String>) {
-        self.proving = false;
-        let proved = match outcome {
-            Ok(proved) => proved,
-            Err(reason) => {
-                tracing::error!(reason, "not published; the table in force stays");
-                return self.fail(candidate.snapshot, reason);
+    fn made(&mut self, made: Arc<Made>) {
+        let Some(work) = self.work.as_mut().filter(|work| work.generation == made.generation) else { return };
+        self.view.status.compile_us = micros(made.compile);
+        self.view.status.image_bytes = made.image.len() as u64;
+        let is_first = work.made.replace(made).is_none();
+        if is_first {
+            let (generation, wait, outbox) = (work.generation, self.proof_wait, self.outbox.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = outbox.send(Event::ProofLate(generation));
+            });
+        }
+    }
+
+    fn proof_late(&mut self, generation: u64) {
+        // with no proved table to go back to, it waits
+        let Some(work) = self.work.as_ref().filter(|work| work.generation == generation && self.proved.is_some()) else { return };
+        let (Some(made), candidate) = (work.made.clone(), work.candidate.clone()) else { return };
+        tracing::warn!(generation, waited_ms = self.proof_wait.as_millis() as u64, "published before its proof is finished");
+        self.publish(&made, candidate, None);
+    }
+
+    fn proved(&mut self, generation: u64, outcome: Result<Proved, String>) {
+        let Some(work) = self.work.take_if(|work| work.generation == generation) else { return };
+        let published = self.published.take_if(|published| published.generation == generation);
+        match (outcome, published) {
+            (Ok(proved), published) => {
+                let status = &mut self.view.status;
+                status.proof_us = micros(proved.time);
+                status.comparisons = proved.proof.done();
+                status.comparisons_required = proved.proof.required();
+                match (published, work.made) {
+                    (Some(published), _) => {
+                        tracing::info!(generation, proof_us = micros(proved.time), "proved behind its publication");
+                        self.proved = Some(published.candidate.clone());
+                        self.published = Some(Published { proved: true, ..published });
+                    }
+                    (None, Some(made)) => self.publish(&made, work.candidate, Some(proved)),
+                    (None, None) => {}
+                }
             }
-        };
+            (Err(reason), None) => {
+                tracing::error!(generation, reason, "not published; the table in force stays");
+                self.fail(work.candidate.snapshot, reason);
+            }
+            (Err(reason), Some(_)) => {
+                tracing::error!(generation, reason, "published before its proof was finished, and wrong; the last proved table comes back");
+                self.view.status.rollbacks += 1;
+                self.rollback = self.proved.clone();
+                self.fail(work.candidate.snapshot, format!("generation {generation} was taken back: {reason}"));
+            }
+        }
+    }
+
+    fn publish(&mut self, made: &Made, candidate: Candidate, proved: Option<Proved>) {
         let status = &mut self.view.status;
-        status.compile_us = micros(proved.compile);
-        status.check_us = micros(proved.check);
-        status.checks = proved.report.done;
-        status.checks_required = proved.report.required;
-        status.image_bytes = proved.image.len() as u64;
         // A dataplane that came meanwhile may be ahead of this number, and one that left takes nothing.
-        let publisher = self.publisher.as_ref().filter(|_| self.endpoints_current && proved.generation > status.adopted_generation);
+        let publisher = self.publisher.as_ref().filter(|_| self.endpoints_current && made.generation > status.adopted_generation);
         let Some(publisher) = publisher else { return };
-        match publisher.publish(proved.generation, &proved.image) {
+        match publisher.publish(made.generation, &made.image) {
             Ok(()) => {
                 tracing::info!(
-                    generation = proved.generation,
-                    rules = proved.table.names().rules.len(),
+                    generation = made.generation,
+                    rules = made.table.names().rules.len(),
                     endpoints = candidate.snapshot.endpoints.len(),
-                    image_bytes = proved.image.len(),
-                    compile_us = micros(proved.compile),
-                    check_us = micros(proved.check),
-                    checks_done = proved.report.done,
-                    checks_required = proved.report.required,
+                    image_bytes = made.image.len(),
+                    compile_us = micros(made.compile),
+                    proof_us = proved.map(|proved| micros(proved.time)),
+                    comparisons = proved.map(|proved| proved.proof.done()),
+                    comparisons_required = proved.map(|proved| proved.proof.required()),
                     "published"
                 );
-                status.published_generation = proved.generation;
-                status.last_failure = None;
-                self.failed = None;
-                self.published = Some(Published { generation: proved.generation, table: proved.table, candidate, adopted: false });
+                status.published_generation = made.generation;
+                // A failure stays in view for as long as it keeps what was read from being in force.
+                if self.target.as_ref().is_some_and(|target| Arc::ptr_eq(&target.snapshot, &candidate.snapshot)) {
+                    status.last_failure = None;
+                    self.failed = None;
+                }
+                if proved.is_some() {
+                    self.proved = Some(candidate.clone());
+                }
+                let (generation, table) = (made.generation, Arc::clone(&made.table));
+                self.published = Some(Published { generation, table, candidate, adopted: false, proved: proved.is_some() });
             }
             Err(error) => {
-                tracing::warn!(generation = proved.generation, %error, "cannot publish");
+                tracing::warn!(generation = made.generation, %error, "cannot publish");
                 self.publisher = None;
                 self.endpoints_current = false;
             }
@@ -218,11 +299,16 @@ impl Engine {
             }
             return;
         };
-        let merged = self.merger.merge(&manifests.snapshot, endpoints);
-        if self.target.as_ref().is_some_and(|target| *target.snapshot == merged) {
+        let mut merged = self.merger.merge(&manifests.snapshot, endpoints);
+        // Every reading makes all objects anew; those that are equal go on as the same ones.
+        merged.share(&self.view.snapshot);
+        if self.target.as_ref().is_some_and(|target| target.snapshot.is_same(&merged)) {
             return;
         }
-        if let Some(published) = self.published.as_ref().filter(|published| *published.candidate.snapshot == merged) {
+        if let Some(published) = self.published.as_ref() {
+            merged.share(&published.candidate.snapshot);
+        }
+        if let Some(published) = self.published.as_ref().filter(|published| published.candidate.snapshot.is_same(&merged)) {
             // Undone before it was published; what failed in between is nobody's concern any more.
             self.target = Some(published.candidate.clone());
             self.view.snapshot = Arc::clone(&published.candidate.snapshot);
@@ -238,19 +324,21 @@ impl Engine {
         self.target = Some(Candidate { snapshot, changed_at });
     }
 
-    /// Starts the next compilation if there is one to make.
+    /// Starts the next work if there is any.
     fn advance(&mut self) {
-        let Some(target) = &self.target else { return };
-        if self.proving || !self.endpoints_current || self.is_failed(target) || self.is_published(target) {
+        if self.work.is_some() || !self.endpoints_current {
             return;
         }
+        let wanted = self.target.as_ref().filter(|target| !self.is_failed(target) && !self.is_published(target)).cloned();
+        let Some(candidate) = self.rollback.take().or(wanted) else { return };
         self.generation += 1;
-        self.proving = true;
-        let (generation, candidate, outbox) = (self.generation, target.clone(), self.outbox.clone());
+        let (generation, snapshot) = (self.generation, Arc::clone(&candidate.snapshot));
+        self.work = Some(Work { generation, candidate, made: None });
+        let (workshop, outbox) = (Arc::clone(&self.workshop), self.outbox.clone());
         tokio::task::spawn_blocking(move || {
-            let work = std::panic::AssertUnwindSafe(|| prove(&candidate.snapshot, generation));
+            let work = std::panic::AssertUnwindSafe(|| work(&workshop, &snapshot, generation, &outbox));
             let outcome = std::panic::catch_unwind(work).unwrap_or_else(|_| Err("the compiler panicked; see the log".to_owned()));
-            let _ = outbox.send(Event::Proved(candidate, outcome));
+            let _ = outbox.send(Event::Proved(generation, outcome));
         });
     }
 
@@ -272,9 +360,11 @@ impl Engine {
         let is_current = self.target.as_ref().is_some_and(|target| self.is_published(target));
         self.view.failed = self.target.as_ref().is_some_and(|target| self.is_failed(target));
         let is_adopted = self.published.as_ref().is_some_and(|published| published.adopted);
+        let is_pending = self.published.as_ref().is_some_and(|published| !published.proved);
         let status = &mut self.view.status;
+        status.proof_pending = is_pending;
         status.dataplane_connected = self.publisher.is_some();
-        status.settled = is_current && is_adopted && !self.proving && status.dataplane_connected;
+        status.settled = is_current && is_adopted && self.work.is_none() && status.dataplane_connected;
         status.namespaces = self.view.snapshot.namespaces.len() as u64;
         status.pods = self.view.snapshot.pods.len() as u64;
         status.policies = self.view.snapshot.policies.len() as u64;
@@ -283,6 +373,24 @@ impl Engine {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+/// One round in the workshop. After a panic in it, it starts with nothing remembered.
+fn work(workshop: &Mutex<Workshop>, snapshot: &Snapshot, generation: u64, outbox: &UnboundedSender<Event>) -> Result<Proved, String> {
+    let was_left_by_panic = workshop.is_poisoned();
+    workshop.clear_poison();
+    let mut workshop = workshop.lock().unwrap_or_else(PoisonError::into_inner);
+    if was_left_by_panic {
+        *workshop = Workshop::default();
+    }
+    let text = |error: WorkError| error.to_string();
+    let made = Arc::new(workshop.make(snapshot, generation).map_err(text)?);
+    let tell = |made: Arc<Made>| drop(outbox.send(Event::Made(made)));
+    tell(Arc::clone(&made));
+    workshop.prove(snapshot, &made, tell).map_err(text)
+}
+
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

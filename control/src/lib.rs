@@ -1,7 +1,7 @@
 //! The control process: objects in, proved tables out.
 //!
 //! ```text
-//!   manifest directory ──source (thread)──▶ ┌────────┐ ──prove (blocking pool)──▶ image ──link──▶ dataplane
+//!   manifest directory ──source (thread)──▶ ┌────────┐ ──workshop (blocking)────▶ image ──link──▶ dataplane
 //!   dataplane's endpoints ──link (thread)─▶ │ engine │ ◀─────── Adopted, Refused ────────────────────┘
 //!                                           └───┬────┘
 //!                                               ▼ View (watch channel)
@@ -13,7 +13,7 @@
 //! sockets is blocking work on threads of its own, because both take the time they take.
 //!
 //! Invariants: nothing is published before the directory was read and the dataplane told its endpoints; only an image
-//! that agrees with the oracle is published; generations rise strictly, also across restarts of this process; where
+//! that agrees with the oracle is published, or one whose proof goes on behind it and that is taken back if it fails; generations rise strictly, also across restarts of this process; where
 //! anything fails, the table in force stays and the status says why.
 #![forbid(unsafe_code)]
 
@@ -23,11 +23,11 @@ mod explain;
 mod link;
 mod merge;
 mod policies;
-mod prove;
 mod server;
 mod source;
 mod truncation;
 mod view;
+mod workshop;
 
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
 use std::future::Future;
@@ -44,6 +44,9 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// How long the directory must be quiet before it is read; at most ten times that is waited.
     pub debounce: Duration,
+    /// How long a change waits for its proof. A longer proof is finished behind the publication, once there is a proved
+    /// table to go back to.
+    pub proof_wait: Duration,
 }
 
 /// Why the control process cannot serve.
@@ -75,7 +78,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
     let source = source::start(&options.manifests, options.debounce, events.clone()).map_err(ControlError::Thread)?;
     link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
-    let (engine, view) = engine::Engine::new(format!("directory {}", options.manifests.display()), events);
+    let (engine, view) = engine::Engine::new(format!("directory {}", options.manifests.display()), options.proof_wait, events);
     tracing::info!(manifests = %options.manifests.display(), run_dir = %options.run_dir.display(), "serving");
     tokio::select! {
         () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),

@@ -43,6 +43,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
+    /// On a live connection.
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
     /// Seals the image and passes it. On failure the connection is shut down, so that the receiving thread reports it
     /// lost and connects again.
     pub(crate) fn publish(&self, generation: u64, image: &[u8]) -> Result<(), WireError> {
@@ -90,7 +95,7 @@ fn connect(socket: &Path) -> Result<Connection, WireError> {
 /// Turns messages into events until the connection ends; returns why it did.
 fn serve(mut connection: Connection, events: &UnboundedSender<Event>, backoff: &mut Duration) -> String {
     let publisher = match connection.try_clone() {
-        Ok(connection) => Publisher { connection },
+        Ok(connection) => Publisher::new(connection),
         Err(error) => return error.to_string(),
     };
     let mut sent = events.send(Event::Link(LinkEvent::Connected(publisher)));

@@ -34,6 +34,9 @@ struct Args {
     /// How long the directory must be quiet before it is read; never waits more than ten times that.
     #[arg(long, value_name = "MS", default_value_t = 20)]
     debounce_ms: u64,
+    /// How long a change waits for its proof; a longer one is finished behind the publication, and a difference rolls back.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    proof_wait_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -58,7 +61,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Args) -> anyhow::Result<()> {
-    let options = Options { manifests: args.manifests, run_dir: args.run_dir, debounce: Duration::from_millis(args.debounce_ms) };
+    let options = Options {
+        manifests: args.manifests,
+        run_dir: args.run_dir,
+        debounce: Duration::from_millis(args.debounce_ms),
+        proof_wait: Duration::from_millis(args.proof_wait_ms),
+    };
     std::fs::create_dir_all(&options.run_dir).with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let served = runtime.block_on(async {

@@ -229,7 +229,13 @@ fn a_change_is_compiled_and_published_soon_and_generations_rise() {
     let status = control.until("settled", |s| s.settled);
     assert_eq!((status.policies, status.pods, status.endpoints), (1, 2, 1));
     assert_eq!(status.adopted_generation, second.generation());
-    assert!(status.last_change_to_adopted_us.is_some() && status.checks > 0 && status.image_bytes > 0);
+    assert!(
+        status.last_change_to_adopted_us.is_some()
+            && status.comparisons > 0
+            && status.comparisons == status.comparisons_required
+            && !status.proof_pending
+            && status.image_bytes > 0
+    );
 
     control.write("notes.txt", "not a manifest");
     control.write("copy.yaml", "# nothing in it\n");

@@ -192,9 +192,20 @@ fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {
         count(s.endpoints, "endpoint here", "endpoints here"),
     )?;
     if s.image_bytes > 0 {
-        let (compile, check) = (micros(s.compile_us), micros(s.check_us));
-        let of = if s.checks_required > s.checks { format!(" of {} (a sample)", s.checks_required) } else { String::new() };
-        writeln!(out, "  last image   {} bytes, compiled in {compile}, {}{of} verdicts checked in {check}", s.image_bytes, s.checks)?;
+        let (compile, proof) = (micros(s.compile_us), micros(s.proof_us));
+        let proof = match s.proof_pending {
+            true => "published before its proof is finished".yellow().to_string(),
+            false => format!("proved in {proof} ({} of {} comparisons)", s.comparisons, s.comparisons_required),
+        };
+        writeln!(out, "  last image   {} bytes, compiled in {compile}, {proof}", s.image_bytes)?;
+    }
+    if s.rollbacks > 0 {
+        writeln!(
+            out,
+            "  {}    {} wrong after publication and taken back",
+            "rollbacks".red().bold(),
+            count(s.rollbacks, "table", "tables")
+        )?;
     }
     if let Some(us) = s.last_change_to_adopted_us {
         writeln!(out, "  last change  in force {} after it was noticed", micros(us))?;

@@ -103,12 +103,16 @@ pub struct ControlStatus {
     pub endpoints: u64,
     /// The last compilation.
     pub compile_us: u64,
-    /// The last check against the oracle.
-    pub check_us: u64,
-    /// Verdicts compared in that check.
-    pub checks: u64,
-    /// Verdicts that a complete check would compare; more than `checks` where it was a sample.
-    pub checks_required: u64,
+    /// The last proof against the oracle.
+    pub proof_us: u64,
+    /// Comparisons made in that proof, those included that an equal one settled.
+    pub comparisons: u64,
+    /// Comparisons that make it whole.
+    pub comparisons_required: u64,
+    /// True while the table in force was published before its proof was finished.
+    pub proof_pending: bool,
+    /// Tables taken back because their proof failed behind the publication.
+    pub rollbacks: u64,
     /// The last image.
     pub image_bytes: u64,
     /// From the last change's reading to its adoption.

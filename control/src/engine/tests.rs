@@ -1,0 +1,153 @@
+//! What is published, when, and what comes back: events handed to the engine by hand, a real socket behind it.
+
+use super::*;
+use crate::source::Manifests;
+use sluice_policy::load::load_str;
+use sluice_policy::prove::Proof;
+use sluice_wire::{Connection, ToDataplane};
+use std::os::unix::net::UnixStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// An engine whose events are handed to it one by one, and the dataplane's end of its socket.
+struct Rig {
+    engine: Engine,
+    inbox: UnboundedReceiver<Event>,
+    dataplane: Connection,
+    readings: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (outbox, inbox) = unbounded_channel();
+        let (engine, _views) = Engine::new("test".into(), Duration::ZERO, outbox);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut rig = Self { engine, inbox, dataplane: Connection::new(theirs), readings: 0 };
+        rig.handle(Event::Link(LinkEvent::Connected(Publisher::new(Connection::new(ours)))));
+        rig.handle(Event::Link(LinkEvent::Endpoints { endpoints: Vec::new(), generation: 0 }));
+        rig
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.engine.handle(event);
+        self.engine.advance();
+        self.engine.show();
+    }
+
+    /// A reading of one policy of that name.
+    fn read(&mut self, policy: &str) {
+        let text =
+            format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {policy}}}\nspec: {{podSelector: {{}}}}\n");
+        let snapshot = load_str("p.yaml", &text).snapshot;
+        self.readings += 1;
+        let manifests = Arc::new(Manifests { snapshot, problems: Vec::new(), policy_files: Default::default() });
+        self.handle(Event::Read(Reading { sequence: self.readings, changed_at: Instant::now(), was_listed: true, manifests }));
+    }
+
+    /// Waits for the workshop; hands on the image, and returns its generation and the proof's outcome.
+    async fn made(&mut self) -> (u64, Result<Proved, String>) {
+        loop {
+            match self.inbox.recv().await.unwrap() {
+                Event::Made(made) => self.handle(Event::Made(made)),
+                Event::Proved(generation, outcome) => return (generation, outcome),
+                // tests say themselves when a proof is late
+                _ => {}
+            }
+        }
+    }
+
+    /// The generation that the dataplane receives next.
+    fn received(&mut self) -> u64 {
+        match self.dataplane.recv::<ToDataplane>().unwrap().unwrap().0 {
+            ToDataplane::Publish { generation, .. } => generation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn received_nothing(&mut self) {
+        self.dataplane.set_nonblocking(true).unwrap();
+        assert!(self.dataplane.recv::<ToDataplane>().unwrap().is_none());
+        self.dataplane.set_nonblocking(false).unwrap();
+    }
+
+    fn policy(&self) -> String {
+        self.engine.published.as_ref().unwrap().candidate.snapshot.policies.keys().next().unwrap().name.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_table_is_not_published() {
+    let mut rig = Rig::new();
+    rig.read("good");
+    let (generation, outcome) = rig.made().await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    rig.handle(Event::Proved(generation, outcome));
+    assert_eq!(rig.received(), generation);
+    rig.read("bad");
+    let (generation, _) = rig.made().await;
+    rig.handle(Event::Proved(generation, Err("a counterexample".into())));
+    rig.received_nothing();
+    assert_eq!(rig.policy(), "good");
+    assert_eq!(rig.engine.view.status.last_failure.as_deref(), Some("a counterexample"));
+    assert!(rig.engine.view.failed && !rig.engine.view.status.settled && !rig.engine.view.status.proof_pending);
+}
+
+#[tokio::test]
+async fn a_late_proof_goes_on_behind_the_publication() {
+    let mut rig = Rig::new();
+    rig.read("first");
+    let (first, outcome) = rig.made().await;
+    rig.handle(Event::ProofLate(first));
+    rig.received_nothing();
+    rig.handle(Event::Proved(first, outcome));
+    assert_eq!(rig.received(), first, "with no proved table to go back to, a late one waits for its proof");
+    rig.read("second");
+    let (second, outcome) = rig.made().await;
+    rig.handle(Event::ProofLate(second));
+    assert_eq!(rig.received(), second);
+    assert!(rig.engine.view.status.proof_pending);
+    rig.handle(Event::Proved(second, outcome));
+    rig.received_nothing();
+    assert!(!rig.engine.view.status.proof_pending);
+    assert_eq!((rig.policy().as_str(), rig.engine.view.status.rollbacks), ("second", 0));
+}
+
+#[tokio::test]
+async fn a_difference_found_behind_the_publication_rolls_back() {
+    let mut rig = Rig::new();
+    rig.read("good");
+    let (first, outcome) = rig.made().await;
+    rig.handle(Event::Proved(first, outcome));
+    rig.received();
+    rig.read("bad");
+    let (bad, _) = rig.made().await;
+    rig.handle(Event::ProofLate(bad));
+    assert_eq!(rig.received(), bad);
+    rig.handle(Event::Proved(bad, Err("a counterexample".into())));
+    let (back, outcome) = rig.made().await;
+    rig.handle(Event::Proved(back, Ok(outcome.unwrap())));
+    assert_eq!(rig.received(), back);
+    assert!(back > bad, "generations rise");
+    let status = &rig.engine.view.status;
+    assert_eq!((rig.policy().as_str(), status.rollbacks, status.proof_pending, status.settled), ("good", 1, false, false));
+    assert!(status.last_failure.as_ref().unwrap().contains("taken back: a counterexample"));
+    // what failed is not tried again, and what comes next is
+    rig.read("better");
+    let (next, outcome) = rig.made().await;
+    rig.handle(Event::Proved(next, outcome));
+    assert_eq!((rig.received(), rig.policy().as_str()), (next, "better"));
+    assert_eq!(rig.engine.view.status.last_failure, None);
+}
+
+#[tokio::test]
+async fn equal_readings_are_one_state_and_their_objects_stay_the_same() {
+    let mut rig = Rig::new();
+    rig.read("same");
+    let (generation, outcome) = rig.made().await;
+    let whole = outcome.as_ref().map(|proved| proved.proof.done()).unwrap();
+    assert_ne!(whole, Proof::default().done());
+    rig.handle(Event::Proved(generation, outcome));
+    rig.received();
+    rig.read("same");
+    rig.received_nothing();
+    assert!(rig.engine.work.is_none());
+}
