@@ -38,6 +38,10 @@ vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" fo
 	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
 	@target/debug/sluice-vectors $(FILES)
 
+.PHONY: mutations
+mutations: ## Planted compiler bugs, each with the counterexample that the proof found
+	@$(CARGO) test -q -p sluice-policy --lib planted -- --nocapture --test-threads=1
+
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) fmt --all --check
