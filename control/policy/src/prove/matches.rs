@@ -14,6 +14,9 @@ use std::collections::HashMap;
 /// A pod peer: of which rule, and which of its peers.
 type PodPeer = (RuleIndex, usize);
 
+/// A block as it is written, and the rules that have a peer with it.
+type AskedBlock<'r> = (&'r IPBlock, Vec<RuleIndex>);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Matches {
@@ -38,7 +41,7 @@ impl Matches {
         let mut matches = Self { words, every_peer: vec![0; words], ..Self::default() };
         let mut selecting: HashMap<String, Vec<PodPeer>> = HashMap::new();
         // equal blocks are asked once for all rules that have them
-        let mut blocks: HashMap<(&str, &[String]), (&IPBlock, Vec<RuleIndex>)> = HashMap::new();
+        let mut blocks: HashMap<(&str, &[String]), AskedBlock<'_>> = HashMap::new();
         for (index, rule) in (0..).zip(rules) {
             let peers = rule.rule().peers();
             if peers.is_empty() {
@@ -63,7 +66,7 @@ impl Matches {
         matches
     }
 
-    fn ask_regions(&mut self, blocks: Vec<(&IPBlock, Vec<RuleIndex>)>) {
+    fn ask_regions(&mut self, blocks: Vec<AskedBlock<'_>>) {
         let parse = |text: &str| text.parse::<IpNet>().ok().map(|net| net.trunc());
         let mut nets: Vec<IpNet> = Vec::new();
         let mut of_cidr: HashMap<IpNet, Vec<usize>> = HashMap::new();
