@@ -32,7 +32,7 @@ fn judged(snapshot: &Snapshot, grouping: Grouping) -> (Survey, Reach) {
 /// Which end an address belongs to, found without the survey's own means: the pod at it, or the longest block around it.
 fn end_of(survey: &Survey, pod: Option<&ObjectName>, address: IpAddr) -> Option<usize> {
     let block = |end: &End| match &end.kind {
-        EndKind::Block(net) if net.contains(&address) => Some(net.prefix_len() + 1),
+        EndKind::Blocks(nets) => nets.iter().filter(|net| net.contains(&address)).map(|net| net.prefix_len() + 1).max(),
         EndKind::Elsewhere => Some(0),
         _ => None,
     };
@@ -215,11 +215,21 @@ elsewhere > shop/web: none";
 }
 
 #[test]
+fn blocks_that_everybody_treats_alike_share_a_row() {
+    let text = SHOP.replace("except: [203.0.113.7/32]", "except: [203.0.113.7/32, 203.0.113.64/26, 203.0.113.9/32]");
+    let (survey, _) = reach(State::of(&shop(&text)), &Options::default(), |_, _| ()).unwrap();
+    let names: Vec<&str> = survey.ends.iter().map(|end| end.name.as_str()).collect();
+    assert_eq!(names, ["shop/client", "shop/web", "203.0.113.0/24", "203.0.113.7/32, 203.0.113.9/32 and 1 more", "elsewhere"]);
+}
+
+#[test]
 fn a_selection_judges_the_pairs_it_touches_and_refuses_what_it_does_not_find() {
     let cluster = shop(SHOP);
     let of = |pods: &[&str]| Options { pods: pods.iter().map(|pod| ObjectName::parse(pod)).collect(), ..Options::default() };
     let selected = lines(&cluster, &of(&["shop/client"]));
     assert!(selected.len() == 8 && selected.iter().all(|line| line.contains("shop/client")), "{selected:?}");
+    let inside = lines(&cluster, &Options { inside: true, ..of(&["shop/client"]) });
+    assert!(inside.len() == 6 && !inside.iter().any(|line| line.contains("shop/web")), "{inside:?}");
     let error = reach(State::of(&cluster), &of(&["shop/nobody"]), |_, _| ()).unwrap_err();
     assert_eq!(error.to_string(), "there is no pod or workload shop/nobody");
     let options = Options { namespaces: vec!["none".into()], ..Options::default() };

@@ -5,6 +5,7 @@
 
 use super::ends::{Survey, survey};
 use super::judge::{Families, Half, Pair, Reach, Way, count_pairs, judge};
+use super::merge::merge_blocks;
 use super::ports::Ports;
 use super::{Options, ReachError, State};
 use crate::ObjectName;
@@ -98,10 +99,12 @@ pub fn compare(
     options: &Options,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Comparison, ReachError> {
-    let survey = survey(&[before, after], options)?;
+    let mut survey = survey(&[before, after], options)?;
     let pairs = count_pairs(&survey)?;
-    let old = judge(&survey, 0, &mut |done| progress(done, 2 * pairs));
-    let new = judge(&survey, 1, &mut |done| progress(pairs + done, 2 * pairs));
+    let mut reaches =
+        [judge(&survey, 0, &mut |done| progress(done, 2 * pairs)), judge(&survey, 1, &mut |done| progress(pairs + done, 2 * pairs))];
+    merge_blocks(&mut survey, &mut reaches);
+    let [old, new] = reaches;
     let mut comparison = Comparison { survey, pairs: Vec::new(), compared: 0 };
     let both = Both { old: &old, new: &new };
     for &pair in &old.pairs {

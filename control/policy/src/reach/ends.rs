@@ -58,8 +58,8 @@ pub enum EndKind {
         /// Ports that some container declares.
         ports: Vec<DeclaredPort>,
     },
-    /// Addresses in this CIDR that are in no CIDR inside it and are no pod's.
-    Block(IpNet),
+    /// Addresses in one of these CIDRs that are in no other CIDR inside it and are no pod's. All are treated alike.
+    Blocks(Vec<IpNet>),
     /// Every other address that is no pod's.
     Elsewhere,
 }
@@ -103,7 +103,7 @@ impl End {
     pub fn namespace(&self) -> Option<&str> {
         match &self.kind {
             EndKind::Pods { namespace, .. } => Some(namespace),
-            EndKind::Block(_) | EndKind::Elsewhere => None,
+            EndKind::Blocks(_) | EndKind::Elsewhere => None,
         }
     }
 
@@ -111,7 +111,7 @@ impl End {
     pub fn ports(&self) -> &[DeclaredPort] {
         match &self.kind {
             EndKind::Pods { ports, .. } => ports,
-            EndKind::Block(_) | EndKind::Elsewhere => &[],
+            EndKind::Blocks(_) | EndKind::Elsewhere => &[],
         }
     }
 
@@ -149,8 +149,13 @@ pub(super) fn survey(states: &[State<'_>], options: &Options) -> Result<Survey, 
         end.speakers = oracles.iter().map(|oracle| speaker(oracle, &pods[0])).collect();
     }
     ends.extend(regions(&blocks, &oracles));
-    let selected = selection(&ends, states, options)?;
+    let mut selected = selection(&ends, states, options)?;
     drop(oracles);
+    if options.inside {
+        let mut chosen = selected.iter();
+        ends.retain(|end| *chosen.next().expect("one for each end") || !end.is_pods());
+        selected = vec![true; ends.len()];
+    }
     Ok(Survey { ends, assumption, host_network, by_class, snapshots, selected })
 }
 
@@ -180,7 +185,7 @@ fn regions(blocks: &Blocks, oracles: &[Oracle<'_>]) -> Vec<End> {
                 elsewhere = of(elsewhere);
             } else {
                 let speakers = speaking(of(Speaker::default()));
-                ends.push(End { name: net.to_string(), kind: EndKind::Block(net), speakers });
+                ends.push(End { name: net.to_string(), kind: EndKind::Blocks(vec![net]), speakers });
             }
         }
     }

@@ -3,6 +3,7 @@
 //! What repeats is kept once: a large cluster has millions of pairs and few thousand different answers.
 
 use super::ends::{End, EndKind, Speaker, Survey};
+use super::merge::merge_blocks;
 use super::ports::{LAST, OTHER, Ports, place, question};
 use super::{Options, PAIRS_MAX, ReachError, State, ends};
 use crate::ObjectName;
@@ -139,6 +140,12 @@ impl Reach {
         self.isolations.get(half.isolation)
     }
 
+    /// Gives ends their new numbers; pairs of an end without one disappear. The order of ends stays.
+    pub(super) fn renumber(&mut self, numbers: &[Option<u32>]) {
+        let renumbered = |pair: &Pair| Some(Pair { from: numbers[pair.from as usize]?, to: numbers[pair.to as usize]?, ..*pair });
+        self.pairs = self.pairs.iter().filter_map(renumbered).collect();
+    }
+
     /// The pair of two ends, if it was judged.
     pub fn pair(&self, from: usize, to: usize) -> Option<Pair> {
         let key = |pair: &Pair| (pair.from as usize, pair.to as usize);
@@ -153,29 +160,48 @@ impl Reach {
 ///
 /// Cost: about a microsecond for each pair and each rule of its two ends.
 pub fn reach(state: State<'_>, options: &Options, mut progress: impl FnMut(u64, u64)) -> Result<(Survey, Reach), ReachError> {
-    let survey = ends::survey(&[state], options)?;
+    let mut survey = ends::survey(&[state], options)?;
     let pairs = count_pairs(&survey)?;
-    let reach = judge(&survey, 0, &mut |done| progress(done, pairs));
+    let mut reach = [judge(&survey, 0, &mut |done| progress(done, pairs))];
+    merge_blocks(&mut survey, &mut reach);
+    let [reach] = reach;
     Ok((survey, reach))
 }
 
-impl Survey {
-    /// The oracle of one of the surveyed states, assumed addresses included.
-    pub fn oracle(&self, state: usize) -> Oracle<'_> {
-        Oracle::new(&self.snapshots[state])
-    }
+/// Says which rule came nearest, for pairs of a survey.
+#[derive(Debug)]
+pub struct Explainer<'a> {
+    survey: &'a Survey,
+    oracle: Oracle<'a>,
+    /// Egress and ingress of each end that is pods.
+    sides: Vec<Option<[Side<'a>; 2]>>,
+}
 
-    /// Why one end denies the first of the `asked` ports: the rule that came nearest. `None` where that end allows it,
-    /// is no pod, or has no rule at all.
-    pub fn nearest_miss(&self, oracle: &Oracle<'_>, pair: Pair, direction: Direction, family: Family, asked: &Ports) -> Option<NearMiss> {
-        let speaker = |end: u32| self.ends[end as usize].speakers.first()?.as_ref();
-        let (from, to) = (speaker(pair.from)?, speaker(pair.to)?);
-        let (own, other) = match direction {
-            Direction::Egress => (from, to),
-            Direction::Ingress => (to, from),
+impl Explainer<'_> {
+    /// Which rule came nearest to allowing the first of the `asked` ports, which `direction` denies. `None` where that
+    /// end is no pod, or has no rule at all.
+    pub fn nearest_miss(&self, pair: Pair, direction: Direction, family: Family, asked: &Ports) -> Option<NearMiss> {
+        let (own, other, index) = match direction {
+            Direction::Egress => (pair.from, pair.to, 0),
+            Direction::Ingress => (pair.to, pair.from, 1),
         };
+        let side = &self.sides[own as usize].as_ref()?[index];
+        let remote = self.survey.ends[other as usize].speakers[0].as_ref()?.address(family)?;
         let (protocol, port) = question(asked.first_place()?, family == Family::V4);
-        oracle.judge(own.pod.as_ref()?, direction, other.address(family)?, protocol, port).nearest_miss
+        self.oracle.nearest_miss(side, remote, protocol, port)
+    }
+}
+
+impl Survey {
+    /// Prepares questions about the only state of this survey.
+    pub fn explainer(&self) -> Explainer<'_> {
+        let oracle = Oracle::new(&self.snapshots[0]);
+        let sides = self.ends.iter().map(|end| {
+            let pod = end.speakers[0].as_ref()?.pod.as_ref()?;
+            Some([oracle.side(pod, Direction::Egress), oracle.side(pod, Direction::Ingress)])
+        });
+        let sides = sides.collect();
+        Explainer { survey: self, oracle, sides }
     }
 
     fn wants(&self, from: usize, to: usize) -> bool {
@@ -198,7 +224,7 @@ pub(super) fn count_pairs(survey: &Survey) -> Result<u64, ReachError> {
 
 /// Judges every pair of ends that the state of this index has.
 pub(super) fn judge(survey: &Survey, state: usize, progress: &mut dyn FnMut(u64)) -> Reach {
-    let oracle = survey.oracle(state);
+    let oracle = Oracle::new(&survey.snapshots[state]);
     let mut reach = Reach::default();
     let mut sides = |direction| -> Vec<Option<Asked<'_>>> {
         survey.ends.iter().map(|end| Asked::new(&oracle, end, state, direction, &mut reach.isolations)).collect()

@@ -35,13 +35,14 @@ mod compare;
 mod ends;
 mod judge;
 mod mentions;
+mod merge;
 mod naming;
 mod ports;
 
 pub use assume::Assumption;
 pub use compare::{Change, Comparison, PairChange, Reason, Sort, Standing, compare};
 pub use ends::{DeclaredPort, End, EndKind, Survey};
-pub use judge::{Cell, Families, Half, Isolation, Pair, Reach, Span, Way, reach};
+pub use judge::{Cell, Explainer, Families, Half, Isolation, Pair, Reach, Span, Way, reach};
 pub use ports::{PortRange, Ports};
 
 use crate::load::{ClusterManifests, Workload};
@@ -94,6 +95,8 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// Only pairs with an end that holds one of these pods or workloads, or in `namespaces`.
     pub pods: Vec<ObjectName>,
+    /// Leaves out pods that are not chosen.
+    pub inside: bool,
 }
 
 /// Why there is no answer.
