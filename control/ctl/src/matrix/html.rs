@@ -21,6 +21,9 @@ const ROWS_MAX: usize = 300;
 /// Members of a row that the page names.
 const MEMBERS_MAX: usize = 50;
 
+/// Pairs up to which the page says which rule came nearest. Each says it in its own words, so beyond it would be too large.
+const NEAR_PAIRS_MAX: usize = 20_000;
+
 /// In place of a cell: no pair that policies judge.
 const NO_PAIR: i64 = -1;
 /// In place of a cell: a pod and itself.
@@ -117,7 +120,13 @@ fn collect(matrix: &Matrix<'_>, sources: &[String]) -> Page {
         ways: cell.ways.iter().map(|way| ways(way, &mut halves)).collect(),
     });
     let cells = cells.collect();
-    let (near, misses) = near(matrix);
+    let mut notes = matrix.notes.clone();
+    let (near, misses) = if matrix.reach.pairs.len() <= NEAR_PAIRS_MAX {
+        near(matrix)
+    } else {
+        notes.push(format!("nearest misses are left out beyond {NEAR_PAIRS_MAX} pairs: choose some, or ask sluicectl explain -f"));
+        (BTreeMap::new(), Vec::new())
+    };
     let count = matrix.survey.ends.len();
     let number = |from: usize, to: usize| match matrix.reach.pair(from, to) {
         Some(pair) => i64::try_from(matrix.reach.cell_index(pair)).expect("a page is small"),
@@ -126,7 +135,7 @@ fn collect(matrix: &Matrix<'_>, sources: &[String]) -> Page {
     };
     Page {
         sources: sources.to_vec(),
-        notes: matrix.notes.clone(),
+        notes,
         ends: (0..count).map(|index| end_on_page(matrix, index)).collect(),
         cells,
         halves: halves.items,

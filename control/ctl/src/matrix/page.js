@@ -6,7 +6,7 @@
   const KINDS = {
     open: { mark: '●', word: 'all ports open' },
     some: { mark: '◐', word: 'some ports open' },
-    closed: { mark: '✕', word: 'closed' },
+    closed: { mark: '–', word: 'closed' },
     itself: { mark: '=', word: 'a pod and itself, always open' },
     never: { mark: '', word: 'no pod, so no policy has a say' },
   };
@@ -165,8 +165,8 @@
     }
     entry('Isolated by', ...isolating.map((policy) => make('span', 'code', policy)));
     if (miss !== null) {
-      const { rule, failed } = data.misses[miss];
-      entry('Nearest miss', make('span', 'code', rule), make('span', 'soft', `failed in ${failed}`));
+      const { asked, rule, failed } = data.misses[miss];
+      entry(`Nearest miss for ${asked}`, make('span', 'code', rule), make('span', 'soft', `failed in ${failed}`));
     }
     card.append(list);
     return card;

@@ -37,14 +37,17 @@ impl<'a> Matrix<'a> {
             (true, false) => return None,
         };
         let family = if way.families == Families::V6 { Family::V6 } else { Family::V4 };
+        let asked = asked.first()?;
         let miss = explainer.nearest_miss(pair, direction, family, &asked)?;
-        Some(Miss { rule: miss.rule.to_string(), failed: miss.failed })
+        Some(Miss { asked: asked.to_string(), rule: miss.rule.to_string(), failed: miss.failed })
     }
 }
 
 /// The rule that came nearest to allowing something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(super) struct Miss {
+    /// The port that was asked about.
+    pub(super) asked: String,
     pub(super) rule: String,
     pub(super) failed: String,
 }

@@ -7,7 +7,7 @@ use super::ends::{End, EndKind, Survey};
 use super::judge::Reach;
 use std::collections::HashMap;
 
-/// Blocks that a row's name lists before it says how many more there are.
+/// Blocks that a row's name lists; of more, it names the first and says how many others there are.
 const LISTED_MAX: usize = 2;
 
 /// One answer about a region: state, other end, whether the region is the source, and the answer.
@@ -45,9 +45,10 @@ pub(super) fn merge_blocks(survey: &mut Survey, reaches: &mut [Reach]) {
     }
     for end in &mut ends {
         if let EndKind::Blocks(nets) = &end.kind {
-            let listed: Vec<String> = nets.iter().take(LISTED_MAX).map(ToString::to_string).collect();
-            let more = nets.len().saturating_sub(LISTED_MAX);
-            end.name = if more == 0 { listed.join(", ") } else { format!("{} and {more} more", listed.join(", ")) };
+            end.name = match &nets[..] {
+                nets if nets.len() <= LISTED_MAX => nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                nets => format!("{} and {} more", nets[0], nets.len() - 1),
+            };
         }
     }
     survey.ends = ends;

@@ -137,6 +137,11 @@ impl Ports {
         self.runs.iter().copied()
     }
 
+    /// The first port of it alone.
+    pub fn first(&self) -> Option<Self> {
+        self.first_place().map(|place| Self { runs: vec![(place, place)] })
+    }
+
     pub(super) fn first_place(&self) -> Option<u32> {
         self.runs.first().map(|(first, _)| *first)
     }
