@@ -94,7 +94,7 @@ fn ends<'a>(oracle: &Oracle<'a>, snapshot: &'a Snapshot, others: &[IpAddr]) -> V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn the_matrix_says_what_the_oracle_says(
@@ -232,6 +232,48 @@ shop/web > elsewhere: all ports
 elsewhere > shop/client: all ports
 elsewhere > shop/web: none";
     assert_eq!(lines(&shop(SHOP), &Options::default()).join("\n"), expected);
+}
+
+/// The pods `a` and `b` and those beside them, by class, under one policy.
+fn classes(a: &str, b: &str, others: &str, policy: &str) -> Vec<String> {
+    let pod = |name: &str, rest: &str| format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, {rest}}}}}\n---\n");
+    let spec = "spec: {podSelector: {matchLabels: {app: none}}, ingress: [{";
+    let policy = format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p}}, {spec}{policy}}}]}}}}");
+    let cluster = shop(&format!("{}{}{others}{policy}", pod("a", a), pod("b", b)));
+    let options = Options { grouping: Grouping::Class, ..Options::default() };
+    let (survey, _) = reach(State::of(&cluster), &options, |_, _| ()).unwrap();
+    let pods = survey.ends.iter().filter(|end| end.is_pods());
+    pods.map(|end| end.name.clone()).collect()
+}
+
+#[test]
+fn pods_are_told_apart_by_what_policies_mention_and_by_nothing_else() {
+    let pod = |labels: &str, port: &str, ip: &str| {
+        format!("labels: {{{labels}}}}}, spec: {{containers: [{{name: c, ports: [{port}]}}]}}, status: {{podIP: {ip}}")
+    };
+    let http = |number: u16| format!("{{name: http, containerPort: {number}}}");
+    let expression = |operator: &str, values: &str| {
+        format!("from: [{{podSelector: {{matchExpressions: [{{key: tier, operator: {operator}{values}}}]}}}}]")
+    };
+    let plain = |labels: &str| pod(labels, "", "10.0.0.1");
+    let other = |labels: &str| pod(labels, "", "10.0.0.2");
+    let sharing = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: c, {}}}}}\n---\n", pod("team: c", "", "10.0.0.2"));
+    for (a, b, others, policy, apart) in [
+        (plain("tier: x"), other("tier: y"), "", String::new(), false),
+        (plain("tier: x"), other(""), "", expression("Exists", ""), true),
+        (plain("tier: x"), other("tier: y"), "", expression("Exists", ""), false),
+        (plain("tier: x"), other("tier: y"), "", expression("NotIn", ", values: [x]"), true),
+        (plain("tier: y"), other("tier: z"), "", expression("In", ", values: [x]"), false),
+        (pod("", &http(80), "10.0.0.1"), pod("", &http(81), "10.0.0.2"), "", String::new(), false),
+        (pod("", &http(80), "10.0.0.1"), pod("", &http(81), "10.0.0.2"), "", "ports: [{port: http}]".into(), true),
+        (plain(""), other(""), "", "from: [{ipBlock: {cidr: 10.0.0.0/30}}]".into(), false),
+        (plain(""), other(""), "", "from: [{ipBlock: {cidr: 10.0.0.2/31}}]".into(), true),
+        // `b` is one of two that claim an address: a peer matches it only if it matches both.
+        (plain(""), other(""), sharing.as_str(), "from: [{podSelector: {matchLabels: {tier: x}}}]".into(), true),
+    ] {
+        let names = classes(&a, &b, others, &policy);
+        assert_eq!(names.iter().any(|name| name == "default/a"), apart, "{policy}: {names:?}");
+    }
 }
 
 #[test]
