@@ -249,7 +249,7 @@ fn classes(a: &str, b: &str, others: &str, policy: &str) -> Vec<String> {
 #[test]
 fn pods_are_told_apart_by_what_policies_mention_and_by_nothing_else() {
     let pod = |labels: &str, port: &str, ip: &str| {
-        format!("labels: {{{labels}}}}}, spec: {{containers: [{{name: c, ports: [{port}]}}]}}, status: {{podIP: {ip}}")
+        format!("labels: {{{labels}}}}}, spec: {{containers: [{{name: c, ports: [{port}]}}]}}, status: {{podIP: {ip}")
     };
     let http = |number: u16| format!("{{name: http, containerPort: {number}}}");
     let expression = |operator: &str, values: &str| {
