@@ -259,11 +259,11 @@ fn pods_are_told_apart_by_what_policies_mention_and_by_nothing_else() {
     let other = |labels: &str| pod(labels, "", "10.0.0.2");
     let sharing = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: c, {}}}}}\n---\n", pod("team: c", "", "10.0.0.2"));
     for (a, b, others, policy, apart) in [
-        (plain("tier: x"), other("tier: y"), "", String::new(), false),
+        (plain("tier: x"), other("tier: v"), "", String::new(), false),
         (plain("tier: x"), other(""), "", expression("Exists", ""), true),
-        (plain("tier: x"), other("tier: y"), "", expression("Exists", ""), false),
-        (plain("tier: x"), other("tier: y"), "", expression("NotIn", ", values: [x]"), true),
-        (plain("tier: y"), other("tier: z"), "", expression("In", ", values: [x]"), false),
+        (plain("tier: x"), other("tier: v"), "", expression("Exists", ""), false),
+        (plain("tier: x"), other("tier: v"), "", expression("NotIn", ", values: [x]"), true),
+        (plain("tier: v"), other("tier: w"), "", expression("In", ", values: [x]"), false),
         (pod("", &http(80), "10.0.0.1"), pod("", &http(81), "10.0.0.2"), "", String::new(), false),
         (pod("", &http(80), "10.0.0.1"), pod("", &http(81), "10.0.0.2"), "", "ports: [{port: http}]".into(), true),
         (plain(""), other(""), "", "from: [{ipBlock: {cidr: 10.0.0.0/30}}]".into(), false),
