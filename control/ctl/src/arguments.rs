@@ -81,8 +81,8 @@ pub(crate) enum Command {
   sluicectl explain shop/client shop/web 80 -f .     from manifests, without a running node")]
     Explain(Question),
     /// Who may reach whom on which port, from manifests alone.
-    #[command(after_help = "Every pair is judged on every port. Rows open connections to columns. Pods without an address (workloads have
-none) are judged too; ipBlocks look at addresses only, so a note says where those pods are assumed to be.
+    #[command(after_help = "Every pair is judged on every port. Rows open connections to columns. Pods without an address (workloads
+have none) are judged too; ipBlocks look at addresses only, so a note says where they are assumed to be.
 
 Examples:
   sluicectl matrix -f manifests/                            a grid, or a line for each pair if it is too wide
@@ -94,13 +94,13 @@ Examples:
   kubectl get ns,deploy,sts,ds,pods,netpol -A -o yaml | sluicectl matrix -f -")]
     Matrix(matrix::Request),
     /// Which pairs change their verdict between two states of manifests, and what is responsible.
-    #[command(after_help = "Every pair is compared on every port; a line for each change names the rule that allows now, or the policies
-that isolate now. Pods that only one state has are listed apart.
+    #[command(after_help = "Every pair is compared on every port. Each change names the rule that allows now, or the policies that
+isolate now. Pods that only one state has are listed apart.
 
 Examples:
   sluicectl diff -f before/ -f after/
   sluicectl diff -f base.yaml,old.yaml -f base.yaml,new.yaml      several paths make one state
-  git worktree add /tmp/main main; sluicectl diff -f /tmp/main/k8s -f k8s || echo 'somebody loses or gains access'
+  git worktree add ../main main && sluicectl diff -f ../main/k8s -f k8s
 
 Exit codes, as diff has them: 0 no change, 1 changes, 2 error.")]
     Diff(diff::Request),

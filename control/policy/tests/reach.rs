@@ -313,6 +313,26 @@ fn too_many_pairs_are_refused_before_any_is_judged() {
 }
 
 #[test]
+fn rules_too_long_for_their_pairs_are_refused() {
+    let pod = |index: usize| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p{index}, labels: {{app: a{index}}}}}, spec: {{containers: [{{name: c}}]}}}}\n"
+        )
+    };
+    let pods: Vec<String> = (0..1000).map(pod).collect();
+    let peers: Vec<String> = (0..1000).map(|index| format!("{{podSelector: {{matchLabels: {{app: a{index}}}}}}}")).collect();
+    let policy = format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p}}, spec: {{podSelector: {{}}, ingress: [{{from: [{}]}}]}}}}",
+        peers.join(", ")
+    );
+    let cluster = shop(&format!("{}---\n{policy}", pods.join("---\n")));
+    let refused = reach(State::of(&cluster), &Options::default(), |_, _| panic!("judged")).unwrap_err();
+    assert_eq!(refused, ReachError::TooManyPeers { peers: 1_001_000_000, max: 1_000_000_000 });
+    let one = Options { pods: vec![ObjectName::parse("default/p7")], ..Options::default() };
+    assert_eq!(reach(State::of(&cluster), &one, |_, _| ()).unwrap().1.pairs.len(), 2000);
+}
+
+#[test]
 fn a_dump_of_a_cluster_counts_each_pod_once() {
     let dump = format!(
         "{SHOP}---

@@ -41,8 +41,11 @@ struct Page {
     /// For each source, the cell of each destination.
     rows: Vec<Vec<i64>>,
     /// For each source and destination, and each way of theirs, the misses of egress and ingress.
-    near: BTreeMap<String, Vec<[Option<usize>; 2]>>,
+    near: Near,
 }
+
+/// By `source,destination`: for each way, the numbers of the misses of egress and ingress.
+type Near = BTreeMap<String, Vec<[Option<usize>; 2]>>;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -125,7 +128,7 @@ fn collect(matrix: &Matrix<'_>, sources: &[String]) -> Page {
         near(matrix)
     } else {
         notes.push(format!("nearest misses are left out beyond {NEAR_PAIRS_MAX} pairs: choose some, or ask sluicectl explain -f"));
-        (BTreeMap::new(), Vec::new())
+        (Near::new(), Vec::new())
     };
     let count = matrix.survey.ends.len();
     let number = |from: usize, to: usize| match matrix.reach.pair(from, to) {
@@ -146,10 +149,10 @@ fn collect(matrix: &Matrix<'_>, sources: &[String]) -> Page {
 }
 
 /// The nearest misses of all pairs that have some.
-fn near(matrix: &Matrix<'_>) -> (BTreeMap<String, Vec<[Option<usize>; 2]>>, Vec<Miss>) {
+fn near(matrix: &Matrix<'_>) -> (Near, Vec<Miss>) {
     let explainer = matrix.survey.explainer();
     let mut misses = Numbered::default();
-    let mut near = BTreeMap::new();
+    let mut near = Near::new();
     for &pair in &matrix.reach.pairs {
         let mut number = |way: &Way, direction| matrix.miss(&explainer, pair, way, direction).map(|miss| misses.add(miss));
         let ways = matrix.reach.cell(pair).ways.iter();

@@ -253,7 +253,10 @@
   const remember = (text) => history.replaceState(null, '', text ? `#${encodeURIComponent(text)}` : location.pathname + location.search);
   function recall() {
     const [from, to] = decodeURIComponent(location.hash.slice(1)).split('>').map((name) => data.ends.findIndex((end) => end.name === name));
-    if (from >= 0 && to >= 0) pin(from, to);
+    if (from >= 0 && to >= 0) {
+      pin(from, to);
+      at.get(key(from, to))?.scrollIntoView({ block: 'center', inline: 'center' });
+    }
     else if (from >= 0) keepEnd(from);
   }
   function keepEnd(index) {

@@ -3,8 +3,9 @@
 //! A pair is compared port by port. The ports that changed are cut where a reason changes, so that each reported set has
 //! one reason: for each end whose answer changed, what it said before and what it says now.
 
+use super::answer::{Families, Half, Pair, Reach, Way};
 use super::ends::{Survey, survey};
-use super::judge::{Families, Half, Pair, Reach, Way, count_pairs, judge};
+use super::judge::{count_pairs, judge};
 use super::merge::merge_blocks;
 use super::ports::Ports;
 use super::{Options, ReachError, State};
@@ -102,7 +103,7 @@ pub fn compare(
     let mut survey = survey(&[before, after], options)?;
     let pairs = count_pairs(&survey)?;
     let mut reaches =
-        [judge(&survey, 0, &mut |done| progress(done, 2 * pairs)), judge(&survey, 1, &mut |done| progress(pairs + done, 2 * pairs))];
+        [judge(&survey, 0, &mut |done| progress(done, 2 * pairs))?, judge(&survey, 1, &mut |done| progress(pairs + done, 2 * pairs))?];
     merge_blocks(&mut survey, &mut reaches);
     let [old, new] = reaches;
     let mut comparison = Comparison { survey, pairs: Vec::new(), compared: 0 };

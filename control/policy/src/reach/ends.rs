@@ -177,14 +177,14 @@ fn regions(blocks: &Blocks, oracles: &[Oracle<'_>]) -> Vec<End> {
     let speaking = |speaker: Speaker| vec![Some(speaker); oracles.len()];
     for family in [Family::V4, Family::V6].into_iter().filter(|family| taken.iter().any(|one| family_of(*one) == *family)) {
         for (net, address) in blocks.free(family, &taken) {
-            let of = |speaker| match family {
+            let of = |speaker, address| match family {
                 Family::V4 => Speaker { v4: Some(address), ..speaker },
                 Family::V6 => Speaker { v6: Some(address), ..speaker },
             };
             if net.prefix_len() == 0 {
-                elsewhere = of(elsewhere);
+                elsewhere = of(elsewhere, stranger(blocks, &taken, net).unwrap_or(address));
             } else {
-                let speakers = speaking(of(Speaker::default()));
+                let speakers = speaking(of(Speaker::default(), address));
                 ends.push(End { name: net.to_string(), kind: EndKind::Blocks(vec![net]), speakers });
             }
         }
@@ -194,6 +194,12 @@ fn regions(blocks: &Blocks, oracles: &[Oracle<'_>]) -> Vec<End> {
         ends.push(End { name: name.to_owned(), kind: EndKind::Elsewhere, speakers: speaking(elsewhere) });
     }
     ends
+}
+
+/// An address of nobody's that readers know as such (RFC 5737, RFC 3849), if it is as good as any other of the region.
+fn stranger(blocks: &Blocks, taken: &BTreeSet<IpAddr>, region: IpNet) -> Option<IpAddr> {
+    let known = ["203.0.113.7", "198.51.100.7", "192.0.2.7", "2001:db8::7"].map(|text| text.parse::<IpAddr>().expect("an address"));
+    known.into_iter().find(|address| blocks.innermost(*address) == region && !taken.contains(address))
 }
 
 /// Which ends the caller asks about. An end that a selection does not find is a typing error, not an empty answer.

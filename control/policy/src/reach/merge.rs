@@ -3,8 +3,8 @@
 //! The excepts of one block, for instance, are usually treated alike by everybody. Whether they are is read off the
 //! answers, after all pairs were judged, so nothing rests on an understanding of blocks.
 
+use super::answer::Reach;
 use super::ends::{End, EndKind, Survey};
-use super::judge::Reach;
 use std::collections::HashMap;
 
 /// Blocks that a row's name lists; of more, it names the first and says how many others there are.

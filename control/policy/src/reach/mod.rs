@@ -29,20 +29,24 @@
 //! Not judged here, as in the oracle: a pod's traffic to itself (always allowed), and traffic between a pod and its own
 //! node (always allowed).
 
+mod answer;
 mod assume;
 mod blocks;
 mod compare;
 mod ends;
+mod explain;
 mod judge;
 mod mentions;
 mod merge;
 mod naming;
 mod ports;
 
+pub use answer::{Cell, Families, Half, Isolation, Pair, Reach, Span, Way};
 pub use assume::Assumption;
 pub use compare::{Change, Comparison, PairChange, Reason, Sort, Standing, compare};
 pub use ends::{DeclaredPort, End, EndKind, Survey};
-pub use judge::{Cell, Explainer, Families, Half, Isolation, Pair, Reach, Span, Way, reach};
+pub use explain::Explainer;
+pub use judge::reach;
 pub use ports::{PortRange, Ports};
 
 use crate::load::{ClusterManifests, Workload};
@@ -50,8 +54,11 @@ use crate::{ObjectName, Snapshot};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 
-/// Pairs that one question may be about. Four million take a few seconds and a hundred megabytes.
+/// Pairs that one question may be about: rows of two thousand groups. They take some twenty seconds.
 pub const PAIRS_MAX: u64 = 4_000_000;
+
+/// Peers of rules that may have to be looked at for all pairs: some minutes of work.
+pub const PEERS_MAX: u64 = 1_000_000_000;
 
 /// Ends up to which [`Grouping::Auto`] shows each workload by itself.
 const WORKLOADS_SHOWN_MAX: usize = 60;
@@ -109,6 +116,14 @@ pub enum ReachError {
         ends: usize,
         /// Pairs that would be judged.
         pairs: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The work is bounded, however long the rules are.
+    #[error("the rules of all pairs have {peers} peers, and at most {max} are looked at; choose some with --namespace or --pod")]
+    TooManyPeers {
+        /// Peers of the rules at both ends of each pair.
+        peers: u64,
         /// The limit.
         max: u64,
     },
