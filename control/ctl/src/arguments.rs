@@ -1,6 +1,7 @@
 //! The command line: one place for names, help texts and the forms of values.
 
 use crate::client::Client;
+use crate::{diff, matrix};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_flow::{ObjectName, Protocol};
 use std::path::PathBuf;
@@ -18,8 +19,10 @@ use std::time::Duration;
   sluicectl explain shop/client shop/web 80
   sluicectl explain shop/client 10.0.0.9 53/udp -f manifests/
   sluicectl table dump
+  sluicectl matrix -f manifests/ --html matrix.html
+  sluicectl diff -f before/ -f after/
 
-Exit codes: 0 done or allowed, 1 denied (explain) or not ready (status --wait), 2 error."
+Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff) or not ready (status --wait), 2 error."
 )]
 pub(crate) struct Arguments {
     /// Directory of the sockets.
@@ -77,6 +80,30 @@ pub(crate) enum Command {
   sluicectl explain 203.0.113.7 shop/web icmp        from outside, a protocol without ports
   sluicectl explain shop/client shop/web 80 -f .     from manifests, without a running node")]
     Explain(Question),
+    /// Who may reach whom on which port, from manifests alone.
+    #[command(after_help = "Every pair is judged on every port. Rows open connections to columns. Pods without an address (workloads
+have none) are judged too; ipBlocks look at addresses only, so a note says where they are assumed to be.
+
+Examples:
+  sluicectl matrix -f manifests/                            a grid, or a line for each pair if it is too wide
+  sluicectl matrix -f manifests/ --html matrix.html         a page to look at: rules, nearest misses, search
+  sluicectl matrix -f manifests/ --list --all               each pair with the rules that decide
+  sluicectl matrix -f manifests/ -n shop --inside           one namespace, and the outside
+  sluicectl matrix -f manifests/ --pod shop/web --list      who reaches shop/web, and whom it reaches
+  sluicectl matrix -f manifests/ -o json | jq '.pairs[] | select(.verdict == \"open\")'
+  kubectl get ns,deploy,sts,ds,pods,netpol -A -o yaml | sluicectl matrix -f -")]
+    Matrix(matrix::Request),
+    /// Which pairs change their verdict between two states of manifests, and what is responsible.
+    #[command(after_help = "Every pair is compared on every port. Each change names the rule that allows now, or the policies that
+isolate now. Pods that only one state has are listed apart.
+
+Examples:
+  sluicectl diff -f before/ -f after/
+  sluicectl diff -f base.yaml,old.yaml -f base.yaml,new.yaml      several paths make one state
+  git worktree add ../main main && sluicectl diff -f ../main/k8s -f k8s
+
+Exit codes, as diff has them: 0 no change, 1 changes, 2 error.")]
+    Diff(diff::Request),
 }
 
 #[derive(Debug, Args)]
@@ -172,7 +199,7 @@ fn port(text: &str) -> Result<PortAndProtocol, String> {
     Ok(PortAndProtocol { port, protocol })
 }
 
-fn pod(text: &str) -> Result<ObjectName, String> {
+pub(crate) fn pod(text: &str) -> Result<ObjectName, String> {
     let name = ObjectName::parse(text);
     if name.namespace.is_empty() || name.name.is_empty() || name.name.contains('/') {
         return Err("expected NS/POD".to_owned());

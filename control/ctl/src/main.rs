@@ -4,10 +4,13 @@
 //! Every answer about the table is read from the very bytes that the workers use.
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod arguments;
 mod client;
+mod diff;
 mod explain;
 mod get;
+mod matrix;
 mod output;
 mod status;
 mod table;
@@ -23,7 +26,7 @@ use std::process::ExitCode;
 enum Ending {
     /// Done, or allowed.
     Ok,
-    /// Denied, or not ready.
+    /// Denied, not ready, or different.
     No,
 }
 
@@ -51,6 +54,8 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),
         Command::Enforce { state } => status::enforce(&client, *state == Switch::On, form, out).map(|()| Ending::Ok),
         Command::Explain(question) => explain::run(&client, question, form, out),
+        Command::Matrix(request) => matrix::run(request, form, out),
+        Command::Diff(request) => diff::run(request, form, out),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod compile;
 pub mod load;
 pub mod oracle;
 pub mod prove;
+pub mod reach;
 pub mod snapshot;
 
 pub use compile::{CompileError, compile};

@@ -67,7 +67,7 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestErr
     Ok(reader.content)
 }
 
-fn parse(file: &Path, text: &str) -> Result<Vec<Node>, yaml::SyntaxError> {
+pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Node>, yaml::SyntaxError> {
     let named_json = file.extension().is_some_and(|extension| extension == "json");
     if named_json || text.trim_start().starts_with(['{', '[']) {
         match json::parse(text) {
@@ -161,25 +161,30 @@ impl Reader<'_> {
                 self.content.unlisted += 1;
                 continue;
             }
-            let spot = problem.spot.as_ref().filter(|spot| node.find(spot).is_some());
-            let spot = spot.unwrap_or(&problem.path);
-            let at = if problem.on_key { node.locate_key(spot) } else { node.locate(spot) };
-            self.content.errors.push(ManifestError {
-                file: PathBuf::from(self.file),
-                line: at.line,
-                column: at.column,
-                object: id.clone(),
-                field: clip(problem.path.to_string()),
-                message: clip(problem.message),
-                hint: problem.hint.map(clip),
-                source_line: source_line(&self.lines, at.line),
-            });
+            self.content.errors.push(located(self.file, &self.lines, node, id.clone(), problem));
         }
         self.claim(node, id, None);
     }
 }
 
-fn typed(node: &Node, kind: Kind) -> Result<Object, Vec<Problem>> {
+/// The problem as a person reads it, at its place in the file.
+pub(super) fn located(file: &Path, lines: &[&str], node: &Node, object: Option<ObjectId>, problem: Problem) -> ManifestError {
+    let spot = problem.spot.as_ref().filter(|spot| node.find(spot).is_some());
+    let spot = spot.unwrap_or(&problem.path);
+    let at = if problem.on_key { node.locate_key(spot) } else { node.locate(spot) };
+    ManifestError {
+        file: PathBuf::from(file),
+        line: at.line,
+        column: at.column,
+        object,
+        field: clip(problem.path.to_string()),
+        message: clip(problem.message),
+        hint: problem.hint.map(clip),
+        source_line: source_line(lines, at.line),
+    }
+}
+
+pub(super) fn typed(node: &Node, kind: Kind) -> Result<Object, Vec<Problem>> {
     let mut object = match kind {
         Kind::Namespace => Object::Namespace(decode(node, Unknown::Refuse)?),
         Kind::Pod => Object::Pod(Box::new(decode(node, Unknown::Ignore)?)),
@@ -243,7 +248,7 @@ fn check_api_version(node: &Node, kind: Kind, inherited: Inherited, problems: &m
 }
 
 /// Namespace and name as the API server would store them, or `None` if they cannot be told.
-fn identity(node: &Node, kind: Kind) -> Option<ObjectId> {
+pub(super) fn identity(node: &Node, kind: Kind) -> Option<ObjectId> {
     let metadata = node.get("metadata")?;
     let name = metadata.get("name")?.text().filter(|name| !name.is_empty())?.to_owned();
     let namespace = match metadata.get("namespace").map(|namespace| &namespace.body) {

@@ -22,9 +22,10 @@ pub fn read_directory(dir: &Path) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
     found
 }
 
-/// One file's bytes, refusing larger ones before they are in memory.
+/// One file's bytes, refusing larger ones before they are in memory. `-` is standard input.
 pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     // The limit is on what is read, not on what the file claims: it may grow, or be a pipe.
     fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {

@@ -19,6 +19,7 @@
 //! * Every limit refuses: 64 MiB a file, 100 levels, 100 000 values from aliases. Only the list of complaints is cut: at
 //!   1000 for a file, and the rest are counted.
 
+mod cluster;
 mod decode;
 mod defaults;
 mod document;
@@ -30,15 +31,19 @@ mod node;
 mod object;
 mod scalar;
 mod set;
+mod template;
 mod validate;
 mod yaml;
 
+pub use cluster::{ClusterManifests, load_cluster_paths, load_cluster_str};
 pub use error::ManifestError;
 pub use files::read_directory;
 pub use object::{Kind, ObjectId};
 pub use set::{Loaded, ManifestSet, Skipped};
+pub use template::Workload;
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Loads files and directories once, in the order given. Of a directory: what [`read_directory`] finds; a file named
@@ -51,14 +56,17 @@ use std::path::{Path, PathBuf};
 /// assert!(loaded.errors[0].to_string().starts_with("/nonexistent/web.yaml: cannot be read: "));
 /// ```
 pub fn load_paths(paths: &[PathBuf]) -> Loaded {
+    ManifestSet::load(read_paths(paths))
+}
+
+fn read_paths(paths: &[PathBuf]) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
     let mut seen = HashSet::new();
-    let files = paths
+    paths
         .iter()
         .flat_map(|path| if path.is_dir() { read_directory(path) } else { vec![(path.clone(), files::read_file(path))] })
         // A file named beside its directory is one file.
         .filter(|(path, _)| seen.insert(path.clone()))
-        .collect();
-    ManifestSet::load(files)
+        .collect()
 }
 
 /// Loads one text; `name` stands for the file in messages, and a `.json` ending makes it JSON.

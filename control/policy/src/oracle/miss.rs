@@ -16,7 +16,8 @@ use std::net::IpAddr;
 const LISTED_MAX: usize = 5;
 
 impl<'a> Oracle<'a> {
-    pub(super) fn nearest_miss(&self, side: &Side<'a>, remote: IpAddr, protocol: Protocol, port: u16) -> Option<NearMiss> {
+    /// The rule that failed in the fewest respects; `None` where there is no rule at all.
+    pub fn nearest_miss(&self, side: &Side<'a>, remote: IpAddr, protocol: Protocol, port: u16) -> Option<NearMiss> {
         let failures = |rule: &Rule<'a>| (self.peers_match(rule, remote), self.ports_match(side, rule, remote, protocol, port));
         let (rule, (peers_ok, ports_ok)) = side
             .rules

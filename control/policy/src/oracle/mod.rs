@@ -50,7 +50,7 @@ pub struct Oracle<'a> {
 }
 
 /// A rule by name: `ns/policy ingress[0]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleRef {
     /// The policy that holds it.
     pub policy: ObjectName,
@@ -203,6 +203,12 @@ impl<'a> Oracle<'a> {
     /// What the status of `pod` states, whether or not it counts.
     pub fn stated_addresses_of(&self, pod: &ObjectName) -> Vec<IpAddr> {
         self.snapshot.pods.get(pod).map(|pod| status_addresses(pod)).unwrap_or_default()
+    }
+
+    /// Whether policies select `pod` and peers match it, as soon as it has an address: it is neither unknown, nor ended,
+    /// nor on its node's network.
+    pub fn is_peer(&self, pod: &ObjectName) -> bool {
+        standing(self.snapshot, pod) == Standing::Pod
     }
 
     /// Whether the endpoint belongs to a pod of the snapshot, and to this incarnation of it. One that does not is
