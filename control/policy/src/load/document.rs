@@ -13,6 +13,8 @@ use super::error::{ERRORS_PER_FILE_MAX, ManifestError, Problem, Problems, clip, 
 use super::files::FILE_BYTES_MAX;
 use super::node::{Body, Node, Path as Field, Place};
 use super::object::{Kind, Object, ObjectId};
+use super::sources::Text;
+use super::template::{Pods, Workload, pods};
 use super::{Skipped, hints, json, validate, yaml};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,20 @@ pub(super) struct Content {
     /// Problems beyond `ERRORS_PER_FILE_MAX`.
     pub(super) unlisted: usize,
     pub(super) skipped: Vec<Skipped>,
+    /// What only [`Keep::Sources`] asks for.
+    pub(super) text: Option<Text>,
+    pub(super) workloads: Vec<Workload>,
+    /// Namespaces of workloads whose pods cannot be told.
+    pub(super) opaque: Vec<String>,
+}
+
+/// What to remember beside objects and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nothing: for enforcement.
+    Objects,
+    /// Trees of policies, texts and pod templates: for people.
+    Sources,
 }
 
 /// A document that is, or should have been, an object.
@@ -37,13 +53,15 @@ pub(super) struct Claim {
     pub(super) object: Option<Object>,
     /// The text of the line where it begins, for later complaints.
     pub(super) source_line: Option<String>,
+    /// The policy as it was written, under [`Keep::Sources`].
+    pub(super) tree: Option<Node>,
 }
 
 /// Kind and version that the items of a `PodList` do not repeat.
 type Inherited = Option<Kind>;
 
 /// Reads a whole file; the error is about the file as such.
-pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestError>> {
+pub(super) fn read(file: &Path, bytes: &[u8], keep: Keep) -> Result<Content, Box<ManifestError>> {
     let whole = |message: String| Box::new(ManifestError::whole_file(file, message));
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
         return Err(whole(format!("{} bytes; a manifest may have {FILE_BYTES_MAX}", bytes.len())));
@@ -60,7 +78,8 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestErr
             ..*whole(error.message)
         })
     })?;
-    let mut reader = Reader { file, lines, content: Content::default() };
+    let mut reader = Reader { file, lines, keep, content: Content::default() };
+    reader.content.text = (keep == Keep::Sources).then(|| Text::new(text));
     for document in &documents {
         reader.document(document, None);
     }
@@ -83,6 +102,7 @@ struct Reader<'a> {
     file: &'a Path,
     /// Split once: a file may hold thousands of errors.
     lines: Vec<&'a str>,
+    keep: Keep,
     content: Content,
 }
 
@@ -126,6 +146,13 @@ impl Reader<'_> {
     fn skip(&mut self, node: &Node, kind: &str) {
         let skipped = Skipped { file: self.file.to_path_buf(), line: node.at.line, kind: kind.to_owned() };
         self.content.skipped.push(skipped);
+        if self.keep == Keep::Sources {
+            match pods(kind, node) {
+                Pods::None => {}
+                Pods::Of(workload) => self.content.workloads.push(*workload),
+                Pods::Opaque(namespace) => self.content.opaque.push(namespace),
+            }
+        }
     }
 
     fn object(&mut self, node: &Node, kind: Kind, inherited: Inherited) {
@@ -151,7 +178,9 @@ impl Reader<'_> {
 
     fn claim(&mut self, node: &Node, id: Option<ObjectId>, object: Option<Object>) {
         let source_line = source_line(&self.lines, node.at.line);
-        self.content.claims.push(Claim { place: node.at, id, object, source_line });
+        let wanted = self.keep == Keep::Sources && matches!(object, Some(Object::NetworkPolicy(_)));
+        let tree = wanted.then(|| node.clone());
+        self.content.claims.push(Claim { place: node.at, id, object, source_line, tree });
     }
 
     fn refuse(&mut self, node: &Node, id: Option<ObjectId>, problems: Vec<Problem>) {

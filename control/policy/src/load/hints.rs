@@ -78,7 +78,7 @@ fn known_fields(place: &str) -> &'static [&'static str] {
 }
 
 /// The known word that is a slip of the finger away, if any.
-pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let lower = word.to_lowercase();
     let allowed = if word.len() > 5 { 2 } else { 1 };
     known

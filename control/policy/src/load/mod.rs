@@ -30,15 +30,24 @@ mod node;
 mod object;
 mod scalar;
 mod set;
+mod sources;
+mod template;
 mod validate;
 mod yaml;
 
 pub use error::ManifestError;
-pub use files::read_directory;
+pub use files::{FILE_BYTES_MAX, read_directory};
 pub use object::{Kind, ObjectId};
 pub use set::{Loaded, ManifestSet, Skipped};
+pub use sources::Sources;
+
+pub(crate) use error::{clip, write_source};
+pub(crate) use hints::nearest;
+pub(crate) use node::Path as Field;
+pub(crate) use sources::Written;
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Loads files and directories once, in the order given. Of a directory: what [`read_directory`] finds; a file named
@@ -51,14 +60,24 @@ use std::path::{Path, PathBuf};
 /// assert!(loaded.errors[0].to_string().starts_with("/nonexistent/web.yaml: cannot be read: "));
 /// ```
 pub fn load_paths(paths: &[PathBuf]) -> Loaded {
+    ManifestSet::load(read_paths(paths))
+}
+
+/// Reads files and directories as [`load_paths`] does, without looking into them.
+pub fn read_paths(paths: &[PathBuf]) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
     let mut seen = HashSet::new();
-    let files = paths
+    paths
         .iter()
         .flat_map(|path| if path.is_dir() { read_directory(path) } else { vec![(path.clone(), files::read_file(path))] })
         // A file named beside its directory is one file.
         .filter(|(path, _)| seen.insert(path.clone()))
-        .collect();
-    ManifestSet::load(files)
+        .collect()
+}
+
+/// Loads files once, and keeps where their fields stand: for [`lint`](crate::lint). Cost: the policies' trees and the
+/// files' texts stay in memory.
+pub fn load_with_sources(files: Vec<(PathBuf, io::Result<Vec<u8>>)>) -> (Loaded, Sources) {
+    ManifestSet::load_with_sources(files)
 }
 
 /// Loads one text; `name` stands for the file in messages, and a `.json` ending makes it JSON.

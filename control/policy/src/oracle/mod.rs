@@ -25,8 +25,10 @@ mod selector;
 mod tests;
 
 pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
+pub(crate) use miss::listed;
 pub use rule::Rule;
-pub(crate) use rule::rules;
+pub(crate) use rule::{block_holds, names_direction, protocol_of, rules};
+pub(crate) use selector::text as selector_text;
 
 use crate::Snapshot;
 use identity::{Directory, Standing};
@@ -148,7 +150,7 @@ impl<'a> Oracle<'a> {
         if standing == Standing::Pod {
             let own = self.snapshot.policies.iter().filter(|(name, _)| name.namespace == pod.namespace);
             for (name, policy) in own {
-                if rule::names_direction(policy, direction) && self.selects(policy, pod) {
+                if names_direction(policy, direction) && self.selects(policy, pod) {
                     side.isolating.push(name);
                     side.rules.extend(rules(name, policy, direction));
                 }
@@ -180,6 +182,11 @@ impl<'a> Oracle<'a> {
     /// The addresses under which `pod` takes part: its endpoint's if it is attached here, else its status'.
     pub fn addresses_of(&self, pod: &ObjectName) -> Vec<IpAddr> {
         self.directory.addresses_of(pod).to_vec()
+    }
+
+    /// Whether policies select `pod` and peers match it: it has not ended, and has a network of its own.
+    pub(crate) fn takes_part(&self, pod: &ObjectName) -> bool {
+        identity::standing(self.snapshot, pod) == Standing::Pod
     }
 
     /// Every address that some pod carries.

@@ -46,7 +46,7 @@ impl<'a> Rule<'a> {
 ///
 /// Without `policyTypes` (the API server defaults an empty list like a missing one) a policy is about ingress, and about
 /// egress too if it has at least one egress rule. Source: Kubernetes, `NetworkPolicySpec.policyTypes`.
-pub(super) fn names_direction(policy: &NetworkPolicy, direction: Direction) -> bool {
+pub(crate) fn names_direction(policy: &NetworkPolicy, direction: Direction) -> bool {
     let Some(spec) = &policy.spec else { return direction == Direction::Ingress };
     let types = spec.policy_types.as_deref().unwrap_or_default();
     match direction {
@@ -92,7 +92,8 @@ impl<'a> Oracle<'a> {
         !pods.is_empty() && pods.iter().all(|pod| self.peer_matches_pod(own_namespace, peer, pod))
     }
 
-    fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
+    /// Whether a peer that selects pods matches `pod`.
+    pub(crate) fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
         match (&peer.namespace_selector, &peer.pod_selector) {
             (None, None) => false,
             (None, Some(pods)) => pod.namespace == own_namespace && self.pod_matches(pods, pod),
@@ -143,7 +144,7 @@ fn serving_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 }
 
 /// The protocol of a port entry.
-pub(super) fn protocol_of(entry: &NetworkPolicyPort) -> Option<Protocol> {
+pub(crate) fn protocol_of(entry: &NetworkPolicyPort) -> Option<Protocol> {
     protocol_named(entry.protocol.as_deref())
 }
 
@@ -159,7 +160,7 @@ fn protocol_named(name: Option<&str>) -> Option<Protocol> {
 
 /// Whether `address` is inside the block and in none of its excepts. A family never matches the other's block. Text
 /// that is no CIDR matches nothing, and an except that is none closes the whole block.
-fn block_holds(block: &IPBlock, address: IpAddr) -> bool {
+pub(crate) fn block_holds(block: &IPBlock, address: IpAddr) -> bool {
     in_cidr(&block.cidr, address) == Some(true) && block.except.iter().flatten().all(|except| in_cidr(except, address) == Some(false))
 }
 

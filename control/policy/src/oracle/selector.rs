@@ -20,13 +20,13 @@ impl Oracle<'_> {
     }
 
     /// Whether the labels of `pod` satisfy `selector`.
-    pub(super) fn pod_matches(&self, selector: &LabelSelector, pod: &ObjectName) -> bool {
+    pub(crate) fn pod_matches(&self, selector: &LabelSelector, pod: &ObjectName) -> bool {
         let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_ref());
         matches(selector, |key| value(labels, key))
     }
 
     /// Whether the labels of the namespace satisfy `selector`. One that the snapshot does not hold has its name only.
-    pub(super) fn namespace_matches(&self, selector: &LabelSelector, namespace: &str) -> bool {
+    pub(crate) fn namespace_matches(&self, selector: &LabelSelector, namespace: &str) -> bool {
         let labels = self.snapshot.namespaces.get(namespace).and_then(|object| object.metadata.labels.as_ref());
         matches(selector, |key| value(labels, key).or((key == NAMESPACE_NAME).then_some(namespace)))
     }
@@ -57,7 +57,7 @@ fn holds(requirement: &LabelSelectorRequirement, label: Option<&str>) -> bool {
 }
 
 /// A selector as `kubectl` would print it: `app=web,tier in (a,b),!legacy`; `{}` for the one that selects all.
-pub(super) fn text(selector: &LabelSelector) -> String {
+pub(crate) fn text(selector: &LabelSelector) -> String {
     let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     for requirement in selector.match_expressions.iter().flatten() {
         let LabelSelectorRequirement { key, operator, values } = requirement;
