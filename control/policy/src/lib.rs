@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod lint;
 pub mod load;
 pub mod oracle;
 pub mod snapshot;
