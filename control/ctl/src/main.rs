@@ -8,6 +8,7 @@ mod arguments;
 mod client;
 mod explain;
 mod get;
+mod lint;
 mod output;
 mod status;
 mod table;
@@ -21,9 +22,9 @@ use std::process::ExitCode;
 /// How a command ended; the numbers are promised in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Done, or allowed.
+    /// Done, allowed, or clean.
     Ok,
-    /// Denied, or not ready.
+    /// Denied, not ready, or wrong.
     No,
 }
 
@@ -51,6 +52,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),
         Command::Enforce { state } => status::enforce(&client, *state == Switch::On, form, out).map(|()| Ending::Ok),
         Command::Explain(question) => explain::run(&client, question, form, out),
+        Command::Lint(options) => lint::run(options, form, out),
     }
 }
 
