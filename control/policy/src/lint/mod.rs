@@ -30,8 +30,6 @@ mod effect;
 mod kind;
 mod ports;
 mod selection;
-#[cfg(test)]
-mod tests;
 mod warning;
 mod written;
 
@@ -60,7 +58,7 @@ pub struct Report {
 ///
 /// ```
 /// use sluice_policy::{lint, load};
-/// let text = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}, spec: {ingress: [{from: []}]}}";
+/// let text = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}, spec: {podSelector: {}, ingress: [{from: []}]}}";
 /// let (loaded, sources) = load::load_with_sources(vec![("p.yaml".into(), Ok(text.into()))]);
 /// let report = lint::lint(&loaded, &sources);
 /// assert_eq!(report.warnings[0].kind, lint::WarningKind::EmptyPeers);

@@ -69,21 +69,43 @@ pub(super) fn read(file: &Path, bytes: &[u8], keep: Keep) -> Result<Content, Box
     let text = str::from_utf8(bytes).map_err(|error| whole(format!("not UTF-8 text: {error}")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.lines().collect();
-    let documents = parse(file, text).map_err(|error| {
-        Box::new(ManifestError {
-            line: error.at.line,
-            column: error.at.column,
-            hint: hints::lost_indentation_in_text(&lines, error.at.line),
-            source_line: source_line(&lines, error.at.line),
-            ..*whole(error.message)
-        })
-    })?;
+    let documents = parse(file, text).map_err(|error| Box::new(unparsed(file, &lines, error)))?;
     let mut reader = Reader { file, lines, keep, content: Content::default() };
     reader.content.text = (keep == Keep::Sources).then(|| Text::new(text));
     for document in &documents {
         reader.document(document, None);
     }
     Ok(reader.content)
+}
+
+/// Points at the line that is to blame, where that can be told from the one at which the parser gave up.
+fn unparsed(file: &Path, lines: &[&str], error: yaml::SyntaxError) -> ManifestError {
+    let Place { line, column } = error.at;
+    let at = |line, column, whole| ManifestError { line, column, source_line: source_line(lines, line), ..whole };
+    match hints::flattened_around(lines, line) {
+        Some(found) => {
+            let message = format!("{}; line {line} is then wrong: {}", found.message, error.message);
+            let whole =
+                ManifestError { field: found.field.to_owned(), hint: Some(clip(found.hint)), ..ManifestError::whole_file(file, message) };
+            at(found.line, found.column, whole)
+        }
+        None => {
+            let hint = hints::syntax(lines, line);
+            let (line, column) = last_written(lines, line, column);
+            at(line, column, ManifestError { hint, ..ManifestError::whole_file(file, error.message) })
+        }
+    }
+}
+
+/// The place itself, or the last line above it that says anything: a text that ends too early ends there for its reader.
+fn last_written(lines: &[&str], line: u32, column: u32) -> (u32, u32) {
+    let written = |line: u32| line.checked_sub(1).and_then(|index| lines.get(index as usize)).is_some_and(|text| !text.trim().is_empty());
+    if written(line) {
+        return (line, column);
+    }
+    let Some(last) = (1..line).rev().find(|line| written(*line)) else { return (line, column) };
+    let indent = lines.get((last - 1) as usize).map_or(0, |text| text.chars().take_while(|c| c.is_whitespace()).count());
+    (last, u32::try_from(indent + 1).unwrap_or(1))
 }
 
 fn parse(file: &Path, text: &str) -> Result<Vec<Node>, yaml::SyntaxError> {
@@ -159,7 +181,7 @@ impl Reader<'_> {
         let id = identity(node, kind);
         let mut problems = Problems::default();
         check_api_version(node, kind, inherited, &mut problems);
-        if let Some(problem) = hints::lost_indentation(node) {
+        if let Some(problem) = hints::lost_indentation(node, &self.lines) {
             problems.0.push(problem);
         } else if id.is_none() {
             check_has_name(node, &mut problems);
@@ -200,7 +222,7 @@ impl Reader<'_> {
                 object: id.clone(),
                 field: clip(problem.path.to_string()),
                 message: clip(problem.message),
-                hint: problem.hint.map(clip),
+                hint: hints::characters(&self.lines, at.line).or(problem.hint).map(clip),
                 source_line: source_line(&self.lines, at.line),
             });
         }

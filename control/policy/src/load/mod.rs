@@ -28,6 +28,7 @@ mod hints;
 mod json;
 mod node;
 mod object;
+mod reindent;
 mod scalar;
 mod set;
 mod sources;
