@@ -7,6 +7,7 @@ FILES ?=
 OUT ?=
 CHECK ?=
 KEEP ?=
+SLUICE_SEEDS ?=
 
 .PHONY: help
 help: ## This list
@@ -37,6 +38,10 @@ test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and
 vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" for others)
 	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
 	@target/debug/sluice-vectors $(FILES)
+
+.PHONY: lint-articles
+lint-articles: ## What `sluicectl lint` says of the YAML in articles (SLUICE_SEEDS=DIR of plain texts)
+	@SLUICE_SEEDS='$(SLUICE_SEEDS)' CARGO='$(CARGO)' tests/lint-articles
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
