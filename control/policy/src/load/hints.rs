@@ -134,7 +134,12 @@ fn known_fields(place: &str) -> &'static [&'static str] {
 /// The known word that is a slip of the finger away, if any.
 pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let lower = word.to_lowercase();
-    let allowed = if word.len() > 5 { 2 } else { 1 };
+    // Any two short words are near each other.
+    let allowed = match word.len() {
+        0..=2 => 0,
+        3..=5 => 1,
+        _ => 2,
+    };
     known
         .iter()
         .map(|candidate| (distance(&lower, &candidate.to_lowercase()), *candidate))
@@ -143,21 +148,25 @@ pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's, on characters. Long words are not slips.
+/// Slips between two words, on characters: one put in, left out, taken for another, or swapped with its neighbour. Long
+/// words are not slips.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }
+    let mut above: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut next = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+            let mut least = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(above[j - 1] + 1);
+            }
+            next.push(least);
         }
+        above = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -332,4 +341,26 @@ pub(super) fn characters(lines: &[&str], line: u32) -> Option<String> {
             _ => return None,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_finger_are_near_and_other_words_are_not() {
+        for (word, known, right) in [
+            ("wbe", &["web", "api"][..], Some("web")),
+            ("podselector", &SPEC_FIELDS[..], Some("podSelector")),
+            ("policyType", &SPEC_FIELDS[..], Some("policyTypes")),
+            ("egres", &SPEC_FIELDS[..], Some("egress")),
+            ("form", &["from", "ports"][..], Some("from")),
+            ("IN", &["In", "NotIn"][..], Some("In")),
+            ("a", &["b"][..], None),
+            ("db", &["web", "api"][..], None),
+            ("backend", &["frontend"][..], None),
+        ] {
+            assert_eq!(nearest(word, known), right, "{word}");
+        }
+    }
 }
