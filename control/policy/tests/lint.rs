@@ -120,7 +120,7 @@ fn each_kind_is_drawn_by_its_case_and_not_by_the_one_beside_it() {
         ),
         (
             K::PeerMatchesNothing,
-            "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: op}}}]}]}",
+            "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: osp}}}]}]}",
             "did you mean `team: ops`?",
             "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: ops}}}]}]}",
         ),
