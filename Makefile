@@ -7,6 +7,7 @@ FILES ?=
 OUT ?=
 CHECK ?=
 KEEP ?=
+SLUICE_SEEDS ?=
 
 .PHONY: help
 help: ## This list
@@ -41,6 +42,10 @@ vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" fo
 .PHONY: mutations
 mutations: ## Planted compiler bugs, each with the counterexample that the proof found
 	@$(CARGO) test -q -p sluice-policy --lib planted -- --nocapture --test-threads=1
+
+.PHONY: lint-articles
+lint-articles: ## What `sluicectl lint` says of the YAML in articles (SLUICE_SEEDS=DIR of plain texts)
+	@SLUICE_SEEDS='$(SLUICE_SEEDS)' CARGO='$(CARGO)' tests/lint-articles
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

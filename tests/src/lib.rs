@@ -2,6 +2,8 @@
 //! one-machine cluster with the traffic that they send.
 #![deny(unsafe_code)]
 
+pub mod articles;
 pub mod live;
 pub mod traffic;
 pub mod vectors;
+pub mod walkthrough;

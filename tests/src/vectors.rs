@@ -12,7 +12,7 @@
 //! | run | files over the cores, counts, differences in file order |
 
 mod compare;
-mod engine;
+pub(crate) mod engine;
 mod run;
 mod schema;
 

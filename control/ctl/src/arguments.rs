@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::{diff, matrix};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_flow::{ObjectName, Protocol};
+use sluice_policy::lint::WarningKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use std::time::Duration;
   sluicectl get connections --pod shop/web -o json
   sluicectl explain shop/client shop/web 80
   sluicectl explain shop/client 10.0.0.9 53/udp -f manifests/
+  sluicectl lint -f manifests/
   sluicectl table dump
   sluicectl matrix -f manifests/ --html matrix.html
   sluicectl diff -f before/ -f after/
 
-Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff) or not ready (status --wait), 2 error."
+Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff), not ready (status --wait) or errors found (lint), 2 error."
 )]
 pub(crate) struct Arguments {
     /// Directory of the sockets.
@@ -104,6 +106,58 @@ Examples:
 
 Exit codes, as diff has them: 0 no change, 1 changes, 2 error.")]
     Diff(diff::Request),
+    /// What is wrong with manifests, and what is legal but probably unmeant. Needs no cluster.
+    #[command(
+        after_help = "Every finding shows file, line and column, the line itself, what it means in effect and what was probably meant.
+Pods are read from Pods and from the templates of Deployments and their like.
+
+Examples:
+  sluicectl lint -f manifests/                      every manifest below a directory
+  sluicectl lint -f policies.yaml -f pods.yaml      together: policies add up, peers match pods
+  helm template . | sluicectl lint -f -             from standard input
+  sluicectl lint -f . --deny warnings               for CI: warnings end with 1 too
+  sluicectl lint -f . --allow covered-rule          without one kind of warning
+  sluicectl lint --explain dns-cut-off              what a warning means, with an example
+  sluicectl lint --explain                          all kinds of warnings
+  sluicectl lint -f . -o json                       for scripts
+
+Exit codes: 0 clean or only warnings, 1 errors or denied warnings, 2 wrong usage or a path that cannot be read."
+    )]
+    Lint(LintOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LintOptions {
+    /// Files or directories; `-` is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required_unless_present = "explain")]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// Leaves a kind of warning out.
+    #[arg(long, value_name = "ID", value_parser = warning_kind)]
+    pub(crate) allow: Vec<WarningKind>,
+    /// Ends with 1 on these: `warnings` for all, or one kind.
+    #[arg(long, value_name = "warnings|ID", value_parser = denied)]
+    pub(crate) deny: Vec<Denied>,
+    /// Says what a kind of warning means, with an example; without ID lists all kinds.
+    #[arg(long, value_name = "ID", num_args = 0..=1, value_parser = warning_kind, conflicts_with_all = ["manifests", "allow", "deny"])]
+    pub(crate) explain: Option<Option<WarningKind>>,
+}
+
+/// Which warnings count as errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Warnings,
+    Kind(WarningKind),
+}
+
+fn warning_kind(text: &str) -> Result<WarningKind, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+fn denied(text: &str) -> Result<Denied, String> {
+    match text {
+        "warnings" => Ok(Denied::Warnings),
+        _ => warning_kind(text).map(Denied::Kind),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod client;
 mod diff;
 mod explain;
 mod get;
+mod lint;
 mod matrix;
 mod output;
 mod status;
@@ -24,9 +25,9 @@ use std::process::ExitCode;
 /// How a command ended; the numbers are promised in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Done, or allowed.
+    /// Done, allowed, or clean.
     Ok,
-    /// Denied, not ready, or different.
+    /// Denied, not ready, different, or wrong.
     No,
 }
 
@@ -56,6 +57,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Explain(question) => explain::run(&client, question, form, out),
         Command::Matrix(request) => matrix::run(request, form, out),
         Command::Diff(request) => diff::run(request, form, out),
+        Command::Lint(options) => lint::run(options, form, out),
     }
 }
 

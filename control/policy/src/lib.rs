@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod lint;
 pub mod load;
 pub mod oracle;
 pub mod prove;

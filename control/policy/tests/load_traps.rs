@@ -120,6 +120,141 @@ fn lost_indentation_is_called_by_its_name() {
 }
 
 #[test]
+fn a_flat_policy_is_blamed_where_it_went_wrong_and_shown_in_its_right_form() {
+    let flat = "Some notes: before\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\nname: frontend\nspec:\npodSelector:\n\
+                matchLabels:\nrun: frontend # from kubectl run\npolicyTypes:\n- Egress\negress:\n- to:\n- podSelector:\nmatchLabels:\nrun: backend\n";
+    assert_eq!(
+        only_error(&load_str("np.yaml", flat)),
+        "np.yaml:6:1: name: unknown field at the top level, while `metadata` is empty; line 16 is then wrong: the key \"matchLabels\" \
+         stands twice in the same map, first in line 9\n\
+         \x20 6 | name: frontend\n\
+         \x20   | ^\n\
+         hint: the indentation was lost; the right form is\n\
+         \x20   apiVersion: networking.k8s.io/v1\n\
+         \x20   kind: NetworkPolicy\n\
+         \x20   metadata:\n\
+         \x20     name: frontend\n\
+         \x20   spec:\n\
+         \x20     podSelector:\n\
+         \x20       matchLabels:\n\
+         \x20         run: frontend # from kubectl run\n\
+         \x20     policyTypes:\n\
+         \x20     - Egress\n\
+         \x20     egress:\n\
+         \x20     - to:\n\
+         \x20       - podSelector:\n\
+         \x20           matchLabels:\n\
+         \x20             run: backend"
+    );
+}
+
+#[test]
+fn slips_show_the_right_form() {
+    // A line of the spec in its place, and the whole message after the object's name.
+    for (spec, message) in [
+        (
+            "  ingress:\n  - ports:\n    - port: 80-90\n",
+            "spec.ingress[0].ports[0].port: Invalid value: \"80-90\": must contain at least one letter (a-z)\n  8 |     - port: 80-90\n    \
+             |             ^\nhint: a range has two fields\n    - port: 80\n      endPort: 90",
+        ),
+        (
+            "  ingress:\n  - ports:\n    - port:80\n",
+            "spec.ingress[0].ports[0]: expected a map (NetworkPolicyPort), found the text \"port:80\"\n  8 |     - port:80\n    |       ^\n\
+             hint: write `port: 80`",
+        ),
+        (
+            "  ingress:\n  - ports:\n    - port: 53/udp\n",
+            "spec.ingress[0].ports[0].port: Invalid value: \"53/udp\": must contain only alpha-numeric characters (a-z, 0-9), and hyphens \
+             (-)\n  8 |     - port: 53/udp\n    |             ^\nhint: the protocol is a field of its own\n    - port: 53\n      protocol: UDP",
+        ),
+        (
+            "  ingress:\n  - ports: 80\n",
+            "spec.ingress[0].ports: expected a list, found the number 80\n  7 |   - ports: 80\n    |            ^\n\
+             hint: write\n    ports:\n    - port: 80",
+        ),
+        (
+            "  ingress:\n  - from:\n    - ipBlock: fd00::/8\n",
+            "spec.ingress[0].from[0].ipBlock: expected a map (IPBlock), found the text \"fd00::/8\"\n  8 |     - ipBlock: fd00::/8\n    \
+             |                ^\nhint: write\n    ipBlock:\n      cidr: fd00::/8",
+        ),
+        (
+            "  ingress:\n  - from:\n    - namespace: prod\n",
+            "spec.ingress[0].from[0].namespace: unknown field\n  8 |     - namespace: prod\n    |       ^\nhint: a namespace is selected by \
+             its name's label\n    namespaceSelector:\n      matchLabels:\n        kubernetes.io/metadata.name: prod",
+        ),
+        (
+            "  podSelector:\n    matchLabels:\n      app=web\n      tier=db\n",
+            "spec.podSelector.matchLabels: expected a map, found the text \"app=web tier=db\"\n  8 |       app=web\n    |       ^\n\
+             hint: write each on a line of its own\n    app: web\n    tier: db",
+        ),
+        (
+            "  podSelector: app=web\n",
+            "spec.podSelector: expected a map (LabelSelector), found the text \"app=web\"\n  6 |   podSelector: app=web\n    \
+             |                ^\nhint: labels stand under `matchLabels:`\n    podSelector:\n      matchLabels:\n        app: web",
+        ),
+        (
+            "  podSelector:\n    matchLabels:\n      app: [web, db]\n",
+            "spec.podSelector.matchLabels.app: expected text, found a list\n  8 |       app: [web, db]\n    |       ^\nhint: several values \
+             need an expression\n    matchExpressions:\n    - {key: app, operator: In, values: [web, db]}",
+        ),
+        (
+            "  policyTypes: Ingress\n",
+            "spec.policyTypes: expected a list, found the text \"Ingress\"\n  6 |   policyTypes: Ingress\n    |                ^\n\
+             hint: begin each item of the list with `- `\n    policyTypes:\n    - Ingress",
+        ),
+        (
+            "  action: Deny\n",
+            "spec.action: unknown field\n  6 |   action: Deny\n    |   ^\nhint: a NetworkPolicy only allows: what no rule of any policy \
+             allows to a selected pod is denied; remove it",
+        ),
+        (
+            "  from:\n  - podSelector: {}\n",
+            "spec.from: unknown field\n  6 |   from:\n    |   ^\nhint: it stands inside a rule, which is an item of a list\n    ingress:\n    - from: ...",
+        ),
+        (
+            "  egress:\n  - to:\n    - podSelector:\n      matchLabels:\n        app: a\n",
+            "spec.egress[0].to[0].matchLabels: unknown field\n  9 |       matchLabels:\n    |       ^\nhint: it stands inside a selector: \
+             indent it further\n    podSelector:\n      matchLabels: ...",
+        ),
+    ] {
+        let error = policy(spec).errors[0].to_string();
+        let (_, after) = error.split_once(": NetworkPolicy default/web: ").expect("place and object");
+        assert_eq!(after, message, "{spec}");
+    }
+}
+
+#[test]
+fn what_web_pages_and_templates_do_to_yaml_is_recognised() {
+    for (spec, whole) in [
+        (
+            "\u{a0}\u{a0}podSelector: {}\n",
+            "np.yaml:6:1: NetworkPolicy default/web: \u{a0}\u{a0}podSelector: unknown field\n  6 | \u{a0}\u{a0}podSelector: {}\n    | ^\nhint: there is a blank that YAML does not know (U+00A0); replace it by an ordinary space",
+        ),
+        (
+            "  policyTypes:\n  – Ingress\n",
+            "np.yaml:7:3: not valid YAML: simple key expect ':'\n  7 |   – Ingress\n    |   ^\nhint: – is a typographic dash (U+2013); write -",
+        ),
+        (
+            "  podSelector:\n    matchLabels:\n      app: {{ .Values.app }}\n",
+            "np.yaml:8:13: a key must be text, not a list or a map\n  8 |       app: {{ .Values.app }}\n    |             ^\nhint: this is a \
+             template, not yet a manifest; render it first, for instance `helm template . | sluicectl lint -f -`",
+        ),
+        (
+            "  ingress:\n  - ports:\n    - protocol: TCP port: 53\n",
+            "np.yaml:8:25: not valid YAML: mapping values are not allowed in this context\n  8 |     - protocol: TCP port: 53\n    \
+             |                         ^\nhint: give each field a line of its own",
+        ),
+        (
+            "  ingress:\n    - from:\n      - podSelector:\n       matchLabels: {}\n",
+            "np.yaml:9:8: not valid YAML: while parsing a block mapping, did not find expected key\n  9 |        matchLabels: {}\n    \
+             |        ^\nhint: it is indented by 7, and no line above that it could belong to is; those are indented by 0, 2, 4, 6, 8",
+        ),
+    ] {
+        assert_eq!(policy(spec).errors[0].to_string(), whole, "{spec}");
+    }
+}
+
+#[test]
 fn documents_that_are_no_object_of_ours_say_so() {
     for (text, parts) in [
         ("kind: NetworkPolicy\nmetadata: {name: a}\n", ["apiVersion: Required value", "write `apiVersion: networking.k8s.io/v1`"]),

@@ -28,23 +28,23 @@ impl Engine {
 
 /// One question at one pod. `pod` counts the pods of the snapshot in name order.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question {
-    pub(super) pod: usize,
-    pub(super) direction: Direction,
-    pub(super) remote: IpAddr,
-    pub(super) protocol: Protocol,
-    pub(super) port: u16,
+pub(crate) struct Question {
+    pub(crate) pod: usize,
+    pub(crate) direction: Direction,
+    pub(crate) remote: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
 }
 
 /// An engine with one state loaded.
-pub(super) trait Judge {
+pub(crate) trait Judge {
     fn allows(&self, question: Question) -> bool;
     /// The reason in words, for a difference.
     fn reason(&self, question: Question) -> String;
 }
 
 /// Loads `snapshot` into `engine`.
-pub(super) fn load<'a>(engine: Engine, snapshot: &'a Snapshot) -> Result<Box<dyn Judge + 'a>, String> {
+pub(crate) fn load<'a>(engine: Engine, snapshot: &'a Snapshot) -> Result<Box<dyn Judge + 'a>, String> {
     Ok(match engine {
         Engine::Oracle => Box::new(OracleJudge::new(snapshot)),
         Engine::Table => Box::new(TableJudge::new(snapshot)?),

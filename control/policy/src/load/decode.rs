@@ -49,7 +49,7 @@ fn type_message(node: &Node, path: &Path, error: &str) -> (String, Option<String
         return (error.to_owned(), None);
     };
     let form = Form::of(expected);
-    (format!("expected {}, found {}", form.words(expected), found.describe()), hints::wrong_type(found, &form))
+    (format!("expected {}, found {}", form.words(expected), found.describe()), hints::wrong_type(found, &form, path))
 }
 
 /// The forms a field can have, as far as hints care.

@@ -13,6 +13,8 @@ use super::error::{ERRORS_PER_FILE_MAX, ManifestError, Problem, Problems, clip, 
 use super::files::FILE_BYTES_MAX;
 use super::node::{Body, Node, Path as Field, Place};
 use super::object::{Kind, Object, ObjectId};
+use super::sources::Text;
+use super::template::{Pods, TemplatePods, pods};
 use super::{Skipped, hints, json, validate, yaml};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,20 @@ pub(super) struct Content {
     /// Problems beyond `ERRORS_PER_FILE_MAX`.
     pub(super) unlisted: usize,
     pub(super) skipped: Vec<Skipped>,
+    /// What only [`Keep::Sources`] asks for.
+    pub(super) text: Option<Text>,
+    pub(super) workloads: Vec<TemplatePods>,
+    /// Namespaces of workloads whose pods cannot be told.
+    pub(super) opaque: Vec<String>,
+}
+
+/// What to remember beside objects and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nothing: for enforcement.
+    Objects,
+    /// Trees of policies, texts and pod templates: for people.
+    Sources,
 }
 
 /// A document that is, or should have been, an object.
@@ -37,13 +53,15 @@ pub(super) struct Claim {
     pub(super) object: Option<Object>,
     /// The text of the line where it begins, for later complaints.
     pub(super) source_line: Option<String>,
+    /// The policy as it was written, under [`Keep::Sources`].
+    pub(super) tree: Option<Node>,
 }
 
 /// Kind and version that the items of a `PodList` do not repeat.
 type Inherited = Option<Kind>;
 
 /// Reads a whole file; the error is about the file as such.
-pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestError>> {
+pub(super) fn read(file: &Path, bytes: &[u8], keep: Keep) -> Result<Content, Box<ManifestError>> {
     let whole = |message: String| Box::new(ManifestError::whole_file(file, message));
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
         return Err(whole(format!("{} bytes; a manifest may have {FILE_BYTES_MAX}", bytes.len())));
@@ -51,20 +69,43 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> Result<Content, Box<ManifestErr
     let text = str::from_utf8(bytes).map_err(|error| whole(format!("not UTF-8 text: {error}")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.lines().collect();
-    let documents = parse(file, text).map_err(|error| {
-        Box::new(ManifestError {
-            line: error.at.line,
-            column: error.at.column,
-            hint: hints::lost_indentation_in_text(&lines, error.at.line),
-            source_line: source_line(&lines, error.at.line),
-            ..*whole(error.message)
-        })
-    })?;
-    let mut reader = Reader { file, lines, content: Content::default() };
+    let documents = parse(file, text).map_err(|error| Box::new(unparsed(file, &lines, error)))?;
+    let mut reader = Reader { file, lines, keep, content: Content::default() };
+    reader.content.text = (keep == Keep::Sources).then(|| Text::new(text));
     for document in &documents {
         reader.document(document, None);
     }
     Ok(reader.content)
+}
+
+/// Points at the line that is to blame, where that can be told from the one at which the parser gave up.
+fn unparsed(file: &Path, lines: &[&str], error: yaml::SyntaxError) -> ManifestError {
+    let Place { line, column } = error.at;
+    let at = |line, column, whole| ManifestError { line, column, source_line: source_line(lines, line), ..whole };
+    match hints::flattened_around(lines, line) {
+        Some(found) => {
+            let message = format!("{}; line {line} is then wrong: {}", found.message, error.message);
+            let whole =
+                ManifestError { field: found.field.to_owned(), hint: Some(clip(found.hint)), ..ManifestError::whole_file(file, message) };
+            at(found.line, found.column, whole)
+        }
+        None => {
+            let hint = hints::syntax(lines, line);
+            let (line, column) = last_written(lines, line, column);
+            at(line, column, ManifestError { hint, ..ManifestError::whole_file(file, error.message) })
+        }
+    }
+}
+
+/// The place itself, or the last line above it that says anything: a text that ends too early ends there for its reader.
+fn last_written(lines: &[&str], line: u32, column: u32) -> (u32, u32) {
+    let written = |line: u32| line.checked_sub(1).and_then(|index| lines.get(index as usize)).is_some_and(|text| !text.trim().is_empty());
+    if written(line) {
+        return (line, column);
+    }
+    let Some(last) = (1..line).rev().find(|line| written(*line)) else { return (line, column) };
+    let indent = lines.get((last - 1) as usize).map_or(0, |text| text.chars().take_while(|c| c.is_whitespace()).count());
+    (last, u32::try_from(indent + 1).unwrap_or(1))
 }
 
 pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Node>, yaml::SyntaxError> {
@@ -83,6 +124,7 @@ struct Reader<'a> {
     file: &'a Path,
     /// Split once: a file may hold thousands of errors.
     lines: Vec<&'a str>,
+    keep: Keep,
     content: Content,
 }
 
@@ -126,13 +168,20 @@ impl Reader<'_> {
     fn skip(&mut self, node: &Node, kind: &str) {
         let skipped = Skipped { file: self.file.to_path_buf(), line: node.at.line, kind: kind.to_owned() };
         self.content.skipped.push(skipped);
+        if self.keep == Keep::Sources {
+            match pods(node, &self.lines) {
+                Pods::None => {}
+                Pods::Of(workload) => self.content.workloads.push(*workload),
+                Pods::Opaque(namespace) => self.content.opaque.push(namespace),
+            }
+        }
     }
 
     fn object(&mut self, node: &Node, kind: Kind, inherited: Inherited) {
         let id = identity(node, kind);
         let mut problems = Problems::default();
         check_api_version(node, kind, inherited, &mut problems);
-        if let Some(problem) = hints::lost_indentation(node) {
+        if let Some(problem) = hints::lost_indentation(node, &self.lines) {
             problems.0.push(problem);
         } else if id.is_none() {
             check_has_name(node, &mut problems);
@@ -151,7 +200,9 @@ impl Reader<'_> {
 
     fn claim(&mut self, node: &Node, id: Option<ObjectId>, object: Option<Object>) {
         let source_line = source_line(&self.lines, node.at.line);
-        self.content.claims.push(Claim { place: node.at, id, object, source_line });
+        let wanted = self.keep == Keep::Sources && matches!(object, Some(Object::NetworkPolicy(_)));
+        let tree = wanted.then(|| node.clone());
+        self.content.claims.push(Claim { place: node.at, id, object, source_line, tree });
     }
 
     fn refuse(&mut self, node: &Node, id: Option<ObjectId>, problems: Vec<Problem>) {
@@ -179,7 +230,7 @@ pub(super) fn located(file: &Path, lines: &[&str], node: &Node, object: Option<O
         object,
         field: clip(problem.path.to_string()),
         message: clip(problem.message),
-        hint: problem.hint.map(clip),
+        hint: hints::characters(lines, at.line).or(problem.hint).map(clip),
         source_line: source_line(lines, at.line),
     }
 }

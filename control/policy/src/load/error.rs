@@ -58,13 +58,7 @@ impl fmt::Display for ManifestError {
             write!(f, ": {}", self.field)?;
         }
         write!(f, ": {}", self.message)?;
-        if let Some(source) = &self.source_line {
-            let number = self.line.to_string();
-            // Tabs before the caret are repeated, so that it stands under its column at any tab width.
-            let before = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
-            let pad: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            write!(f, "\n  {number} | {source}\n  {:width$} | {pad}^", "", width = number.len())?;
-        }
+        write_source(f, self.line, self.column, self.source_line.as_deref())?;
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }
@@ -72,15 +66,29 @@ impl fmt::Display for ManifestError {
     }
 }
 
+/// The line with a caret under its column, if there is a line to show.
+pub(crate) fn write_source(f: &mut fmt::Formatter<'_>, line: u32, column: u32, source: Option<&str>) -> fmt::Result {
+    let Some(source) = source else { return Ok(()) };
+    let number = line.to_string();
+    // Tabs before the caret are repeated, so that it stands under its column at any tab width.
+    let before = usize::try_from(column.saturating_sub(1)).unwrap_or(0);
+    let pad: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    write!(f, "\n  {number} | {source}\n  {:width$} | {pad}^", "", width = number.len())
+}
+
 /// The line to show for a 1-based line number, if it is short enough to be of use.
 pub(super) fn source_line(lines: &[&str], line: u32) -> Option<String> {
     let index = usize::try_from(line.checked_sub(1)?).ok()?;
-    let source = lines.get(index)?;
-    (source.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| (*source).to_owned())
+    shown(lines.get(index)?)
+}
+
+/// A line of a file, if it is short enough to be of use.
+pub(super) fn shown(line: &str) -> Option<String> {
+    (line.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| line.to_owned())
 }
 
 /// The text, or its beginning if it is too long to be read anyway.
-pub(super) fn clip(text: String) -> String {
+pub(crate) fn clip(text: String) -> String {
     match text.char_indices().nth(TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

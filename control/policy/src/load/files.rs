@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Largest manifest file. A dump of a cluster with tens of thousands of pods stays below it.
-pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Levels of directories below the one that was named; a loop of symbolic links ends here.
 const DIRECTORY_DEPTH_MAX: usize = 16;

@@ -29,18 +29,26 @@ mod hints;
 mod json;
 mod node;
 mod object;
+mod reindent;
 mod scalar;
 mod set;
+mod sources;
 mod template;
 mod validate;
 mod yaml;
 
 pub use cluster::{ClusterManifests, load_cluster_paths, load_cluster_str};
 pub use error::ManifestError;
-pub use files::read_directory;
+pub use files::{FILE_BYTES_MAX, read_directory};
 pub use object::{Kind, ObjectId};
 pub use set::{Loaded, ManifestSet, Skipped};
+pub use sources::Sources;
 pub use template::Workload;
+
+pub(crate) use error::{clip, write_source};
+pub(crate) use hints::nearest;
+pub(crate) use node::Path as Field;
+pub(crate) use sources::Written;
 
 use std::collections::HashSet;
 use std::io;
@@ -59,7 +67,8 @@ pub fn load_paths(paths: &[PathBuf]) -> Loaded {
     ManifestSet::load(read_paths(paths))
 }
 
-fn read_paths(paths: &[PathBuf]) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
+/// Reads files and directories as [`load_paths`] does, without looking into them.
+pub fn read_paths(paths: &[PathBuf]) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
     let mut seen = HashSet::new();
     paths
         .iter()
@@ -67,6 +76,12 @@ fn read_paths(paths: &[PathBuf]) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
         // A file named beside its directory is one file.
         .filter(|(path, _)| seen.insert(path.clone()))
         .collect()
+}
+
+/// Loads files once, and keeps where their fields stand: for [`lint`](crate::lint). Cost: the policies' trees and the
+/// files' texts stay in memory.
+pub fn load_with_sources(files: Vec<(PathBuf, io::Result<Vec<u8>>)>) -> (Loaded, Sources) {
+    ManifestSet::load_with_sources(files)
 }
 
 /// Loads one text; `name` stands for the file in messages, and a `.json` ending makes it JSON.

@@ -176,7 +176,7 @@ fn zero_item(name: &str) -> Value {
 
 /// A field inside an object, printed as the API server prints it: `spec.ingress[0].from[1]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Path(Vec<Step>);
+pub(crate) struct Path(Vec<Step>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -186,20 +186,20 @@ enum Step {
 
 impl Path {
     /// The object itself.
-    pub(super) fn root() -> Self {
+    pub(crate) fn root() -> Self {
         Self::default()
     }
 
     /// Fields separated by dots, without indices: `Path::of("metadata.name")`.
-    pub(super) fn of(fields: &str) -> Self {
+    pub(crate) fn of(fields: &str) -> Self {
         fields.split('.').fold(Self::root(), |path, field| path.key(field))
     }
 
-    pub(super) fn key(&self, key: &str) -> Self {
+    pub(crate) fn key(&self, key: &str) -> Self {
         self.with(Step::Key(key.to_owned()))
     }
 
-    pub(super) fn index(&self, index: usize) -> Self {
+    pub(crate) fn index(&self, index: usize) -> Self {
         self.with(Step::Index(index))
     }
 

@@ -10,9 +10,10 @@
 //! 4. otherwise nobody names it: it is gone.
 
 use super::defaults::implicit_namespace;
-use super::document::{Claim, Content, read};
+use super::document::{Claim, Content, Keep, read};
 use super::error::{ERRORS_PER_FILE_MAX, ManifestError};
 use super::object::{Object, ObjectId};
+use super::sources::Sources;
 use crate::{ObjectName, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -75,6 +76,13 @@ impl ManifestSet {
         set.loaded
     }
 
+    /// A set of one update only, and where everything in it stands.
+    pub(super) fn load_with_sources(files: Vec<(PathBuf, io::Result<Vec<u8>>)>) -> (Loaded, Sources) {
+        let mut set = Self::new();
+        let sources = set.take(files, Keep::Sources);
+        (set.loaded, sources)
+    }
+
     /// Takes the complete present content of the set: each file with its bytes, or why it could not be read.
     ///
     /// Objects that are valid replace their last state; an invalid object that can be identified keeps its last good
@@ -83,11 +91,16 @@ impl ManifestSet {
     ///
     /// Cost: parses every file anew.
     pub fn update(&mut self, files: Vec<(PathBuf, io::Result<Vec<u8>>)>) -> &Loaded {
-        let mut update = Update { old: mem::take(&mut self.loaded), new: Loaded::default() };
+        self.take(files, Keep::Objects);
+        &self.loaded
+    }
+
+    fn take(&mut self, files: Vec<(PathBuf, io::Result<Vec<u8>>)>, keep: Keep) -> Sources {
+        let mut update = Update { old: mem::take(&mut self.loaded), new: Loaded::default(), sources: Sources::default() };
         let (mut broken, mut opaque) = (Vec::new(), Vec::new());
         for (file, bytes) in files {
             let unreadable = |error| Box::new(ManifestError::whole_file(&file, format!("cannot be read: {error}")));
-            match bytes.map_err(unreadable).and_then(|bytes| read(&file, &bytes)) {
+            match bytes.map_err(unreadable).and_then(|bytes| read(&file, &bytes, keep)) {
                 Ok(content) => {
                     if content.claims.iter().any(|claim| claim.id.is_none()) {
                         opaque.push(file.clone());
@@ -104,8 +117,9 @@ impl ManifestSet {
         for file in opaque {
             update.keep_all_of(&file);
         }
+        let sources = mem::take(&mut update.sources);
         self.loaded = update.finish();
-        &self.loaded
+        sources
     }
 
     /// What is in force since the latest update.
@@ -118,6 +132,7 @@ impl ManifestSet {
 struct Update {
     old: Loaded,
     new: Loaded,
+    sources: Sources,
 }
 
 impl Update {
@@ -127,8 +142,12 @@ impl Update {
         let mut unlisted = content.unlisted;
         self.new.errors.extend(content.errors);
         self.new.skipped.extend(content.skipped);
+        self.sources.texts.extend(content.text.map(|text| (file.to_path_buf(), text)));
+        self.sources.workloads.extend(content.workloads);
+        self.sources.opaque.extend(content.opaque);
+        let shared: Arc<Path> = Arc::from(file);
         for claim in content.claims {
-            let Claim { place, id: Some(id), object, source_line } = claim else { continue };
+            let Claim { place, id: Some(id), object, source_line, tree } = claim else { continue };
             match (object, self.new.origins.get(&id)) {
                 (Some(_), Some(_)) if self.new.errors.len() - errors_before >= ERRORS_PER_FILE_MAX => unlisted += 1,
                 (Some(_), Some((first_file, first_line))) => {
@@ -146,6 +165,7 @@ impl Update {
                 }
                 (Some(object), None) => {
                     insert(&mut self.new.snapshot, &id, object);
+                    self.sources.trees.extend(tree.map(|tree| (id.clone(), (Arc::clone(&shared), tree))));
                     self.new.origins.insert(id, (file.to_path_buf(), place.line));
                 }
                 (None, _) if self.old.origins.get(&id).is_some_and(|(last, _)| last == file) => self.keep(&id),

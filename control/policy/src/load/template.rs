@@ -56,6 +56,42 @@ pub(super) struct Template {
     pub(super) column: u32,
 }
 
+/// The pods of one workload, all alike.
+#[derive(Debug, Clone)]
+pub(crate) struct TemplatePods {
+    pub(crate) namespace: String,
+    /// `web (Deployment)`: no pod can be called so.
+    pub(crate) title: String,
+    /// Labels, ports and network of each of its pods.
+    pub(crate) pod: Pod,
+}
+
+/// What a document of a kind that is none of ours says about pods.
+#[derive(Debug)]
+pub(super) enum Pods {
+    /// Nothing.
+    None,
+    /// These.
+    Of(Box<TemplatePods>),
+    /// Some in this namespace, but the template cannot be read.
+    Opaque(String),
+}
+
+/// The pods of one document.
+pub(super) fn pods(node: &Node, lines: &[&str]) -> Pods {
+    let written = node.get("kind").and_then(Node::text).unwrap_or_default();
+    let Some(kind) = KINDS.iter().find(|kind| kind.name == written && kind.is_of(node)) else { return Pods::None };
+    match template(node, kind, lines) {
+        Ok(Template { workload: Workload { name, .. }, pod, .. }) => {
+            Pods::Of(Box::new(TemplatePods { namespace: name.namespace, title: format!("{} ({})", name.name, kind.name), pod }))
+        }
+        Err(Refused { name, .. }) => {
+            let stated = || node.get("metadata").and_then(|metadata| metadata.get("namespace")).and_then(Node::text);
+            Pods::Opaque(name.map(|name| name.namespace).or_else(|| stated().map(str::to_owned)).unwrap_or_else(|| "default".to_owned()))
+        }
+    }
+}
+
 /// All templates of a file, and what is wrong with them. A text that does not parse gives neither: the loader reports
 /// it.
 pub(super) fn read(file: &Path, bytes: &[u8]) -> (Vec<Template>, Vec<ManifestError>) {
@@ -66,7 +102,7 @@ pub(super) fn read(file: &Path, bytes: &[u8]) -> (Vec<Template>, Vec<ManifestErr
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.lines().collect();
     for document in parse(file, text).unwrap_or_default() {
-        each_object(&document, None, &mut |node, kind| match template(node, kind) {
+        each_object(&document, None, &mut |node, kind| match template(node, kind, &lines) {
             Ok(template) => templates.push(template),
             Err(Refused { name, node: at, problems }) => {
                 let subject = name.map_or_else(|| kind.name.to_owned(), |name| format!("{} {name}", kind.name));
@@ -111,11 +147,11 @@ impl WorkloadKind {
     }
 }
 
-fn template(node: &Node, kind: &'static WorkloadKind) -> Result<Template, Refused> {
+fn template(node: &Node, kind: &'static WorkloadKind, lines: &[&str]) -> Result<Template, Refused> {
     let id = document::identity(node, Kind::Pod);
     let name = id.as_ref().map(|id| ObjectName::new(&id.namespace, &id.name));
     let refused = |at: &Node, problems| Refused { name: name.clone(), node: at.clone(), problems };
-    if let Some(problem) = hints::lost_indentation(node) {
+    if let Some(problem) = hints::lost_indentation(node, lines) {
         return Err(refused(node, vec![problem]));
     }
     let mut problems = Problems::default();

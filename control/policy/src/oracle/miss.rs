@@ -119,7 +119,7 @@ pub(super) fn port_text(protocol: Protocol, port: u16) -> String {
 }
 
 /// `a, b or c`, never more than a reader can take in.
-fn listed(items: impl Iterator<Item = String>) -> String {
+pub(crate) fn listed(items: impl Iterator<Item = String>) -> String {
     let mut items: Vec<String> = items.collect();
     let hidden = items.len().saturating_sub(LISTED_MAX);
     items.truncate(LISTED_MAX);

@@ -27,8 +27,12 @@ mod tests;
 
 pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
 pub(crate) use identity::{Standing, belongs, standing, status_addresses};
+pub(crate) use miss::listed;
 pub use rule::Rule;
-pub(crate) use rule::{block_holds, named_ports, peer_labels_match, peer_namespace_matches, port_entry_matches, rule_at, rules};
+pub(crate) use rule::{
+    block_holds, named_ports, names_direction, peer_labels_match, peer_namespace_matches, port_entry_matches, protocol_of, rule_at, rules,
+};
+pub(crate) use selector::text as selector_text;
 pub(crate) use service::service_addresses;
 
 use crate::Snapshot;
@@ -132,7 +136,7 @@ pub(crate) fn isolating<'a>(
     let first = ObjectName::new(&pod.namespace, "");
     let namespace = pod.namespace.clone();
     let own = snapshot.policies.range(first..).take_while(move |(name, _)| name.namespace == namespace);
-    own.filter(move |(_, policy)| object.is_some_and(|pod| rule::names_direction(policy, direction) && selector::selects(policy, pod)))
+    own.filter(move |(_, policy)| object.is_some_and(|pod| names_direction(policy, direction) && selector::selects(policy, pod)))
 }
 
 impl<'a> Oracle<'a> {

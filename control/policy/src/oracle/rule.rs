@@ -47,7 +47,7 @@ impl<'a> Rule<'a> {
 ///
 /// Without `policyTypes` (the API server defaults an empty list like a missing one) a policy is about ingress, and about
 /// egress too if it has at least one egress rule. Source: Kubernetes, `NetworkPolicySpec.policyTypes`.
-pub(super) fn names_direction(policy: &NetworkPolicy, direction: Direction) -> bool {
+pub(crate) fn names_direction(policy: &NetworkPolicy, direction: Direction) -> bool {
     let Some(spec) = &policy.spec else { return direction == Direction::Ingress };
     let types = spec.policy_types.as_deref().unwrap_or_default();
     match direction {
@@ -93,7 +93,8 @@ impl<'a> Oracle<'a> {
         !pods.is_empty() && pods.iter().all(|pod| self.peer_matches_pod(own_namespace, peer, pod))
     }
 
-    fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
+    /// Whether a peer that selects pods matches `pod`.
+    pub(crate) fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
         let namespace = self.snapshot.namespaces.get(&pod.namespace);
         peer_namespace_matches(own_namespace, peer, &pod.namespace, namespace.map(|namespace| &**namespace))
             && self.snapshot.pods.get(pod).is_some_and(|pod| peer_labels_match(peer, pod))
@@ -164,7 +165,7 @@ fn serving_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 }
 
 /// The protocol of a port entry.
-pub(super) fn protocol_of(entry: &NetworkPolicyPort) -> Option<Protocol> {
+pub(crate) fn protocol_of(entry: &NetworkPolicyPort) -> Option<Protocol> {
     protocol_named(entry.protocol.as_deref())
 }
 

@@ -1,8 +1,10 @@
 //! Label selectors as the Kubernetes API defines them (`metav1.LabelSelector`): every requirement must hold.
 
+use super::Oracle;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use sluice_flow::ObjectName;
 use std::collections::BTreeMap;
 
 /// The label that every namespace carries, set by the API server to the namespace's name.
@@ -26,6 +28,19 @@ pub(super) fn pod_matches(selector: &LabelSelector, pod: &Pod) -> bool {
 pub(super) fn namespace_matches(selector: &LabelSelector, name: &str, namespace: Option<&Namespace>) -> bool {
     let labels = namespace.and_then(|object| object.metadata.labels.as_ref());
     matches(selector, |key| value(labels, key).or((key == NAMESPACE_NAME).then_some(name)))
+}
+
+impl Oracle<'_> {
+    /// Whether the labels of `pod` satisfy `selector`; a pod that the snapshot does not hold has none.
+    pub(crate) fn pod_matches(&self, selector: &LabelSelector, pod: &ObjectName) -> bool {
+        let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_ref());
+        matches(selector, |key| value(labels, key))
+    }
+
+    /// Whether the labels of the namespace satisfy `selector`.
+    pub(crate) fn namespace_matches(&self, selector: &LabelSelector, name: &str) -> bool {
+        namespace_matches(selector, name, self.snapshot.namespaces.get(name).map(|namespace| &**namespace))
+    }
 }
 
 fn value<'l>(labels: Option<&'l BTreeMap<String, String>>, key: &str) -> Option<&'l str> {
@@ -53,7 +68,7 @@ fn holds(requirement: &LabelSelectorRequirement, label: Option<&str>) -> bool {
 }
 
 /// A selector as `kubectl` would print it: `app=web,tier in (a,b),!legacy`; `{}` for the one that selects all.
-pub(super) fn text(selector: &LabelSelector) -> String {
+pub(crate) fn text(selector: &LabelSelector) -> String {
     let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     for requirement in selector.match_expressions.iter().flatten() {
         let LabelSelectorRequirement { key, operator, values } = requirement;

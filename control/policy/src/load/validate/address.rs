@@ -22,12 +22,11 @@ fn refuse<T>(why: &'static str, right_form: Option<String>) -> Result<T, Refusal
 /// A network without host bits, in an unambiguous form.
 pub(super) fn cidr(text: &str) -> Result<IpNet, Refusal> {
     let Some((address, length)) = text.split_once('/') else {
-        let right = sloppy_ip(text).map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
-        return refuse(NOT_CIDR, right);
+        return refuse(NOT_CIDR, without_length(text));
     };
     let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
     let (Some(ip), Some(bits)) = (sloppy_ip(address), length.parse::<u8>().ok().filter(|_| digits)) else {
-        return refuse(NOT_CIDR, None);
+        return refuse(NOT_CIDR, with_netmask(address, length));
     };
     let Ok(network) = IpNet::new(ip, bits) else { return refuse(NOT_CIDR, None) };
     let canonical = Some(network.trunc().to_string());
@@ -41,6 +40,23 @@ pub(super) fn cidr(text: &str) -> Result<IpNet, Refusal> {
     } else {
         Ok(network)
     }
+}
+
+/// A block written as one address, or as the unspecified one for "everything".
+fn without_length(text: &str) -> Option<String> {
+    let ip = sloppy_ip(text)?;
+    let bits = match (ip.is_unspecified(), ip.is_ipv4()) {
+        (true, _) => 0,
+        (false, true) => 32,
+        (false, false) => 128,
+    };
+    Some(format!("{ip}/{bits}"))
+}
+
+/// `10.0.0.0/255.0.0.0`, as firewalls write it.
+fn with_netmask(address: &str, netmask: &str) -> Option<String> {
+    let (address, netmask) = (address.parse::<IpAddr>().ok()?, netmask.parse::<IpAddr>().ok()?);
+    IpNet::with_netmask(address, netmask).ok().map(|net| net.trunc().to_string())
 }
 
 /// An address in an unambiguous form.
@@ -87,6 +103,9 @@ mod tests {
             ("10.0.0.1", "valid CIDR", Some("10.0.0.1/32")),
             ("fd00::1", "valid CIDR", Some("fd00::1/128")),
             ("10.0.0.0/33", "valid CIDR", None),
+            ("0.0.0.0", "valid CIDR", Some("0.0.0.0/0")),
+            ("10.1.0.0/255.255.0.0", "valid CIDR", Some("10.1.0.0/16")),
+            ("10.1.0.0/255.0.255.0", "valid CIDR", None),
             ("10.0.0.0/+8", "valid CIDR", None),
             ("10.0.0/8", "valid CIDR", None),
             (" 10.0.0.0/8", "valid CIDR", None),

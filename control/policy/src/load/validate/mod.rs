@@ -65,7 +65,16 @@ fn protocol(protocol: Option<&str>, path: &Path, problems: &mut Problems) {
     const SUPPORTED: [&str; 3] = ["TCP", "UDP", "SCTP"];
     let Some(protocol) = protocol.filter(|protocol| !SUPPORTED.contains(protocol)) else { return };
     let problem = problems.unsupported(path, protocol, &SUPPORTED);
-    if protocol.to_ascii_uppercase().starts_with("ICMP") {
-        problem.hint("ICMP cannot be named; a rule without `ports` allows it, along with every other protocol");
+    match protocol.to_ascii_uppercase().as_str() {
+        icmp if icmp.starts_with("ICMP") => {
+            problem.hint("ICMP cannot be named; a rule without `ports` allows it, along with every other protocol");
+        }
+        "ALL" | "ANY" | "*" => {
+            problem.hint("a rule without `ports` allows every protocol; otherwise give each protocol an entry of its own");
+        }
+        several if several.contains(['/', ',']) => {
+            problem.hint("give each protocol an entry of its own, with its own `port`");
+        }
+        _ => {}
     }
 }

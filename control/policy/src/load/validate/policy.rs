@@ -35,7 +35,10 @@ fn policy_types(types: &[String], path: &Path, problems: &mut Problems) {
     }
     for (index, one) in types.iter().enumerate() {
         if !matches!(one.as_str(), "Ingress" | "Egress") {
-            problems.unsupported(&path.index(index), one, &["Ingress", "Egress"]);
+            let problem = problems.unsupported(&path.index(index), one, &["Ingress", "Egress"]);
+            if one.contains([',', ' ']) {
+                problem.hint("give each an item of its own\n    - Ingress\n    - Egress");
+            }
         }
     }
 }
@@ -124,8 +127,8 @@ fn port(port: &NetworkPolicyPort, path: &Path, problems: &mut Problems) {
             }
             for why in syntax::port_name(name) {
                 let problem = problems.invalid(&port_path, name, &why);
-                if name.parse::<u16>().is_ok() {
-                    problem.hint(format!("a number stands without quotes: `port: {name}`"));
+                if let Some(hint) = numbers(name) {
+                    problem.hint(hint);
                 }
             }
         }
@@ -145,4 +148,23 @@ fn port(port: &NetworkPolicyPort, path: &Path, problems: &mut Problems) {
             }
         }
     }
+}
+
+/// What was meant by a name that is made of numbers: `"80"`, `80-90`, `80,443`.
+fn numbers(name: &str) -> Option<String> {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    if number(name).is_some() {
+        return Some(format!("a number stands without quotes: `port: {name}`"));
+    }
+    if let Some((Some(first), Some(last))) = name.split_once(['-', ':']).map(|(first, last)| (number(first), number(last))) {
+        return Some(format!("a range has two fields\n    - port: {first}\n      endPort: {last}"));
+    }
+    if let Some((port, protocol)) = name.split_once('/')
+        && let (Some(port), "TCP" | "UDP" | "SCTP") = (number(port), protocol.to_uppercase().as_str())
+    {
+        return Some(format!("the protocol is a field of its own\n    - port: {port}\n      protocol: {}", protocol.to_uppercase()));
+    }
+    let several = name.split(',').map(number).collect::<Option<Vec<u16>>>()?;
+    let entries: String = several.iter().map(|port| format!("\n    - port: {port}")).collect();
+    Some(format!("give each port an entry of its own{entries}"))
 }
