@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod live;
+pub mod node;
 pub mod traffic;
 pub mod vectors;
