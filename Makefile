@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 KERNEL := --features sluice-dataplane/kernel,sluice-bpf/load
+FILE ?=
 FILES ?=
+JSON ?=
 OUT ?=
 CHECK ?=
 KEEP ?=
@@ -37,6 +39,11 @@ test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and
 vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" for others)
 	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
 	@target/debug/sluice-vectors $(FILES)
+
+.PHONY: cases
+cases: ## The cases: every promise of the semantics on oracle, table, worker and loader (FILE=part of a path, JSON=1)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-cases
+	@target/debug/sluice-cases $(if $(JSON),-o json) $(FILE)
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

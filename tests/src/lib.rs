@@ -2,6 +2,7 @@
 //! one-machine cluster with the traffic that they send.
 #![deny(unsafe_code)]
 
+pub mod cases;
 pub mod live;
 pub mod node;
 pub mod traffic;

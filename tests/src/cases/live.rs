@@ -1,0 +1,111 @@
+//! What of a case can be asked in a real cluster: its policies as they follow one another, and its flows between pods over
+//! TCP and UDP. Pods get their addresses from the cluster, so a case that speaks of addresses is not asked.
+
+use super::flow::{Asked, End, Flow, Verdict};
+use super::objects::Object;
+use super::text::{Case, Step, What};
+use sluice_flow::{ObjectName, Protocol};
+use std::path::PathBuf;
+
+/// A case for real pods.
+#[derive(Debug, Clone)]
+pub struct LiveCase {
+    /// Where it stands.
+    pub file: PathBuf,
+    /// Where it begins.
+    pub line: u32,
+    /// Its promise.
+    pub title: String,
+    /// Namespaces and pods, in YAML documents.
+    pub cluster: String,
+    /// Policies and flows, in order.
+    pub steps: Vec<LiveStep>,
+}
+
+/// One step of it.
+#[derive(Debug, Clone)]
+pub enum LiveStep {
+    /// A policy is written.
+    Apply(String),
+    /// A policy is deleted.
+    Delete(ObjectName),
+    /// These flows are tried, in both families.
+    Flows(Vec<LiveFlow>),
+}
+
+/// A connection between two pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveFlow {
+    /// The expectation's line.
+    pub line: u32,
+    /// `x/client`.
+    pub src: String,
+    /// `x/web`.
+    pub dst: String,
+    /// TCP or else UDP.
+    pub tcp: bool,
+    /// The destination's.
+    pub port: u16,
+    /// Whether it is reached.
+    pub reached: bool,
+}
+
+/// The cases marked `live`.
+///
+/// # Errors
+/// A marked case that a real cluster cannot play, and why.
+pub fn live_cases(cases: &[Case]) -> Result<Vec<LiveCase>, String> {
+    cases.iter().filter(|case| case.live).map(live_case).collect()
+}
+
+impl Case {
+    /// How many flows the live test tries, in each family.
+    pub(super) fn live_flows(&self) -> u64 {
+        let flows = self.steps.iter().filter(|_| self.live).filter_map(|step| match &step.what {
+            What::Flows(flows) => Some(flows.iter().flat_map(live_flows).count() as u64),
+            _ => None,
+        });
+        flows.sum()
+    }
+}
+
+fn live_case(case: &Case) -> Result<LiveCase, String> {
+    let here = |step: &Step, why: &str| format!("{}:{}: a live case {why}", case.file.display(), step.line);
+    let mut live =
+        LiveCase { file: case.file.clone(), line: case.line, title: case.title.clone(), cluster: String::new(), steps: Vec::new() };
+    for step in &case.steps {
+        match &step.what {
+            What::Put(object @ (Object::Namespace { .. } | Object::Pod(_))) if live.steps.is_empty() => {
+                live.cluster.push_str("---\n");
+                live.cluster.push_str(&object.manifest(&[], false));
+                live.cluster.push('\n');
+            }
+            What::Put(object @ Object::Policy { .. }) => live.steps.push(LiveStep::Apply(object.manifest(&[], false))),
+            What::Delete(file) => {
+                let name = file.strip_prefix("policy").ok().and_then(|name| name.to_str()?.strip_suffix(".yaml"));
+                live.steps.push(LiveStep::Delete(ObjectName::parse(name.ok_or_else(|| here(step, "deletes policies only"))?)));
+            }
+            What::Flows(flows) => live.steps.push(LiveStep::Flows(flows.iter().flat_map(live_flows).collect())),
+            What::Node(_) => {}
+            _ => return Err(here(step, "has pods, then policies and flows, nothing else")),
+        }
+    }
+    Ok(live)
+}
+
+/// Those between two pods on a port that both ends of the cluster know.
+fn live_flows(flow: &Flow) -> Vec<LiveFlow> {
+    let (End::Pod(src, None), End::Pod(dst, None)) = (&flow.src, &flow.dst) else { return Vec::new() };
+    let one = |asked: &Asked| match *asked {
+        Asked::Port(protocol @ (Protocol::TCP | Protocol::UDP), port) => Some(LiveFlow {
+            line: flow.line,
+            src: src.to_string(),
+            dst: dst.to_string(),
+            tcp: protocol == Protocol::TCP,
+            port,
+            reached: !matches!(flow.verdict, Verdict::Deny(..)),
+        }),
+        _ => None,
+    };
+    flow.asked.iter().filter_map(one).collect()
+}
