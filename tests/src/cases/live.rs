@@ -25,7 +25,7 @@ pub struct LiveCase {
 /// One step of it.
 #[derive(Debug, Clone)]
 pub enum LiveStep {
-    /// A policy is written.
+    /// A policy is written, in YAML.
     Apply(String),
     /// A policy is deleted.
     Delete(ObjectName),
@@ -80,13 +80,16 @@ fn live_case(case: &Case) -> Result<LiveCase, String> {
                 live.cluster.push_str(&object.manifest(&[], false));
                 live.cluster.push('\n');
             }
-            What::Put(object @ Object::Policy { .. }) => live.steps.push(LiveStep::Apply(object.manifest(&[], false))),
+            What::Put(object @ (Object::Policy { .. } | Object::Manifest { .. })) => {
+                live.steps.push(LiveStep::Apply(object.manifest(&[], false)))
+            }
             What::Delete(file) => {
                 let name = file.strip_prefix("policy").ok().and_then(|name| name.to_str()?.strip_suffix(".yaml"));
                 live.steps.push(LiveStep::Delete(ObjectName::parse(name.ok_or_else(|| here(step, "deletes policies only"))?)));
             }
             What::Flows(flows) => live.steps.push(LiveStep::Flows(flows.iter().flat_map(live_flows).collect())),
-            What::Node(_) => {}
+            // the loader's own answer is the same there
+            What::Node(_) | What::Stored(..) => {}
             _ => return Err(here(step, "has pods, then policies and flows, nothing else")),
         }
     }
