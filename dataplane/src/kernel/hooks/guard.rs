@@ -64,7 +64,8 @@ fn guard_neighbour(frame: &[u8], port: &Port, p: &Parsed, is_node: &dyn Fn(Addr)
     }
     let spoofed = DropReason::SpoofedNeighbour;
     let body: [u8; 24] = load(frame, p.l4_offset).filter(|_| p.hop_limit == 255).ok_or(spoofed)?;
-    if !own && !local && !(unspecified && kind == 135) {
+    let speaks_for_itself = own || local || (unspecified && kind == 135);
+    if !speaks_for_itself {
         return Err(spoofed);
     }
     let target = body[8..].first_chunk().expect("16 of 24 bytes");
