@@ -11,10 +11,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | text, flow, objects, frame | the language of the files |
+//! | text, flow, lines, objects, frame | the language of the files |
 //! | state | the cluster at one step, through the real loader, merger and compiler |
 //! | question, engines, worker, loader, images | what is asked, and who answers |
-//! | run | one case, step by step |
+//! | run, report | one case, step by step; what came of it |
 //! | rows | promises and what holds them |
 //! | live | the flows of cases on real pods |
 
@@ -22,10 +22,12 @@ mod engines;
 mod flow;
 mod frame;
 mod images;
+mod lines;
 mod live;
 mod loader;
 mod objects;
 mod question;
+mod report;
 pub mod rows;
 mod run;
 mod state;
@@ -33,7 +35,8 @@ mod text;
 mod worker;
 
 pub use live::{LiveCase, LiveFlow, LiveStep, live_cases};
-pub use run::{Engine, Failure, Played, play, play_all};
+pub use report::{Engine, Failure, Played};
+pub use run::{play, play_all};
 pub use text::{Case, CaseError};
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The promises that cases stand for (tests/cases/rows.md), and how many cases hold each on which engine.
 
-use super::run::{Engine, Played};
+use super::report::{Engine, Played};
 use super::text::{Case, CaseError};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,10 +1,10 @@
 //! A file → its cases. A line at the margin is a directive, what is indented by two blanks below it is its body, `#` at the
 //! margin begins a comment. The directives are described in tests/cases/README.md.
 
-use super::flow::{Flow, reason_of};
-use super::frame;
+use super::flow::Flow;
+use super::lines::{FrameLine, ImageLine};
 use super::objects::{Object, PodLine, file_of, labels};
-use sluice_flow::{Direction, DropReason, ObjectName};
+use sluice_flow::ObjectName;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -73,41 +73,6 @@ pub(super) enum What {
     Stored(ObjectName, Vec<(u32, String)>),
     /// What becomes of a damaged image of this table.
     Images(Vec<ImageLine>),
-}
-
-/// A line of `frames`: `x/web leaves | LAYERS | OUTCOME`.
-#[derive(Debug, Clone)]
-pub(super) struct FrameLine {
-    pub(super) line: u32,
-    pub(super) pod: ObjectName,
-    pub(super) direction: Direction,
-    pub(super) repeat: usize,
-    pub(super) layers: Vec<frame::Layer>,
-    pub(super) text: String,
-    pub(super) outcome: Fates,
-    /// The plain packet as which it is judged.
-    pub(super) like: Option<Vec<frame::Layer>>,
-}
-
-/// How many frames of a line meet which fate.
-pub(super) type Fates = Vec<(usize, Fate)>;
-
-/// What becomes of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fate {
-    /// It goes on to where it was going.
-    Pass,
-    /// It goes on, but is delivered to this node or nowhere.
-    Deferred,
-    Drop(DropReason),
-}
-
-/// A line of `images`: `DAMAGE: REFUSAL`.
-#[derive(Debug, Clone)]
-pub(super) struct ImageLine {
-    pub(super) line: u32,
-    pub(super) damage: String,
-    pub(super) refusal: String,
 }
 
 struct Block<'t> {
@@ -220,10 +185,7 @@ fn step(block: &Block<'_>) -> Result<What, (u32, String)> {
         "frames" => What::Frames(lines(block, FrameLine::read)?),
         "refused" => What::Refused(file(rest).map_err(here)?, wanted(block).map_err(here)?),
         "stored" => What::Stored(object(rest).map_err(here)?, wanted(block).map_err(here)?),
-        "images" => What::Images(lines(block, |line, text| {
-            let (damage, refusal) = text.split_once(": ").ok_or("expected DAMAGE: REFUSAL")?;
-            Ok(ImageLine { line, damage: damage.trim().to_owned(), refusal: refusal.trim().to_owned() })
-        })?),
+        "images" => What::Images(lines(block, ImageLine::read)?),
         _ => return Err(here(format!("there is no directive {word:?}"))),
     })
 }
@@ -274,7 +236,7 @@ fn file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn object(text: &str) -> Result<ObjectName, String> {
+pub(super) fn object(text: &str) -> Result<ObjectName, String> {
     if text.contains('/') { Ok(ObjectName::parse(text)) } else { Err(format!("{text:?} is not NAMESPACE/NAME")) }
 }
 
@@ -289,70 +251,6 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         None => text.strip_suffix('s').and_then(|s| number(s, 1000)),
     };
     ms.ok_or_else(|| format!("{text:?} is no time such as 31s or 200ms"))
-}
-
-impl FrameLine {
-    fn read(line: u32, text: &str) -> Result<Self, String> {
-        let columns: Vec<&str> = text.split('|').map(str::trim).collect();
-        let [hook, layers, outcome] = columns.as_slice() else { return Err("expected POD leaves|enters | LAYERS | OUTCOME".to_owned()) };
-        let (pod, direction) = match hook.split_once(' ').map(|(pod, way)| (pod, way.trim())) {
-            Some((pod, "leaves")) => (pod, Direction::Egress),
-            Some((pod, "enters")) => (pod, Direction::Ingress),
-            _ => return Err(format!("{hook:?}: expected `x/web leaves` or `x/web enters`")),
-        };
-        let (repeat, layers) = match layers.split_once(" x ") {
-            Some((count, layers)) => (count.trim().parse().map_err(|_| format!("{count:?} is no number of frames"))?, layers),
-            None => (1, *layers),
-        };
-        let (outcome, like) = match outcome.split_once(" as ") {
-            Some((outcome, like)) => (outcome, Some(frame::read(like)?)),
-            None => (*outcome, None),
-        };
-        Ok(Self {
-            line,
-            pod: object(pod)?,
-            direction,
-            repeat,
-            layers: frame::read(layers)?,
-            text: layers.to_owned(),
-            outcome: fates(outcome, repeat)?,
-            like,
-        })
-    }
-}
-
-/// `passes`, `drop malformed`, `deferred`; of many frames `8192 pass, 808 drop connections_full`.
-fn fates(text: &str, frames: usize) -> Result<Fates, String> {
-    let mut fates = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let (count, fate) = match part.split_once(' ').and_then(|(count, fate)| Some((count.parse().ok()?, fate))) {
-            Some((count, fate)) => (count, fate),
-            None => (frames, part),
-        };
-        let fate = match fate.strip_prefix("drop ") {
-            Some(reason) => Fate::Drop(reason_of(reason)?),
-            None if matches!(fate, "pass" | "passes") => Fate::Pass,
-            None if fate == "deferred" => Fate::Deferred,
-            None => return Err(format!("{fate:?}: expected `passes`, `deferred` or `drop REASON`")),
-        };
-        fates.push((count, fate));
-    }
-    if fates.iter().map(|(count, _)| count).sum::<usize>() != frames {
-        return Err(format!("{text:?} does not account for {frames} frames"));
-    }
-    fates.sort_by_key(|(_, fate)| *fate);
-    Ok(fates)
-}
-
-/// Fates in words.
-pub(super) fn fates_text(fates: &Fates) -> String {
-    let word = |fate: &Fate| match fate {
-        Fate::Pass => "pass".to_owned(),
-        Fate::Deferred => "deferred".to_owned(),
-        Fate::Drop(reason) => format!("drop {reason}"),
-    };
-    let one = |(count, fate): &(usize, Fate)| if fates.len() == 1 { word(fate) } else { format!("{count} {}", word(fate)) };
-    fates.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use super::engines;
 use super::flow::{Until, Verdict};
 use super::frame::{self, Surroundings};
+use super::lines::{Fate, Fates, FrameLine, fates_text};
 use super::question::Question;
 use super::state::State;
-use super::text::{Fate, Fates, FrameLine, fates_text};
 use crate::node::{self, GATEWAY_MAC, Node, NodeConfig, Origin};
 use sluice_dataplane::worker::Established;
 use sluice_flow::{Addr, Direction, DropReason, LocalEndpoint, ObjectName, PortIndex, Protocol};
