@@ -11,6 +11,8 @@ pub(super) struct FrameLine {
     pub(super) line: u32,
     pub(super) pod: ObjectName,
     pub(super) direction: Direction,
+    /// It enters after it left another pod as one to this node only.
+    pub(super) deferred: bool,
     pub(super) repeat: usize,
     pub(super) layers: Vec<frame::Layer>,
     pub(super) text: String,
@@ -44,9 +46,10 @@ impl FrameLine {
     pub(super) fn read(line: u32, text: &str) -> Result<Self, String> {
         let columns: Vec<&str> = text.split('|').map(str::trim).collect();
         let [hook, layers, outcome] = columns.as_slice() else { return Err("expected POD leaves|enters | LAYERS | OUTCOME".to_owned()) };
-        let (pod, direction) = match hook.split_once(' ').map(|(pod, way)| (pod, way.trim())) {
-            Some((pod, "leaves")) => (pod, Direction::Egress),
-            Some((pod, "enters")) => (pod, Direction::Ingress),
+        let (pod, direction, deferred) = match hook.split_once(' ').map(|(pod, way)| (pod, way.trim())) {
+            Some((pod, "leaves")) => (pod, Direction::Egress, false),
+            Some((pod, "enters")) => (pod, Direction::Ingress, false),
+            Some((pod, "enters deferred")) => (pod, Direction::Ingress, true),
             _ => return Err(format!("{hook:?}: expected `x/web leaves` or `x/web enters`")),
         };
         let (repeat, layers) = match layers.split_once(" x ") {
@@ -61,6 +64,7 @@ impl FrameLine {
             line,
             pod: object(pod)?,
             direction,
+            deferred,
             repeat,
             layers: frame::read(layers)?,
             text: layers.to_owned(),

@@ -34,7 +34,7 @@ mod state;
 mod text;
 mod worker;
 
-pub use live::{LiveCase, LiveFlow, LiveStep, live_cases};
+pub use live::{LiveCase, LiveFlow, LiveFrame, LiveStep, live_cases};
 pub use report::{Engine, Failure, Played};
 pub use run::{play, play_all};
 pub use text::{Case, CaseError};

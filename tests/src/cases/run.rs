@@ -38,6 +38,10 @@ pub fn play(case: &Case) -> Played {
             break;
         }
     }
+    if let Err(disagreement) = play.worker.check() {
+        let sound = "every packet has one fate, and the counters say the same".to_owned();
+        play.fail(case.line, Engine::Worker, "the whole case", sound, disagreement, String::new());
+    }
     play.played
 }
 
@@ -102,6 +106,13 @@ impl Play<'_> {
                 self.state.restart();
                 self.worker.restart();
                 self.changed();
+            }
+            What::Cut(connections) => {
+                self.in_force()?;
+                match self.worker.cut() {
+                    cut if cut == *connections => self.met(Engine::Worker),
+                    cut => self.fail(step.line, Engine::Worker, "connections cut", connections.to_string(), cut.to_string(), String::new()),
+                }
             }
             What::Wait { ms } => self.worker.wait(*ms),
             What::Flows(flows) => {

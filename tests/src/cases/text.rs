@@ -61,6 +61,8 @@ pub(super) enum What {
     NoTable,
     /// Both processes end and begin again; the node's hooks and their cache stay.
     Restart,
+    /// So many connections have been cut by swaps so far.
+    Cut(u64),
     /// Time passes.
     Wait {
         ms: u64,
@@ -180,6 +182,7 @@ fn step(block: &Block<'_>) -> Result<What, (u32, String)> {
         "established" if rest == "keep" => What::Keep,
         "no-table" => What::NoTable,
         "restart" => What::Restart,
+        "cut" => What::Cut(rest.parse().map_err(|_| here(format!("{rest:?} is no number of connections")))?),
         "wait" => What::Wait { ms: milliseconds(rest).map_err(here)? },
         "flows" => What::Flows(lines(block, Flow::read)?),
         "frames" => What::Frames(lines(block, FrameLine::read)?),

@@ -43,6 +43,16 @@ impl Engine {
         Self { node, now_ns: 1_000_000 * MS_NS, attached: BTreeMap::new(), sport: FIRST_SPORT }
     }
 
+    /// Every packet had one fate, every drop was counted once, and the hooks obey nothing that the worker does not know.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.node.check_accounts().and_then(|()| self.node.check_cache()).map_err(|disagreement| disagreement.to_string())
+    }
+
+    /// Connections that swaps have cut so far.
+    pub(super) fn cut(&self) -> u64 {
+        self.node.connections_cut()
+    }
+
     pub(super) fn wait(&mut self, ms: u64) {
         self.now_ns += ms * MS_NS;
     }
@@ -236,7 +246,10 @@ impl Engine {
         let Ok(packet) = sluice_flow::parse_frame(&bytes) else { return Origin::Uplink };
         let src = std::net::IpAddr::from(packet.src);
         let sender = state.endpoints().find(|endpoint| endpoint.addresses.contains(&src));
-        self.origin(state, src, sender.map(|endpoint| &endpoint.pod))
+        match self.origin(state, src, sender.map(|endpoint| &endpoint.pod)) {
+            Origin::Pod { port, .. } => Origin::Pod { port, deferred: line.deferred },
+            other => other,
+        }
     }
 }
 

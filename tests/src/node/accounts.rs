@@ -54,6 +54,11 @@ impl Node {
         self.kernel.drops(reason) + workers.sum::<u64>()
     }
 
+    /// Connections that swaps have cut, as the living workers count them.
+    pub fn connections_cut(&self) -> u64 {
+        self.workers.iter().map(|slot| slot.shared.counts()[3]).sum()
+    }
+
     /// Counters and fates say the same, and every packet has exactly one fate.
     ///
     /// # Errors
