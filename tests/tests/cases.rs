@@ -97,6 +97,10 @@ fn a_wrong_expectation_is_told_by_every_engine_that_knows_better() {
             "images\n  another magic: adopted\n",
             &["wrong.case:10: table: another magic\n  expected adopted\n  got      not a Sluice table: wrong magic"],
         ),
+        (
+            "frames\n  x/web enters | ipv4(x/client) tcp(1, 80, S) | passes\ndelete policy x/in\ncut 1\n",
+            &["wrong.case:12: worker: connections cut\n  expected 1\n  got      0"],
+        ),
         // a refusal that the case does not know of
         (
             "policy x/bad\n  podselector: {}\nflows\n  x/client -> x/web 80/TCP: allow\n",
