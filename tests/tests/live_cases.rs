@@ -2,10 +2,12 @@
 //! the same frames, sent by raw sockets, where they are to be dropped by name.
 
 use sluice_flow::Family;
+use sluice_flow::limits::POD_MTU_MAX;
 use sluice_lab::{Kind, ObjectRef, Outcome, parse_documents, probe};
 use sluice_tests::cases::{LiveCase, LiveFlow, LiveFrame, LiveStep, dir, live_cases, read_all};
-use sluice_tests::live::frames::Link;
-use sluice_tests::live::{Live, PacketSocket, drops, turn};
+use sluice_tests::live::cni::Sandbox;
+use sluice_tests::live::frames::{Link, ip_json};
+use sluice_tests::live::{Live, PacketSocket, drops, pod, turn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -34,6 +36,28 @@ fn live_cases_hold_on_real_pods() {
         live.down();
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Bad input 9: a frame that one descriptor does not hold never exists, because ADD refuses the pod whose device would send it.
+#[test]
+fn a_pod_whose_frames_need_several_descriptors_is_refused_by_name() {
+    let Some(turn) = turn("live_cases jumbo") else { return };
+    let live = Live::up(turn, "jumbo", &pod("x/web"), |_| {});
+    let mut sandbox = Sandbox::create(&live, "x/jumbo").unwrap();
+    sandbox.plug().unwrap();
+    let device = sandbox.result["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    for (mtu, refused) in [(9000, true), (POD_MTU_MAX + 1, true), (POD_MTU_MAX, false)] {
+        ip_json(&live.node(), &["link", "set", "dev", &device, "mtu", &mtu.to_string()]).unwrap();
+        let answer = sandbox.sluice("ADD", 300).unwrap();
+        let named = format!("{device} has MTU {mtu}, this release serves up to {POD_MTU_MAX}");
+        assert_eq!(answer.reason().contains(&named), refused, "{answer:?}");
+        // of this pod there is no object, so that the last one waits for a table that knows it, in vain
+        assert!(!answer.ok, "{answer:?}");
+        println!("ADD with MTU {mtu}: {}", answer.reason());
+    }
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok);
+    sandbox.unplug().unwrap();
+    live.down();
 }
 
 fn play_all(live: &Live, cases: &[&LiveCase]) -> Vec<String> {

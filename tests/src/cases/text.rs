@@ -98,7 +98,11 @@ pub(super) fn read(file: &Path, text: &str, clusters: &Path) -> Result<Vec<Case>
         match word {
             "row" => case.rows.push((block.line, rest.to_owned())),
             "live" => case.live = true,
-            "use" => case.steps.extend(included(&clusters.join(rest)).map_err(|why| fail(why.to_string()))?),
+            // a failing step is told where the case asked for it
+            "use" => {
+                let steps = included(&clusters.join(rest)).map_err(|why| fail(why.to_string()))?;
+                case.steps.extend(steps.into_iter().map(|step| Step { line: block.line, ..step }));
+            }
             _ => case.steps.push(Step { line: block.line, what: step(&block).map_err(|(line, why)| error(file, line, &why))? }),
         }
     }
