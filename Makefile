@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 KERNEL := --features sluice-dataplane/kernel,sluice-bpf/load
+FILE ?=
 FILES ?=
+JSON ?=
 OUT ?=
 CHECK ?=
 KEEP ?=
@@ -46,6 +48,11 @@ mutations: ## Planted compiler bugs, each with the counterexample that the proof
 .PHONY: lint-articles
 lint-articles: ## What `sluicectl lint` says of the YAML in articles (SLUICE_SEEDS=DIR of plain texts)
 	@SLUICE_SEEDS='$(SLUICE_SEEDS)' CARGO='$(CARGO)' tests/lint-articles
+
+.PHONY: cases
+cases: ## The cases: every promise of the semantics on oracle, table, worker and loader (FILE=part of a path, JSON=1)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-cases
+	@target/debug/sluice-cases $(if $(JSON),-o json) $(FILE)
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

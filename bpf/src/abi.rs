@@ -20,6 +20,14 @@ pub const PORT_ISOLATED_INGRESS: u32 = 2;
 pub const PORT_ISOLATED_EGRESS: u32 = 4;
 /// Where the incarnation begins in the state word.
 pub const PORT_STATE_SHIFT: u32 = 8;
+/// The bits of a packet's mark that are ours.
+pub const MARK_MASK: u32 = 0xf000_0000;
+/// Mark, one-shot: a worker let it enter its pod.
+pub const MARK_JUDGED_INGRESS: u32 = 0x1000_0000;
+/// Mark, one-shot: a worker let it leave its pod.
+pub const MARK_JUDGED_EGRESS: u32 = 0x2000_0000;
+/// Mark: may be delivered to this node only.
+pub const MARK_DEFERRED: u32 = 0x4000_0000;
 /// Cached verdict: pass.
 pub const CACHE_ALLOW: u8 = 1;
 /// Cached verdict: pass, for delivery to this node only.
@@ -248,6 +256,10 @@ mod tests {
             ("PORT_ISOLATED_INGRESS", u64::from(super::PORT_ISOLATED_INGRESS)),
             ("PORT_ISOLATED_EGRESS", u64::from(super::PORT_ISOLATED_EGRESS)),
             ("PORT_STATE_SHIFT", u64::from(super::PORT_STATE_SHIFT)),
+            ("MARK_MASK", u64::from(super::MARK_MASK)),
+            ("MARK_JUDGED_INGRESS", u64::from(super::MARK_JUDGED_INGRESS)),
+            ("MARK_JUDGED_EGRESS", u64::from(super::MARK_JUDGED_EGRESS)),
+            ("MARK_DEFERRED", u64::from(super::MARK_DEFERRED)),
             ("CACHE_ALLOW", u64::from(super::CACHE_ALLOW)),
             ("CACHE_ALLOW_DEFERRED", u64::from(super::CACHE_ALLOW_DEFERRED)),
             ("CACHE_DENY", u64::from(super::CACHE_DENY)),

@@ -29,6 +29,8 @@ mod truncation;
 mod view;
 mod workshop;
 
+pub use merge::Merger;
+
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
 use std::future::Future;
 use std::io;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The last known objects of pods that are attached here, by attachment: a new attachment of the same name inherits
 /// nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Merger {
+pub struct Merger {
     attached: BTreeMap<(PortIndex, Incarnation), Attached>,
 }
 
@@ -25,7 +25,7 @@ struct Attached {
 
 impl Merger {
     /// What is to be compiled. `objects` is as the source says, `endpoints` as the dataplane does.
-    pub(crate) fn merge(&mut self, objects: &Snapshot, endpoints: &[LocalEndpoint]) -> Snapshot {
+    pub fn merge(&mut self, objects: &Snapshot, endpoints: &[LocalEndpoint]) -> Snapshot {
         let mut attached = BTreeMap::new();
         for endpoint in endpoints {
             let key = (endpoint.port, endpoint.incarnation);

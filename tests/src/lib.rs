@@ -3,7 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod articles;
+pub mod cases;
 pub mod live;
+pub mod node;
 pub mod traffic;
 pub mod vectors;
 pub mod walkthrough;

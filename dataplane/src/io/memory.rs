@@ -35,7 +35,7 @@ impl PacketIo for MemoryIo {
             match fate {
                 Fate::Forward if self.room.is_some_and(|room| self.outgoing.len() >= room) => unsent += 1,
                 Fate::Forward => self.outgoing.push_back(frame),
-                Fate::Drop => {}
+                Fate::Drop(_) => {}
             }
         }
         unsent

@@ -5,6 +5,7 @@ mod memory;
 mod xdp;
 
 pub use memory::MemoryIo;
+use sluice_flow::DropReason;
 #[cfg(feature = "kernel")]
 pub use xdp::{XdpError, XdpIo};
 
@@ -13,8 +14,8 @@ pub use xdp::{XdpError, XdpIo};
 pub enum Fate {
     /// Back to where it came from, as it now is in its buffer.
     Forward,
-    /// Nowhere.
-    Drop,
+    /// Nowhere, and why. The worker counts the reason; a backend only gives up the frame.
+    Drop(DropReason),
 }
 
 /// A source and sink of frames. A backend owns its buffers; a worker only looks at one batch at a time.

@@ -181,7 +181,7 @@ impl PacketIo for XdpIo {
         for (descriptor, fate) in self.batch[..self.received].iter().zip(fates) {
             match fate {
                 Fate::Forward => self.out.push(*descriptor),
-                Fate::Drop => self.free.push(*descriptor),
+                Fate::Drop(_) => self.free.push(*descriptor),
             }
         }
         self.received = 0;

@@ -213,8 +213,7 @@ impl Keeper {
     fn clear_slot(&mut self, port: PortIndex) {
         let index = usize::from(port.0);
         let slot = self.loaded.ports.read(index);
-        let cleared = sluice_bpf::abi::Port { ifindex: 0, state: 0, epoch: slot.epoch.wrapping_add(1), ..slot };
-        self.loaded.ports.write(index, cleared);
+        self.loaded.ports.write(index, crate::kernel::cleared(&slot));
         self.loaded.port_of_ifindex.remove(&slot.ifindex);
     }
 

@@ -1,10 +1,11 @@
 //! Which pod stands on which port: on tmpfs, so that it survives a restart, and in the hooks' shared memory.
 
+use crate::kernel::Attachment;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sluice_bpf::{Shared, abi};
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Addr, Incarnation, LocalEndpoint, PortIndex};
+use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
 use sluice_wire::AddPort;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,30 +26,16 @@ pub(super) struct Registered {
 impl Registered {
     /// Its slot as the hooks see it; closed.
     pub(super) fn slot(&self, trunk_ifindex: u32, previous: &abi::Port) -> abi::Port {
-        let mut slot = abi::Port {
-            ifindex: self.host_ifindex,
-            incarnation: self.endpoint.incarnation.0,
-            // entries of an earlier use of the slot are void by incarnation and by epoch
-            epoch: previous.epoch.wrapping_add(1),
-            deny_epoch: previous.deny_epoch.wrapping_add(1),
-            state: 0,
+        let Self { endpoint, host_ifindex, mac, gateway_mac, worker, .. } = self;
+        let attachment = Attachment {
+            endpoint,
+            host_ifindex: *host_ifindex,
+            mac: *mac,
+            gateway_mac: *gateway_mac,
+            worker: *worker as u16,
             trunk_ifindex,
-            worker: self.worker as u16,
-            pad: 0,
-            mac: self.mac,
-            gateway_mac: self.gateway_mac,
-            ip4: [0; 4],
-            has_ip6: 0,
-            ip6: [0; 16],
         };
-        for &address in &self.endpoint.addresses {
-            let address = Addr::from(address);
-            match address.to_v4() {
-                Some(v4) => slot.ip4 = v4.to_be_bytes(),
-                None => (slot.has_ip6, slot.ip6) = (1, address.0),
-            }
-        }
-        slot
+        attachment.slot(previous)
     }
 }
 

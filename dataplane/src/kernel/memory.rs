@@ -1,39 +1,71 @@
-//! A kernel in memory, for tests and simulation: the same maps, the same limits.
+//! A kernel in memory, for tests and simulation: the same maps, the same limits. What its programs do with them is in
+//! [`super::hooks`].
 
 use super::{Kernel, Partial};
 use bytemuck::Zeroable;
-use sluice_bpf::abi::{CacheValue, Denial, Key, PORTS_MAX, Port};
-use std::cell::RefCell;
+use sluice_bpf::abi::{COUNTERS, CacheValue, Denial, Key, PORTS_MAX, Port};
+use sluice_flow::{Addr, DropReason};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-/// Ports, cache, denials and origins as the hooks would see them.
+/// The maps of `bpf/src/c/maps.h` as the hooks would see them, and the one thing that they ask of the rest of the kernel.
 #[derive(Debug)]
 pub struct MemoryKernel {
     /// By index.
     pub ports: RefCell<Vec<Port>>,
+    /// Port index by device.
+    pub port_of_ifindex: RefCell<HashMap<u32, u32>>,
     /// The verdict cache.
     pub cache: RefCell<HashMap<Key, CacheValue>>,
     /// The denial cache.
     pub denials: RefCell<HashMap<Key, Denial>>,
     /// SYNs seen of pods that were not isolated.
     pub origins: RefCell<HashSet<Key>>,
+    /// Workers that serve their trunk.
+    pub sockets: RefCell<HashSet<u32>>,
+    /// Drops by reason, then what else the hooks count.
+    pub counters: RefCell<[u64; COUNTERS]>,
+    /// Packets pass while no worker serves.
+    pub fail_open: Cell<bool>,
+    /// Addresses that are delivered to the node itself.
+    pub node_addresses: RefCell<HashSet<Addr>>,
     /// Room of the verdict cache.
-    pub cache_entries_max: usize,
+    pub cache_entries_max: Cell<usize>,
 }
 
 impl Default for MemoryKernel {
     fn default() -> Self {
         Self {
             ports: RefCell::new(vec![Port::zeroed(); PORTS_MAX]),
+            port_of_ifindex: RefCell::default(),
             cache: RefCell::default(),
             denials: RefCell::default(),
             origins: RefCell::default(),
-            cache_entries_max: usize::MAX,
+            sockets: RefCell::default(),
+            counters: RefCell::new([0; COUNTERS]),
+            fail_open: Cell::new(false),
+            node_addresses: RefCell::default(),
+            cache_entries_max: Cell::new(usize::MAX),
         }
     }
 }
 
-impl Kernel for &MemoryKernel {
+impl MemoryKernel {
+    /// Packets that the hooks dropped under a reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.counters.borrow()[reason as usize]
+    }
+
+    /// The whole verdict cache in the order of its keys' bytes, so that whoever reads it does the same each time.
+    pub fn cache_entries(&self) -> Vec<(Key, CacheValue)> {
+        let mut entries: Vec<_> = self.cache.borrow().iter().map(|(key, value)| (*key, *value)).collect();
+        entries.sort_unstable_by(|(a, _), (b, _)| bytemuck::bytes_of(a).cmp(bytemuck::bytes_of(b)));
+        entries
+    }
+}
+
+impl Kernel for MemoryKernel {
     fn port(&self, index: usize) -> Port {
         self.ports.borrow()[index]
     }
@@ -54,7 +86,7 @@ impl Kernel for &MemoryKernel {
     fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial> {
         let mut cache = self.cache.borrow_mut();
         for (done, (key, value)) in keys.iter().zip(values).enumerate() {
-            if !cache.contains_key(key) && cache.len() >= self.cache_entries_max {
+            if !cache.contains_key(key) && cache.len() >= self.cache_entries_max.get() {
                 return Err(Partial { done });
             }
             cache.insert(*key, *value);
@@ -72,5 +104,40 @@ impl Kernel for &MemoryKernel {
 
     fn opened(&self, key: &Key) -> bool {
         self.origins.borrow().contains(key)
+    }
+}
+
+/// Shared between the hooks and any number of workers.
+impl Kernel for Rc<MemoryKernel> {
+    fn port(&self, index: usize) -> Port {
+        self.as_ref().port(index)
+    }
+
+    fn set_port_state(&self, index: usize, incarnation: u32, bits: u32) {
+        self.as_ref().set_port_state(index, incarnation, bits);
+    }
+
+    fn void_denials(&self, index: usize) {
+        self.as_ref().void_denials(index);
+    }
+
+    fn cache_get(&self, key: &Key) -> Option<CacheValue> {
+        self.as_ref().cache_get(key)
+    }
+
+    fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial> {
+        self.as_ref().cache_put(keys, values)
+    }
+
+    fn cache_remove(&self, key: &Key) {
+        self.as_ref().cache_remove(key);
+    }
+
+    fn deny(&self, key: &Key, deny_epoch: u32) {
+        self.as_ref().deny(key, deny_epoch);
+    }
+
+    fn opened(&self, key: &Key) -> bool {
+        self.as_ref().opened(key)
     }
 }

@@ -2,11 +2,14 @@
 
 #[cfg(feature = "kernel")]
 mod bpf;
+pub mod hooks;
 mod memory;
+mod slot;
 
 #[cfg(feature = "kernel")]
 pub use bpf::BpfKernel;
 pub use memory::MemoryKernel;
+pub use slot::{Attachment, cleared};
 
 use sluice_bpf::abi::{CacheValue, Key, Port};
 use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, Protocol};

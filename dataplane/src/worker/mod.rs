@@ -106,32 +106,34 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if count == 0 {
             return 0;
         }
-        let mut fates = [Fate::Drop; BATCH_MAX];
-        let mut dropped = [None; BATCH_MAX];
+        // every one is overwritten; a frame that no line below speaks of would be dropped as our mistake
+        let mut fates = [Fate::Drop(DropReason::Internal); BATCH_MAX];
         self.pending.clear();
-        for index in 0..count {
+        for (index, fate) in fates[..count].iter_mut().enumerate() {
             self.pending.begin_frame(index);
-            match self.judge_frame(index, now_ns) {
+            *fate = match self.judge_frame(index, now_ns) {
                 Judged::Pass { deferred } => {
                     let frame = self.io.frame_mut(index);
                     frame[KIND_AT] = KIND_VERDICT;
                     frame[FLAGS_AT] = if deferred { TRUNK_DEFERRED } else { 0 };
-                    fates[index] = Fate::Forward;
+                    Fate::Forward
                 }
-                Judged::Drop(reason) => dropped[index] = Some(reason),
-            }
+                Judged::Drop(reason) => Fate::Drop(reason),
+            };
         }
         for frame in self.write_entries() {
-            fates[frame] = Fate::Drop;
-            dropped[frame] = Some(DropReason::CacheWriteFailed);
+            fates[frame] = Fate::Drop(DropReason::CacheWriteFailed);
         }
         let unsent = self.io.commit(&fates[..count]);
-        let forwarded = fates[..count].iter().filter(|fate| **fate == Fate::Forward).count() - unsent;
-        for reason in dropped[..count].iter().flatten() {
-            self.shared.count_drop(*reason, 1);
+        let mut forwarded = 0;
+        for fate in &fates[..count] {
+            match fate {
+                Fate::Forward => forwarded += 1,
+                Fate::Drop(reason) => self.shared.count_drop(*reason, 1),
+            }
         }
         self.shared.count_drop(DropReason::TransmitFull, unsent as u64);
-        self.shared.count_batch(count, forwarded, self.connections.len());
+        self.shared.count_batch(count, forwarded - unsent, self.connections.len());
         count
     }
 

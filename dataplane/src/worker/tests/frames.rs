@@ -5,8 +5,11 @@ use sluice_bpf::abi::{KIND_PUNT, TRUNK_BYTES, TRUNK_MAGIC, TrunkHeader};
 use sluice_flow::{Direction, FlowKey, PortIndex, parse_frame};
 use std::net::{IpAddr, SocketAddr};
 
+/// The source of every frame here.
+pub(super) const FRAME_MAC: [u8; 6] = [2; 6];
+
 fn packet(src: IpAddr, dst: IpAddr) -> PacketBuilderStep<IpHeaders> {
-    let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let ethernet = PacketBuilder::ethernet2(FRAME_MAC, [4; 6]);
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), 64),
         (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), 64),

@@ -1,15 +1,15 @@
 //! Random lives of one pod's worker: packets, swaps, time, lost entries, refused writes, deaths. After each step the
 //! hooks must not say anything that the table does not.
 //!
-//! The hooks of the kernel are played by [`Life::hook`], which obeys the cache as bpf/src/c/sluice.bpf.c does.
+//! The hooks of the kernel are played in memory ([`crate::kernel::hooks`]).
 
 use super::frames::{flow, tcp, udp};
 use super::world::{Forwarded, SECOND_NS, WEB, World, egress, ingress, isolate};
+use crate::kernel::hooks::{Action, Skb};
 use crate::worker::Command;
 use proptest::prelude::*;
 use serde_json::Value;
-use sluice_bpf::abi::{CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, PORT_OPEN};
-use sluice_flow::{Direction, FlowKey, Kind, Protocol, parse_frame};
+use sluice_flow::{Direction, DropReason, FlowKey, Kind, Protocol, parse_frame};
 use sluice_table::Table;
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -96,47 +96,14 @@ impl Life {
 
     /// What the hook does with a packet: obeys the cache, or asks the worker. True: it goes on.
     fn hook(&mut self, direction: Direction, frame: &[u8]) -> bool {
-        let world = &mut self.world;
-        let port = world.port(WEB);
-        assert_eq!(port.state_bits() & PORT_OPEN, PORT_OPEN, "the table knows the pod");
-        if port.state_bits() == PORT_OPEN {
-            if opens(frame) {
-                world.remember_origin(direction, frame);
-            }
-            return true;
-        }
-        let now_ns = world.now_ns;
-        match world.entry(direction, frame) {
-            None => {
-                let may_answer = parse_frame(frame).unwrap().protocol == Protocol::TCP && !opens(frame);
-                let denial = sluice_bpf::abi::Key { sport: 0, ..world.key(direction, frame) };
-                if !may_answer && world.denials().contains(&denial) {
-                    return false;
-                }
-                world.punted(WEB, direction, frame) == Forwarded
-            }
-            Some(entry) => {
-                let stale = entry.epoch != port.epoch || now_ns > entry.last_seen_ns + entry.timeout_ns;
-                // an opener is judged anew unless the entry was made for it: not by one for answers, nor by one of mid-flow,
-                // nor after FIN or RST
-                let not_its_own = entry.flags & (CACHE_REPLY | CACHE_BOTH_WAYS) != 0 || entry.tcp_flags & FIN_OR_RST != 0;
-                if stale || (opens(frame) && not_its_own) {
-                    return world.punted(WEB, direction, frame) == Forwarded;
-                }
-                if entry.verdict == CACHE_DENY {
-                    return false;
-                }
-                let flags = tcp_flags(frame);
-                world.change_entry(direction, frame, |entry| {
-                    (entry.packets, entry.last_seen_ns) = (entry.packets + 1, now_ns);
-                    entry.tcp_flags |= flags;
-                    entry.timeout_ns = entry.timeout_ns.min(match flags & FIN_OR_RST {
-                        0 => u64::MAX,
-                        1 => 120 * SECOND_NS,
-                        _ => 10 * SECOND_NS,
-                    });
-                });
-                true
+        let ifindex = self.world.port(WEB).ifindex;
+        let skb = Skb { frame, mark: 0, ingress_ifindex: if direction == Direction::Egress { ifindex } else { 1 }, from_socket: false };
+        match self.world.hooks.0.memory.hook(ifindex, direction, &skb, self.world.now_ns) {
+            Action::Pass { .. } => true,
+            Action::Punt { frame } => self.world.received(frame) == Forwarded,
+            Action::Drop(reason) => {
+                assert_eq!(reason, DropReason::PolicyDenied, "the table knows the pod, and the packets are its own");
+                false
             }
         }
     }
@@ -223,16 +190,6 @@ impl Life {
 
     fn adopt(&mut self) {
         self.world.command(Command::Adopt(tables()[self.table].clone()));
-    }
-}
-
-const FIN_OR_RST: u8 = 0x05;
-
-/// 0 for UDP.
-fn tcp_flags(frame: &[u8]) -> u8 {
-    match parse_frame(frame).unwrap().kind {
-        Kind::Tcp(flags) => flags.0,
-        _ => 0,
     }
 }
 

@@ -6,10 +6,10 @@
 //! | x/second, `app: second` | [`SECOND`] | 10.0.0.2 | 0 |
 //! | x/foreign | [`FOREIGN`] | 10.0.0.3 | 1 |
 
-use super::frames::{flow, punt, unpunt};
+use super::frames::{FRAME_MAC, flow, punt, unpunt};
 use crate::conntrack::{Connections, Role};
 use crate::io::{Fate, MemoryIo, PacketIo};
-use crate::kernel::{Kernel, MemoryKernel, Partial, flow_of, key_of};
+use crate::kernel::{Attachment, Kernel, MemoryKernel, Partial, flow_of, key_of};
 use crate::worker::{Command, Established, Worker, WorkerConfig, WorkerShared};
 use serde_json::{Value, json};
 use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY, CacheValue, KIND_VERDICT, Key, Port, TRUNK_DEFERRED};
@@ -45,23 +45,23 @@ pub(super) struct Hooks(pub(super) Rc<State>);
 
 impl Kernel for Hooks {
     fn port(&self, index: usize) -> Port {
-        (&self.0.memory).port(index)
+        self.0.memory.port(index)
     }
 
     fn set_port_state(&self, index: usize, incarnation: u32, bits: u32) {
         if !self.0.dead.get() {
-            (&self.0.memory).set_port_state(index, incarnation, bits);
+            self.0.memory.set_port_state(index, incarnation, bits);
         }
     }
 
     fn void_denials(&self, index: usize) {
         if !self.0.dead.get() {
-            (&self.0.memory).void_denials(index);
+            self.0.memory.void_denials(index);
         }
     }
 
     fn cache_get(&self, key: &Key) -> Option<CacheValue> {
-        (&self.0.memory).cache_get(key)
+        self.0.memory.cache_get(key)
     }
 
     fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial> {
@@ -71,25 +71,25 @@ impl Kernel for Hooks {
         }
         let stop = self.0.fail_after.take().unwrap_or(usize::MAX).min(keys.len());
         self.0.written.borrow_mut().extend(&keys[..stop]);
-        (&self.0.memory).cache_put(&keys[..stop], &values[..stop])?;
+        self.0.memory.cache_put(&keys[..stop], &values[..stop])?;
         self.0.dead.set(stop < keys.len() && self.0.dies_there.get());
         if stop < keys.len() { Err(Partial { done: stop }) } else { Ok(()) }
     }
 
     fn cache_remove(&self, key: &Key) {
         if !self.0.dead.get() {
-            (&self.0.memory).cache_remove(key);
+            self.0.memory.cache_remove(key);
         }
     }
 
     fn deny(&self, key: &Key, deny_epoch: u32) {
         if !self.0.dead.get() {
-            (&self.0.memory).deny(key, deny_epoch);
+            self.0.memory.deny(key, deny_epoch);
         }
     }
 
     fn opened(&self, key: &Key) -> bool {
-        (&self.0.memory).opened(key)
+        self.0.memory.opened(key)
     }
 }
 
@@ -153,20 +153,17 @@ impl World {
 
     pub(super) fn with(established: Established) -> Self {
         let hooks = Hooks::default();
-        for (index, worker) in [(WEB, 0), (SECOND, 0), (FOREIGN, 1)] {
-            let port = Port {
-                ifindex: 10 + u32::from(index.0),
-                incarnation: INCARNATION.0,
-                epoch: 5,
-                deny_epoch: 1,
-                worker,
-                ..bytemuck::Zeroable::zeroed()
-            };
-            hooks.0.memory.ports.borrow_mut()[usize::from(index.0)] = port;
+        let snapshot = snapshot();
+        for endpoint in &snapshot.endpoints {
+            let (index, host_ifindex) = (usize::from(endpoint.port.0), 10 + u32::from(endpoint.port.0));
+            let worker = u16::from(endpoint.port == FOREIGN);
+            let attachment = Attachment { endpoint, host_ifindex, mac: FRAME_MAC, gateway_mac: [4; 6], worker, trunk_ifindex: 100 };
+            let slot = attachment.slot(&Port { epoch: 4, ..bytemuck::Zeroable::zeroed() });
+            hooks.0.memory.ports.borrow_mut()[index] = slot;
+            hooks.0.memory.port_of_ifindex.borrow_mut().insert(host_ifindex, index as u32);
         }
         let config = WorkerConfig { established, ..WorkerConfig::default() };
         let (worker, shared) = start(&config, &hooks);
-        let snapshot = snapshot();
         Self { worker, hooks, shared, snapshot, now_ns: 1000 * SECOND_NS, config, node_addresses: Vec::new(), generation: 0 }
     }
 

@@ -1,0 +1,315 @@
+//! The programs of `bpf/src/c/sluice.bpf.c`, played on [`MemoryKernel`]: a twin in Rust, branch by branch and count by
+//! count, so that a whole node runs in one test process without root.
+//!
+//! ```text
+//!   leaving / entering   guard ▶ not isolated? pass ▶ cache hit? obey ▶ punt
+//!   far                  to the worker that serves the trunk, or bounce
+//!   near                 a verdict goes back to the hook it came from, with a one-shot mark; a bounced punt is dropped
+//! ```
+//!
+//! It decides nothing of its own: a change of the C sources is made here too, file by file (parse.h, guard.h, the
+//! programs). What it leaves out is what memory does not have: segmentation offload and helpers of the kernel that fail.
+
+mod guard;
+mod parse;
+
+use super::{Kernel, MemoryKernel};
+use guard::{Guarded, guard_entering, guard_leaving};
+use parse::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Parsed, ROUTING, load, parse};
+use sluice_bpf::abi::{
+    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
+    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED,
+    MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
+    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
+};
+use sluice_flow::{Direction, DropReason, IcmpClass, Protocol, TcpFlags};
+
+const FIN_TIMEOUT_NS: u64 = 120_000_000_000;
+const RST_TIMEOUT_NS: u64 = 10_000_000_000;
+const TRUNK_ADDRESS: [u8; 6] = *b"\x02SLUIC";
+
+/// A packet as it reaches a hook.
+#[derive(Debug, Clone, Copy)]
+pub struct Skb<'a> {
+    /// From the Ethernet header on.
+    pub frame: &'a [u8],
+    /// The packet's mark.
+    pub mark: u32,
+    /// The device it came in by, 0 for none: then this node made it, or reassembled it.
+    pub ingress_ifindex: u32,
+    /// A socket of this node sent it.
+    pub from_socket: bool,
+}
+
+/// What a hook does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on, with this mark.
+    Pass {
+        /// See [`MARK_MASK`].
+        mark: u32,
+    },
+    /// A worker is asked: the frame with its trunk header, for the near end of the port's trunk.
+    Punt {
+        /// For the trunk.
+        frame: Vec<u8>,
+    },
+    /// It ends here; it has been counted.
+    Drop(DropReason),
+}
+
+/// What the far end of a trunk does with a punt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Far {
+    /// Into the worker's socket.
+    Worker,
+    /// Back to the near end: nobody serves.
+    Bounced,
+    /// It ends here; it has been counted.
+    Drop(DropReason),
+}
+
+/// What the near end of a trunk does with what comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Near {
+    /// To the hook it came from.
+    Redirect {
+        /// The pod's device.
+        ifindex: u32,
+        /// Which of its hooks.
+        direction: Direction,
+        /// With this mark.
+        mark: u32,
+        /// Without the trunk header.
+        frame: Vec<u8>,
+    },
+    /// It ends here; it has been counted.
+    Drop(DropReason),
+}
+
+impl MemoryKernel {
+    fn count(&self, what: usize) {
+        self.counters.borrow_mut()[what] += 1;
+    }
+
+    fn drop(&self, reason: DropReason) -> Action {
+        self.count(reason as usize);
+        Action::Drop(reason)
+    }
+
+    fn pass(&self, what: usize, mark: u32) -> Action {
+        self.count(what);
+        Action::Pass { mark }
+    }
+
+    /// The programs `leaving` (egress) and `entering` (ingress) of the device `ifindex`.
+    pub fn hook(&self, ifindex: u32, direction: Direction, skb: &Skb<'_>, now_ns: u64) -> Action {
+        let index = self.port_of_ifindex.borrow().get(&ifindex).copied();
+        let slot = index.filter(|&index| (index as usize) < PORTS_MAX).map(|index| (index as u16, self.port(index as usize)));
+        let Some((index, port)) = slot.filter(|(_, port)| port.ifindex == ifindex) else {
+            return self.drop(DropReason::NoPort);
+        };
+        let state = port.state_bits();
+        if state & PORT_OPEN == 0 {
+            return self.drop(DropReason::PortClosed);
+        }
+        if let Some(action) = self.marked(&port, direction, skb) {
+            return action;
+        }
+        let key = Key { incarnation: port.incarnation, port: index, direction: direction as u8, ..bytemuck::Zeroable::zeroed() };
+        let guarded = parse(skb.frame, key).and_then(|parsed| {
+            let is_node = |address| self.node_addresses.borrow().contains(&address);
+            let guarded = match direction {
+                Direction::Egress => guard_leaving(skb.frame, &port, &parsed, &is_node),
+                Direction::Ingress => guard_entering(&port, &parsed),
+            };
+            Ok((parsed, guarded?))
+        });
+        match guarded {
+            Err(reason) => self.drop(reason),
+            Ok((_, Guarded::Neighbour)) => self.pass(COUNT_NEIGHBOUR, skb.mark),
+            Ok((parsed, Guarded::Judge)) if state & (PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS) == 0 => {
+                // should a policy isolate the pod in mid-connection, the worker knows the original direction
+                if parsed.keyed && parsed.opens {
+                    self.origins.borrow_mut().insert(parsed.key);
+                }
+                self.pass(COUNT_NOT_ISOLATED, skb.mark)
+            }
+            Ok((parsed, Guarded::Judge)) => self.judge(&port, &parsed, skb, now_ns),
+        }
+    }
+
+    /// What mark and origin decide before anybody looks at the packet.
+    fn marked(&self, port: &Port, direction: Direction, skb: &Skb<'_>) -> Option<Action> {
+        match direction {
+            // cannot come out of the pod: the kernel scrubs marks between namespaces
+            Direction::Egress if skb.mark & MARK_JUDGED_EGRESS != 0 => Some(self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_EGRESS)),
+            Direction::Egress => None,
+            // always allowed; before the mark is looked at, which an answer of this node may carry back
+            Direction::Ingress if made_here(skb) => Some(self.pass(COUNT_NODE, skb.mark)),
+            Direction::Ingress if skb.mark & MARK_DEFERRED != 0 => Some(self.drop(DropReason::Service)),
+            Direction::Ingress if skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex => {
+                Some(self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS))
+            }
+            Direction::Ingress => None,
+        }
+    }
+
+    /// The cached verdict, or a punt.
+    fn judge(&self, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+        if p.fragment {
+            return self.drop(DropReason::Fragment);
+        }
+        if p.key.protocol == Protocol::SCTP.0 {
+            return self.drop(DropReason::Sctp);
+        }
+        if !p.keyed {
+            return self.punt(port, p, skb);
+        }
+        let Some(value) = self.cache_get(&p.key) else {
+            let denied = self.denied_before(p, port, now_ns);
+            return if denied { self.drop(DropReason::PolicyDenied) } else { self.punt(port, p, skb) };
+        };
+        let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
+        // against the direction of a connection, or where it was picked up in mid-flow
+        let opens_another = p.opens && value.flags & (CACHE_REPLY | CACHE_BOTH_WAYS) != 0;
+        // the same ports again, after FIN or RST
+        let opens_again = p.tcp_flags & TcpFlags::SYN != 0 && value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) != 0;
+        // what a cut connection would have answered may be a flow of its own
+        let may_be_own = value.verdict == CACHE_DENY && value.flags & CACHE_REPLY != 0 && p.key.protocol != Protocol::TCP.0;
+        if may_be_own && self.denied_before(p, port, now_ns) {
+            return self.drop(DropReason::PolicyDenied);
+        }
+        if value.epoch != port.epoch || idle || opens_another || opens_again || may_be_own {
+            self.count(COUNT_STALE);
+            return self.punt(port, p, skb);
+        }
+        if value.verdict == CACHE_DENY {
+            return self.drop(DropReason::PolicyDenied);
+        }
+        self.note_hit(p, skb.frame.len(), value, now_ns);
+        let deferred = value.verdict == CACHE_ALLOW_DEFERRED;
+        self.pass(COUNT_HIT, if deferred { skb.mark & !MARK_MASK | MARK_DEFERRED } else { skb.mark })
+    }
+
+    fn note_hit(&self, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
+        value.packets += 1;
+        value.bytes += bytes as u64;
+        value.last_seen_ns = now_ns;
+        if p.key.protocol == Protocol::TCP.0 {
+            value.tcp_flags |= p.tcp_flags;
+            let limit_ns = match p.tcp_flags {
+                flags if flags & TcpFlags::RST != 0 => RST_TIMEOUT_NS,
+                flags if flags & TcpFlags::FIN != 0 => FIN_TIMEOUT_NS,
+                _ => u64::MAX,
+            };
+            value.timeout_ns = value.timeout_ns.min(limit_ns);
+        }
+        self.cache.borrow_mut().insert(p.key, value);
+    }
+
+    fn denied_before(&self, p: &Parsed, port: &Port, now_ns: u64) -> bool {
+        // what may be an answer is never refused by a denial: the worker knows the connection
+        if (p.key.protocol == Protocol::TCP.0 && !p.opens) || p.key.dport == IcmpClass::Reply as u16 {
+            return false;
+        }
+        let mut denials = self.denials.borrow_mut();
+        match denials.get_mut(&Key { sport: 0, ..p.key }) {
+            Some(denial) if denial.deny_epoch == port.deny_epoch => {
+                denial.packets += 1;
+                denial.last_seen_ns = now_ns;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn punt(&self, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {
+        let header = TrunkHeader {
+            dst: TRUNK_ADDRESS,
+            src: TRUNK_ADDRESS,
+            ethertype: p.ethertype.to_be_bytes(),
+            magic: TRUNK_MAGIC,
+            version: sluice_bpf::ABI_VERSION as u8,
+            kind: KIND_PUNT,
+            direction: p.key.direction,
+            flags: 0,
+            port: p.key.port,
+            worker: port.worker,
+            incarnation: p.key.incarnation,
+            // before judging: a bump in between voids what the worker will write
+            epoch: port.epoch,
+            mark: skb.mark,
+            reserved: 0,
+        };
+        self.count(COUNT_PUNT);
+        Action::Punt { frame: [bytemuck::bytes_of(&header), skb.frame].concat() }
+    }
+
+    /// The program `far` on the trunk of `worker`.
+    pub fn far(&self, worker: u32, frame: &[u8]) -> Far {
+        let drop = |reason| {
+            self.count(reason as usize);
+            Far::Drop(reason)
+        };
+        match header_of(frame) {
+            Some(header) if header.kind == KIND_PUNT => match u32::from(header.worker) == worker {
+                false => drop(DropReason::WrongWorker),
+                true if self.sockets.borrow().contains(&worker) => Far::Worker,
+                true => Far::Bounced,
+            },
+            _ => drop(DropReason::TrunkHeader),
+        }
+    }
+
+    /// The program `near` on the trunk whose host end is `ifindex`.
+    pub fn near(&self, ifindex: u32, frame: &[u8]) -> Near {
+        let drop = |reason| {
+            self.count(reason as usize);
+            Near::Drop(reason)
+        };
+        let inner = frame.get(TRUNK_BYTES..).filter(|inner| inner.len() >= parse::ETHERNET_BYTES);
+        let (Some(header), Some(inner)) = (header_of(frame), inner) else { return drop(DropReason::TrunkHeader) };
+        match header.kind {
+            KIND_PUNT => {
+                // nobody judged it
+                self.count(COUNT_BOUNCED);
+                if !self.fail_open.get() {
+                    return drop(DropReason::NoWorker);
+                }
+            }
+            KIND_VERDICT => {}
+            _ => return drop(DropReason::TrunkHeader),
+        }
+        let port = (usize::from(header.port) < PORTS_MAX).then(|| self.port(usize::from(header.port)));
+        let same = |port: &Port| port.ifindex != 0 && port.incarnation == header.incarnation && port.trunk_ifindex == ifindex;
+        let Some(port) = port.filter(same) else { return drop(DropReason::StalePort) };
+        let deferred = if header.flags & TRUNK_DEFERRED != 0 { MARK_DEFERRED } else { 0 };
+        let (direction, judged) = match header.direction == Direction::Egress as u8 {
+            true => (Direction::Egress, MARK_JUDGED_EGRESS),
+            false => (Direction::Ingress, MARK_JUDGED_INGRESS),
+        };
+        let mark = header.mark & !MARK_MASK | deferred | judged;
+        Near::Redirect { ifindex: port.ifindex, direction, mark, frame: inner.to_vec() }
+    }
+}
+
+/// A trunk header of this ABI.
+fn header_of(frame: &[u8]) -> Option<TrunkHeader> {
+    let header: TrunkHeader = bytemuck::pod_read_unaligned(&load::<TRUNK_BYTES>(frame, 0)?);
+    (header.magic == TRUNK_MAGIC && u32::from(header.version) == sluice_bpf::ABI_VERSION).then_some(header)
+}
+
+/// Whether this node made the packet. No ingress device says so, except that reassembled and refragmented IPv6 packets have
+/// lost theirs: with extension headers only a socket proves where a packet began.
+fn made_here(skb: &Skb<'_>) -> bool {
+    if skb.ingress_ifindex != 0 || skb.from_socket {
+        return skb.ingress_ifindex == 0;
+    }
+    match load(skb.frame, 12).map(u16::from_be_bytes) {
+        None => false,
+        Some(parse::ETHERTYPE_V6) => load(skb.frame, 20)
+            .is_some_and(|[next_header]| !matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)),
+        Some(_) => true,
+    }
+}

@@ -1,0 +1,154 @@
+//! The twin of `bpf/src/c/parse.h`: frame → key, for the packets that need no more than one look.
+
+use sluice_bpf::abi::Key;
+use sluice_flow::{Addr, DropReason, IcmpClass, Protocol, TcpFlags};
+
+pub(super) const ETHERNET_BYTES: usize = 14;
+
+pub(super) const ETHERTYPE_V4: u16 = 0x0800;
+pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(super) const ETHERTYPE_V6: u16 = 0x86dd;
+
+pub(super) const HOP_BY_HOP: u8 = 0;
+pub(super) const ROUTING: u8 = 43;
+pub(super) const FRAGMENT: u8 = 44;
+pub(super) const AUTHENTICATION: u8 = 51;
+pub(super) const DESTINATION_OPTIONS: u8 = 60;
+
+/// What one look tells about a frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parsed {
+    pub(super) key: Key,
+    pub(super) ethertype: u16,
+    pub(super) tcp_flags: u8,
+    /// The key is whole.
+    pub(super) keyed: bool,
+    pub(super) fragment: bool,
+    /// TCP: SYN without ACK.
+    pub(super) opens: bool,
+    pub(super) hop_limit: u8,
+    pub(super) l4_offset: usize,
+}
+
+impl Parsed {
+    pub(super) fn src(&self) -> Addr {
+        Addr(self.key.src)
+    }
+
+    pub(super) fn dst(&self) -> Addr {
+        Addr(self.key.dst)
+    }
+}
+
+/// `bpf_skb_load_bytes`: all of them or none.
+pub(super) fn load<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
+    frame.get(at..)?.first_chunk().copied()
+}
+
+/// The key lacks port, incarnation and direction, which `key` brings. ARP leaves everything but the type empty.
+pub(super) fn parse(frame: &[u8], key: Key) -> Result<Parsed, DropReason> {
+    let ethertype = u16::from_be_bytes(load(frame, 12).ok_or(DropReason::Malformed)?);
+    let mut parsed = Parsed { key, ethertype, tcp_flags: 0, keyed: false, fragment: false, opens: false, hop_limit: 0, l4_offset: 0 };
+    match ethertype {
+        ETHERTYPE_V4 => parse_v4(frame, &mut parsed)?,
+        ETHERTYPE_V6 => parse_v6(frame, &mut parsed)?,
+        ETHERTYPE_ARP => {}
+        0x8100 | 0x88a8 => return Err(DropReason::Vlan),
+        _ => return Err(DropReason::EtherType),
+    }
+    Ok(parsed)
+}
+
+fn parse_v4(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
+    let ip: [u8; 20] = load(frame, ETHERNET_BYTES).ok_or(DropReason::Malformed)?;
+    let header_bytes = usize::from(ip[0] & 0xf) * 4;
+    if ip[0] >> 4 != 4 || header_bytes < 20 {
+        return Err(DropReason::Malformed);
+    }
+    let total_bytes = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    p.key.src = Addr::v4([ip[12], ip[13], ip[14], ip[15]]).0;
+    p.key.dst = Addr::v4([ip[16], ip[17], ip[18], ip[19]]).0;
+    p.key.protocol = ip[9];
+    p.fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
+    p.l4_offset = ETHERNET_BYTES + header_bytes;
+    if !p.fragment && total_bytes >= header_bytes && total_bytes <= frame.len() - ETHERNET_BYTES {
+        parse_l4(frame, p, total_bytes - header_bytes);
+    }
+    Ok(())
+}
+
+fn parse_v6(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
+    let ip: [u8; 40] = load(frame, ETHERNET_BYTES).ok_or(DropReason::Malformed)?;
+    if ip[0] >> 4 != 6 {
+        return Err(DropReason::Malformed);
+    }
+    let mut payload_bytes = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+    p.key.src.copy_from_slice(&ip[8..24]);
+    p.key.dst.copy_from_slice(&ip[24..40]);
+    p.key.protocol = ip[6];
+    p.hop_limit = ip[7];
+    p.l4_offset = ETHERNET_BYTES + 40;
+    // mapped addresses would take an IPv4 identity
+    if p.src().to_v4().is_some() || p.dst().to_v4().is_some() {
+        return Err(DropReason::Malformed);
+    }
+    if p.l4_offset + payload_bytes > frame.len() {
+        return Ok(());
+    }
+    // listener reports carry one hop-by-hop header; other extension headers are the worker's
+    if p.key.protocol == HOP_BY_HOP {
+        let Some([next, units]) = load(frame, p.l4_offset) else { return Ok(()) };
+        let bytes = 8 + usize::from(units) * 8;
+        if payload_bytes < 8 || next != Protocol::ICMPV6.0 || bytes > payload_bytes {
+            return Ok(());
+        }
+        p.key.protocol = next;
+        p.l4_offset += bytes;
+        payload_bytes -= bytes;
+    }
+    match p.key.protocol {
+        FRAGMENT => p.fragment = true,
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | 135 | 139 | 140 => {}
+        _ => parse_l4(frame, p, payload_bytes),
+    }
+    Ok(())
+}
+
+/// Ports, flags, ICMP identifier. Leaves `keyed` unset where the worker should look.
+fn parse_l4(frame: &[u8], p: &mut Parsed, l4_bytes: usize) {
+    let be16 = |at: usize| load(frame, p.l4_offset + at).map_or(0, u16::from_be_bytes);
+    let byte = |at: usize| frame.get(p.l4_offset + at).copied().unwrap_or(0);
+    match Protocol(p.key.protocol) {
+        Protocol::TCP => {
+            let header_bytes = usize::from(byte(12) >> 4) * 4;
+            if l4_bytes < 20 || header_bytes < 20 || header_bytes > l4_bytes {
+                return;
+            }
+            let (sport, dport, flags) = (be16(0), be16(2), TcpFlags(byte(13)));
+            (p.key.sport, p.key.dport, p.tcp_flags, p.opens) = (sport, dport, flags.0, flags.opens());
+        }
+        Protocol::UDP => {
+            let udp_bytes = usize::from(be16(4));
+            if l4_bytes < 8 || udp_bytes < 8 || udp_bytes > l4_bytes {
+                return;
+            }
+            (p.key.sport, p.key.dport) = (be16(0), be16(2));
+        }
+        protocol if protocol.is_icmp() => {
+            let v6 = protocol == Protocol::ICMPV6;
+            if v6 != (p.ethertype == ETHERTYPE_V6) || l4_bytes < 8 {
+                return;
+            }
+            let class = match (v6, byte(0)) {
+                (false, 8) | (true, 128) => IcmpClass::Request,
+                (false, 0) | (true, 129) => IcmpClass::Reply,
+                // errors are judged by what they quote, others are rare
+                _ => return,
+            };
+            (p.key.sport, p.key.dport) = (be16(4), class as u16);
+        }
+        Protocol::SCTP => return,
+        _ => {}
+    }
+    p.keyed = true;
+}
