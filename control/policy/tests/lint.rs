@@ -1,7 +1,7 @@
 //! What lint warns of, where it points, and what it must keep quiet about: for each kind cases that draw the warning and
 //! near misses that do not.
 
-use sluice_policy::lint::{Report, WarningKind, lint};
+use sluice_policy::lint::{Report, STEPS_MAX, WarningKind, lint, lint_within};
 use sluice_policy::load::load_with_sources;
 
 /// Two namespaces with pods, a workload, and a service.
@@ -382,6 +382,30 @@ fn a_refused_policy_may_be_the_one_that_allows_dns() {
     let (loaded, sources) = load_with_sources(vec![("np.yaml".into(), Ok(list.into()))]);
     assert_eq!(loaded.errors.len(), 1);
     assert_eq!(kinds(&lint(&loaded, &sources)), <[&str; 0]>::default());
+}
+
+#[test]
+fn work_that_is_cut_off_claims_nothing_that_is_not_so_and_says_what_is_missing() {
+    let list = policies(&[
+        (
+            "a",
+            "{podSelector: {matchLabels: {app: wbe}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: x}]}]}",
+        ),
+        ("b", "{podSelector: {}, egress: [{to: [{podSelector: {}}]}, {to: [{podSelector: {}}]}]}"),
+        ("c", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: x}]}]}"),
+    ]);
+    let files = vec![("np.yaml".into(), Ok(list.into())), ("cluster.yaml".into(), Ok(CLUSTER.into()))];
+    let (loaded, sources) = load_with_sources(files);
+    let whole = lint_within(&loaded, &sources, STEPS_MAX);
+    assert!(whole.incomplete.is_empty() && whole.warnings.len() >= 6, "{:?}", kinds(&whole));
+    let found = |report: &Report| report.warnings.iter().map(|warning| (warning.kind, warning.line, warning.column)).collect::<Vec<_>>();
+    for steps_max in 0..200 {
+        let part = lint_within(&loaded, &sources, steps_max);
+        assert!(found(&part).iter().all(|warning| found(&whole).contains(warning)), "{steps_max}: {:?}", kinds(&part));
+        for (kind, ..) in found(&whole).iter().filter(|warning| !found(&part).contains(warning)) {
+            assert!(part.incomplete.contains(kind), "{steps_max}: {kind} is missing, and nobody says so");
+        }
+    }
 }
 
 #[test]
