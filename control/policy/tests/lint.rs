@@ -1,6 +1,7 @@
 //! What lint warns of, where it points, and what it must keep quiet about: for each kind cases that draw the warning and
 //! near misses that do not.
 
+use proptest::prelude::*;
 use sluice_policy::lint::{Report, STEPS_MAX, WarningKind, lint, lint_within};
 use sluice_policy::load::load_with_sources;
 
@@ -416,4 +417,24 @@ fn kinds_have_names_that_read_back_and_texts_whose_examples_are_theirs() {
     }
     let error = "no-such".parse::<WarningKind>().unwrap_err().to_string();
     assert!(error.starts_with("there is no warning \"no-such\"; there are selects-nothing, "), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever becomes of a file, there is an answer, and every finding can be printed.
+    #[test]
+    fn any_damage_is_an_answer_never_a_panic(at in 0usize..1600, cut in 0usize..40, insert in "[-\\[\\]{}:,&*#|\"\t\n a0é\u{a0}]{0,8}") {
+        let list = policies(&[
+            ("a", "{podSelector: {matchLabels: {app: wbe}}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: x}]}]}"),
+            ("b", "{podSelector: , ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: In, values: [b]}]}}]}, null]}"),
+        ]);
+        let text: Vec<char> = format!("{list}{CLUSTER}").chars().collect();
+        let (at, end) = (at.min(text.len()), (at + cut).min(text.len()));
+        let damaged: String = text[..at].iter().copied().chain(insert.chars()).chain(text[end..].iter().copied()).collect();
+        let (loaded, sources) = load_with_sources(vec![("np.yaml".into(), Ok(damaged.into_bytes()))]);
+        for warning in lint(&loaded, &sources).warnings {
+            prop_assert!(warning.line > 0 && !warning.to_string().is_empty());
+        }
+    }
 }

@@ -92,8 +92,7 @@ impl<'a> Oracle<'a> {
         !pods.is_empty() && pods.iter().all(|pod| self.peer_matches_pod(own_namespace, peer, pod))
     }
 
-    /// Whether a peer that selects pods matches `pod`.
-    pub(crate) fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
+    fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
         match (&peer.namespace_selector, &peer.pod_selector) {
             (None, None) => false,
             (None, Some(pods)) => pod.namespace == own_namespace && self.pod_matches(pods, pod),
