@@ -1,7 +1,8 @@
 //! What lint warns of, where it points, and what it must keep quiet about: for each kind cases that draw the warning and
 //! near misses that do not.
 
-use sluice_policy::lint::{Report, WarningKind, lint};
+use proptest::prelude::*;
+use sluice_policy::lint::{Report, STEPS_MAX, WarningKind, lint, lint_within};
 use sluice_policy::load::load_with_sources;
 
 /// Two namespaces with pods, a workload, and a service.
@@ -385,6 +386,30 @@ fn a_refused_policy_may_be_the_one_that_allows_dns() {
 }
 
 #[test]
+fn work_that_is_cut_off_claims_nothing_that_is_not_so_and_says_what_is_missing() {
+    let list = policies(&[
+        (
+            "a",
+            "{podSelector: {matchLabels: {app: wbe}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: x}]}]}",
+        ),
+        ("b", "{podSelector: {}, egress: [{to: [{podSelector: {}}]}, {to: [{podSelector: {}}]}]}"),
+        ("c", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: x}]}]}"),
+    ]);
+    let files = vec![("np.yaml".into(), Ok(list.into())), ("cluster.yaml".into(), Ok(CLUSTER.into()))];
+    let (loaded, sources) = load_with_sources(files);
+    let whole = lint_within(&loaded, &sources, STEPS_MAX);
+    assert!(whole.incomplete.is_empty() && whole.warnings.len() >= 6, "{:?}", kinds(&whole));
+    let found = |report: &Report| report.warnings.iter().map(|warning| (warning.kind, warning.line, warning.column)).collect::<Vec<_>>();
+    for steps_max in 0..200 {
+        let part = lint_within(&loaded, &sources, steps_max);
+        assert!(found(&part).iter().all(|warning| found(&whole).contains(warning)), "{steps_max}: {:?}", kinds(&part));
+        for (kind, ..) in found(&whole).iter().filter(|warning| !found(&part).contains(warning)) {
+            assert!(part.incomplete.contains(kind), "{steps_max}: {kind} is missing, and nobody says so");
+        }
+    }
+}
+
+#[test]
 fn kinds_have_names_that_read_back_and_texts_whose_examples_are_theirs() {
     for kind in WarningKind::ALL {
         assert_eq!(kind.id().parse(), Ok(kind));
@@ -392,4 +417,24 @@ fn kinds_have_names_that_read_back_and_texts_whose_examples_are_theirs() {
     }
     let error = "no-such".parse::<WarningKind>().unwrap_err().to_string();
     assert!(error.starts_with("there is no warning \"no-such\"; there are selects-nothing, "), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever becomes of a file, there is an answer, and every finding can be printed.
+    #[test]
+    fn any_damage_is_an_answer_never_a_panic(at in 0usize..1600, cut in 0usize..40, insert in "[-\\[\\]{}:,&*#|\"\t\n a0é\u{a0}]{0,8}") {
+        let list = policies(&[
+            ("a", "{podSelector: {matchLabels: {app: wbe}}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: x}]}]}"),
+            ("b", "{podSelector: , ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: In, values: [b]}]}}]}, null]}"),
+        ]);
+        let text: Vec<char> = format!("{list}{CLUSTER}").chars().collect();
+        let (at, end) = (at.min(text.len()), (at + cut).min(text.len()));
+        let damaged: String = text[..at].iter().copied().chain(insert.chars()).chain(text[end..].iter().copied()).collect();
+        let (loaded, sources) = load_with_sources(vec![("np.yaml".into(), Ok(damaged.into_bytes()))]);
+        for warning in lint(&loaded, &sources).warnings {
+            prop_assert!(warning.line > 0 && !warning.to_string().is_empty());
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(super) fn check(cluster: &Cluster<'_>, found: &mut Findings<'_>) {
     for (name, policy) in &cluster.snapshot.policies {
         for rule in rules_in_force(name, policy) {
             // Who admits every pod on purpose does not mind that a block holds some.
-            let all_pods = rule.peers.iter().any(|peer| is_all_pods(peer));
+            let all_pods = rule.peers.iter().any(is_all_pods);
             for (index, block) in rule.peers.iter().enumerate().filter_map(|(index, peer)| Some((index, peer.ip_block.as_ref()?))) {
                 let field = rule.peers_field().index(index).key("ipBlock").key("cidr");
                 if !all_pods {
@@ -44,8 +44,6 @@ fn covers_pods(cluster: &Cluster<'_>, name: &ObjectName, rule: &RuleView<'_>, fi
     let kind = WarningKind::IpBlockCoversPods;
     let pods: Vec<&ObjectName> = cluster.block_pods(block).take(NAMED_MAX + 1).collect();
     if pods.is_empty() {
-        // Nothing found is only worth saying when the search was whole; nothing is said here.
-        found.complete(kind);
         return;
     }
     let named: Vec<String> = pods.iter().take(NAMED_MAX).map(ToString::to_string).collect();

@@ -4,7 +4,6 @@
 //! Candidates come from the indices (a selector that demands a label is asked only about pods that have it), the decision
 //! is always the oracle's. Every pod looked at counts towards [`STEPS_MAX`](super::STEPS_MAX).
 
-use super::STEPS_MAX;
 use crate::load::{Kind, Loaded, ObjectId, Sources};
 use crate::oracle::{block_holds, selector_text};
 use crate::{Oracle, Snapshot};
@@ -45,7 +44,10 @@ pub(super) struct Cluster<'a> {
     written_namespaces: BTreeSet<&'a str>,
     namespace_names: BTreeSet<&'a str>,
     namespace_answers: RefCell<HashMap<String, Rc<[&'a str]>>>,
+    label_answers: RefCell<HashMap<String, Rc<Labels<'a>>>>,
+    unselectable: Vec<&'a ObjectName>,
     steps: Cell<u64>,
+    steps_max: u64,
 }
 
 /// What was refused, and might have been anything.
@@ -76,9 +78,9 @@ impl Doubts {
 }
 
 impl<'a> Cluster<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, loaded: &'a Loaded, sources: &'a Sources) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, loaded: &'a Loaded, sources: &'a Sources, steps_max: u64) -> Self {
         let oracle = Oracle::new(snapshot);
-        let pods: Vec<&ObjectName> = snapshot.pods.keys().filter(|pod| oracle.is_peer(pod)).collect();
+        let (pods, unselectable) = snapshot.pods.keys().partition::<Vec<&ObjectName>, _>(|pod| oracle.is_peer(pod));
         let mut cluster = Self {
             snapshot,
             sources,
@@ -90,7 +92,10 @@ impl<'a> Cluster<'a> {
             written_namespaces: loaded.origins.keys().filter(|id| id.kind == Kind::Namespace).map(|id| id.name.as_str()).collect(),
             namespace_names: snapshot.namespaces.keys().chain(snapshot.pods.keys().map(|pod| &pod.namespace)).map(String::as_str).collect(),
             namespace_answers: RefCell::default(),
+            label_answers: RefCell::default(),
+            unselectable,
             steps: Cell::new(0),
+            steps_max,
             pods,
             oracle,
         };
@@ -111,11 +116,11 @@ impl<'a> Cluster<'a> {
     pub(super) fn step(&self) -> bool {
         let steps = self.steps.get();
         self.steps.set(steps.saturating_add(1));
-        steps < STEPS_MAX
+        steps < self.steps_max
     }
 
     pub(super) fn exhausted(&self) -> bool {
-        self.steps.get() >= STEPS_MAX
+        self.steps.get() >= self.steps_max
     }
 
     /// Whether "no pod of this namespace" may be said at all: the manifests hold some, and none was refused.
@@ -245,19 +250,30 @@ impl<'a> Cluster<'a> {
         ports.filter_map(|port| Some((port.name.as_deref()?, port.protocol.as_deref().unwrap_or("TCP"))))
     }
 
-    /// The values that pods of a namespace give to a label, for "did you mean".
-    pub(super) fn label_values(&self, namespace: &str, key: &str) -> BTreeSet<&'a str> {
-        let pods = self.pods_of(namespace).iter().filter(|_| self.step());
-        let labels = pods.filter_map(|pod| self.snapshot.pods[*pod].metadata.labels.as_ref()?.get(key));
-        labels.map(String::as_str).collect()
+    /// The labels that pods of a namespace carry: key → values. Counted once for each namespace.
+    pub(super) fn labels_of(&self, namespace: &str) -> Rc<Labels<'a>> {
+        let mut answers = self.label_answers.borrow_mut();
+        if let Some(known) = answers.get(namespace) {
+            return Rc::clone(known);
+        }
+        let mut labels = Labels::new();
+        for pod in self.pods_of(namespace).iter().take_while(|_| self.step()) {
+            for (key, value) in self.snapshot.pods[*pod].metadata.labels.iter().flatten() {
+                labels.entry(key).or_default().insert(value);
+            }
+        }
+        Rc::clone(answers.entry(namespace.to_owned()).or_insert(Rc::new(labels)))
     }
 
-    /// Label keys that pods of a namespace carry, for "did you mean".
-    pub(super) fn label_keys(&self, namespace: &str) -> BTreeSet<&'a str> {
-        let pods = self.pods_of(namespace).iter().filter(|_| self.step());
-        pods.flat_map(|pod| self.snapshot.pods[*pod].metadata.labels.iter().flatten()).map(|(key, _)| key.as_str()).collect()
+    /// Pods of a namespace that no policy can select: on their node's network, or ended.
+    pub(super) fn unselectable<'s>(&'s self, namespace: &'s str) -> impl Iterator<Item = &'a ObjectName> + 's {
+        let from = self.unselectable.partition_point(|pod| pod.namespace.as_str() < namespace);
+        self.unselectable[from..].iter().copied().take_while(move |pod| pod.namespace == namespace)
     }
 }
+
+/// Label keys with their values.
+pub(super) type Labels<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 fn listed(list: Option<&Vec<usize>>) -> &[usize] {
     list.map_or(&[], Vec::as_slice)

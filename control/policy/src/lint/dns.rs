@@ -156,7 +156,7 @@ fn known_pods(cluster: &Cluster<'_>, namespace: &str, classes: &[Class<'_>], fou
             selecting.entry(pod).or_default().push(class);
         }
     }
-    if !found.complete(WarningKind::DnsCutOff) {
+    if !found.complete() {
         return;
     }
     let mut groups: Grouped<Vec<usize>, &ObjectName> = BTreeMap::new();
@@ -182,7 +182,7 @@ fn unknown_pods(cluster: &Cluster<'_>, classes: &[Class<'_>], found: &mut Findin
         others.for_each(|(other, _)| open.add(&Open { anything: None, ..other.open.clone() }));
         sort_out(open, Vec::new(), &mut cut_off, &mut udp_only);
     }
-    if found.complete(WarningKind::DnsCutOff) {
+    if found.complete() {
         report(cut_off, udp_only, &|_| "the pods that this policy selects".to_owned(), found);
     }
 }

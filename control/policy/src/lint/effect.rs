@@ -61,7 +61,7 @@ fn implied_ingress(cluster: &Cluster<'_>, name: &ObjectName, policy: &NetworkPol
             && names_direction(object, Direction::Ingress)
             && selector_within(spec.pod_selector.as_ref(), selector)
     });
-    if !isolates_as_well && found.complete(WarningKind::ImpliedIngress) {
+    if !isolates_as_well && found.complete() {
         let message = "policyTypes is missing, which always means Ingress too: the policy denies all ingress to the pods that it selects";
         let hint = "if only egress is meant, write\n    policyTypes:\n    - Egress";
         found.add(WarningKind::ImpliedIngress, name, &Field::of("spec.egress"), message, Some(hint.to_owned()));

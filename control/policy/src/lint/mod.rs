@@ -45,6 +45,19 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Selectors evaluated against one object each, and rules compared with each other, in one run.
 pub const STEPS_MAX: u64 = 20_000_000;
 
+type Check = fn(&Cluster<'_>, &mut Findings<'_>);
+
+/// Who looks for what. The first needs no search, so that its kinds are always whole.
+const CHECKS: [(Check, &[WarningKind]); 7] = [
+    (written::check, &[]),
+    (effect::check, &[WarningKind::ImpliedIngress]),
+    (selection::check, &[WarningKind::SelectsNothing, WarningKind::PeerMatchesNothing]),
+    (ports::check, &[WarningKind::UndefinedNamedPort]),
+    (blocks::check, &[WarningKind::IpBlockCoversPods]),
+    (dns::check, &[WarningKind::DnsCutOff, WarningKind::DnsWithoutTcp]),
+    (covered::check, &[WarningKind::CoveredRule]),
+];
+
 /// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -64,16 +77,20 @@ pub struct Report {
 /// assert_eq!(report.warnings[0].kind, lint::WarningKind::EmptyPeers);
 /// ```
 pub fn lint(loaded: &Loaded, sources: &Sources) -> Report {
+    lint_within(loaded, sources, STEPS_MAX)
+}
+
+/// [`lint`] with another bound on the work.
+pub fn lint_within(loaded: &Loaded, sources: &Sources, steps_max: u64) -> Report {
     let snapshot = cluster::with_workloads(&loaded.snapshot, sources);
-    let cluster = Cluster::new(&snapshot, loaded, sources);
+    let cluster = Cluster::new(&snapshot, loaded, sources, steps_max);
     let mut found = Findings { sources, report: Report::default(), cluster: &cluster };
-    written::check(&cluster, &mut found);
-    effect::check(&cluster, &mut found);
-    selection::check(&cluster, &mut found);
-    ports::check(&cluster, &mut found);
-    blocks::check(&cluster, &mut found);
-    dns::check(&cluster, &mut found);
-    covered::check(&cluster, &mut found);
+    for (check, kinds) in CHECKS {
+        check(&cluster, &mut found);
+        if cluster.exhausted() {
+            found.report.incomplete.extend(kinds);
+        }
+    }
     let mut report = found.report;
     let order = |warning: &Warning| (warning.file.clone(), warning.line, warning.column, warning.kind);
     report.warnings.sort_by_cached_key(order);
@@ -105,13 +122,9 @@ impl Findings<'_> {
         });
     }
 
-    /// Whether a claim of this kind may be made: not after the work was cut off.
-    fn complete(&mut self, kind: WarningKind) -> bool {
-        let complete = !self.cluster.exhausted();
-        if !complete {
-            self.report.incomplete.insert(kind);
-        }
-        complete
+    /// Whether "there is none" may be said: not after the work was cut off.
+    fn complete(&self) -> bool {
+        !self.cluster.exhausted()
     }
 }
 

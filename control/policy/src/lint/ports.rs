@@ -33,7 +33,7 @@ fn check_rule(cluster: &Cluster<'_>, name: &ObjectName, policy: &NetworkPolicy, 
             }
             cluster.step() && !cluster.oracle.named_ports(pod, port, protocol).is_empty()
         });
-        if defined || asked.is_empty() || !found.complete(kind) {
+        if defined || asked.is_empty() || !found.complete() {
             continue;
         }
         let who = match rule.direction {

@@ -33,7 +33,7 @@ fn selects_nothing(cluster: &Cluster<'_>, name: &ObjectName, selector: &LabelSel
         found.add(kind, name, &field, format!("selects no pod: {CONTRADICTION}"), None);
         return;
     }
-    if !cluster.pods_known(namespace) || cluster.selected(Some(namespace), Some(selector)).next().is_some() || !found.complete(kind) {
+    if !cluster.pods_known(namespace) || cluster.selected(Some(namespace), Some(selector)).next().is_some() || !found.complete() {
         return;
     }
     let pods = counted(cluster.pods_of(namespace).len(), "pod");
@@ -63,7 +63,7 @@ fn peer_matches_nothing(cluster: &Cluster<'_>, name: &ObjectName, field: &Field,
         _ if peer.ip_block.is_some() => {}
         (None, Some(pods)) => {
             let namespace = name.namespace.as_str();
-            if !cluster.pods_known(namespace) || cluster.selected(Some(namespace), Some(pods)).next().is_some() || !found.complete(kind) {
+            if !cluster.pods_known(namespace) || cluster.selected(Some(namespace), Some(pods)).next().is_some() || !found.complete() {
                 return;
             }
             let message = format!(
@@ -86,7 +86,7 @@ fn peer_matches_nothing(cluster: &Cluster<'_>, name: &ObjectName, field: &Field,
 
 fn no_namespace(cluster: &Cluster<'_>, name: &ObjectName, field: &Field, selector: &LabelSelector, found: &mut Findings<'_>) {
     let kind = WarningKind::PeerMatchesNothing;
-    if !cluster.namespaces_known() || names_absent_namespace(cluster, selector) || !found.complete(kind) {
+    if !cluster.namespaces_known() || names_absent_namespace(cluster, selector) || !found.complete() {
         return;
     }
     let message = format!("{} matches no namespace in the manifests, so the peer allows nobody at present", selector_text(selector));
@@ -129,7 +129,7 @@ fn no_pod_of_them(
     let known = namespaces.iter().all(|namespace| cluster.pods_known(namespace));
     let (Some(pods), true) = (pods, known) else { return };
     let some = namespaces.iter().any(|namespace| cluster.selected(Some(namespace), Some(pods)).next().is_some());
-    if some || !found.complete(kind) {
+    if some || !found.complete() {
         return;
     }
     let of = match namespaces {
@@ -147,11 +147,8 @@ fn no_pod_of_them(
 
 /// The first requirement that no pod of the namespace meets, and what it may have been meant to be.
 fn explain_miss(cluster: &Cluster<'_>, namespace: &str, selector: &LabelSelector, field: &Field) -> (Field, Option<String>) {
-    let range = cluster.snapshot.pods.range(ObjectName::new(namespace, "")..).take_while(|(pod, _)| pod.namespace == namespace);
-    let unselectable: Vec<&ObjectName> = range
-        .map(|(pod, _)| pod)
-        .filter(|pod| cluster.step() && !cluster.oracle.is_peer(pod) && cluster.oracle.pod_matches(selector, pod))
-        .collect();
+    let matching = |pod: &&ObjectName| cluster.step() && cluster.oracle.pod_matches(selector, pod);
+    let unselectable: Vec<&ObjectName> = cluster.unselectable(namespace).filter(matching).collect();
     if !unselectable.is_empty() {
         let hint = format!(
             "{} would match, but no policy selects a pod on its node's network (hostNetwork) or one that has ended",
@@ -159,24 +156,28 @@ fn explain_miss(cluster: &Cluster<'_>, namespace: &str, selector: &LabelSelector
         );
         return (field.clone(), Some(hint));
     }
+    let labels = cluster.labels_of(namespace);
+    let none = BTreeSet::new();
     for (key, value) in selector.match_labels.iter().flatten() {
-        let values = cluster.label_values(namespace, key);
+        let values = labels.get(key.as_str()).unwrap_or(&none);
         if values.contains(value.as_str()) {
             continue;
         }
-        let spot = field.key("matchLabels").key(key);
-        let keys = cluster.label_keys(namespace);
-        let hint = did_you_mean(key, value, &values).or_else(|| {
-            let right = nearest(key, &keys.iter().copied().filter(|known| *known != key).collect::<Vec<_>>())?;
-            cluster.label_values(namespace, right).contains(value.as_str()).then(|| format!("did you mean `{right}: {value}`?"))
+        let hint = did_you_mean(key, value, values).or_else(|| {
+            let holding = labels.iter().filter(|(known, values)| **known != key && values.contains(value.as_str()));
+            let right = nearest(key, &holding.map(|(known, _)| *known).take(SUGGESTED_MAX).collect::<Vec<_>>())?;
+            Some(format!("did you mean `{right}: {value}`?"))
         });
-        return (spot, hint);
+        return (field.key("matchLabels").key(key), hint);
     }
     (field.clone(), None)
 }
 
+/// Words that a suggestion is chosen from; with more of them nothing stands out.
+const SUGGESTED_MAX: usize = 500;
+
 fn did_you_mean(key: &str, value: &str, values: &BTreeSet<&str>) -> Option<String> {
-    let right = nearest(value, &values.iter().copied().collect::<Vec<_>>())?;
+    let right = nearest(value, &values.iter().copied().take(SUGGESTED_MAX).collect::<Vec<_>>())?;
     Some(format!("did you mean `{key}: {right}`?"))
 }
 

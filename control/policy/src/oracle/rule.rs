@@ -93,8 +93,7 @@ impl<'a> Oracle<'a> {
         !pods.is_empty() && pods.iter().all(|pod| self.peer_matches_pod(own_namespace, peer, pod))
     }
 
-    /// Whether a peer that selects pods matches `pod`.
-    pub(crate) fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
+    fn peer_matches_pod(&self, own_namespace: &str, peer: &NetworkPolicyPeer, pod: &ObjectName) -> bool {
         let namespace = self.snapshot.namespaces.get(&pod.namespace);
         peer_namespace_matches(own_namespace, peer, &pod.namespace, namespace.map(|namespace| &**namespace))
             && self.snapshot.pods.get(pod).is_some_and(|pod| peer_labels_match(peer, pod))

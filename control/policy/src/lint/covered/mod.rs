@@ -44,7 +44,7 @@ pub(super) fn check(cluster: &Cluster<'_>, found: &mut Findings<'_>) {
     }
     let index = index(&rules);
     for (at, rule) in rules.iter().enumerate() {
-        if !found.complete(WarningKind::CoveredRule) {
+        if !found.complete() {
             return;
         }
         if let Some(other) = first_covering(cluster, &rules, &index, at) {
