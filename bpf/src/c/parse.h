@@ -144,6 +144,9 @@ static __always_inline int extension_chain(struct __sk_buff *skb, struct parsed 
 			return -SLUICE_DROP_EXTENSION_CHAIN;
 		if (p->l4_offset + 2 > packet_end || bpf_skb_load_bytes(skb, p->l4_offset, head, 2))
 			return -SLUICE_DROP_MALFORMED;
+		/* RFC 4302: twelve bytes before the check value */
+		if (kind == IPPROTO_AH && head[1] < 1)
+			return -SLUICE_DROP_MALFORMED;
 		p->key.protocol = head[0];
 		p->l4_offset += kind == IPPROTO_AH ? (head[1] + 2) * 4 : 8 + head[1] * 8;
 	}

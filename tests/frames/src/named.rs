@@ -73,6 +73,8 @@ fn padded(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
 fn extension_headers() -> Vec<Named> {
     let of = Extension::of;
     let atomic = Extension::fragment(0, false);
+    let mut short_authentication = of(AUTHENTICATION);
+    short_authentication.units = 0;
     let mut long = of(DESTINATION);
     long.claimed_units = Some(9);
     let mut beyond = of(DESTINATION);
@@ -104,6 +106,7 @@ fn extension_headers() -> Vec<Named> {
             ("an extension header that ends inside the next one", v6_syn(&[long]), "malformed"),
             ("an extension header past the buffer", v6_syn(&[beyond]), "malformed"),
             ("a chain that the packet ends in", ethernet(IPV6, &V6::with(&[of(DESTINATION)]).around(ROUTING, &[])), "malformed"),
+            ("an authentication header shorter than its fixed part", v6_syn(&[short_authentication]), "malformed"),
             ("no next header", ethernet(IPV6, &V6::default().around(NO_NEXT, &[])), "protocol 59 0 0"),
             (
                 "hop-by-hop options before an echo request",
