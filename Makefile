@@ -7,6 +7,9 @@ FILES ?=
 OUT ?=
 CHECK ?=
 KEEP ?=
+SECONDS ?= 60
+TARGET ?=
+JOBS ?= 1
 
 .PHONY: help
 help: ## This list
@@ -38,9 +41,14 @@ vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" fo
 	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
 	@target/debug/sluice-vectors $(FILES)
 
+.PHONY: fuzz
+fuzz: ## Fuzz every input boundary for SECONDS each (TARGET=frame for one, JOBS=2 for two at a time)
+	@JOBS=$(JOBS) tests/fuzz/run $(SECONDS) $(TARGET)
+
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@$(CARGO) clippy -q --workspace --all-targets $(KERNEL) -- -D warnings
 	@$(CARGO) check -q --workspace --all-targets
 
