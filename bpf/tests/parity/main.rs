@@ -19,7 +19,7 @@ mod programs;
 use programs::{Fate, Hooks, Isolated, LONG_ENOUGH, Parsed, Parser, RUNNABLE, root};
 use sluice_bpf::abi::{COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NOT_ISOLATED, Key};
 use sluice_flow::{Direction, DropReason, IcmpClass, Kind, Packet, parse_frame};
-use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV6, ROUTING, V6, ethernet, icmp};
+use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV4, IPV6, ROUTING, TCP, UDP, V6, ethernet, icmp};
 use sluice_frames::{PEER, POD, frame, named, random_bytes};
 use std::collections::BTreeMap;
 
@@ -100,6 +100,29 @@ fn both_parsers_give_the_same_key_or_both_refuse() {
     }
     println!("{outcomes:?}");
     assert!(outcomes.len() == 3 && outcomes.values().all(|&count| count > 500), "{outcomes:?}");
+}
+
+/// The lengths of a packet that is still to be cut into segments may say anything; its key is that of its segments.
+#[test]
+fn a_packet_before_segmentation_has_the_key_of_its_segments() {
+    if !root() {
+        return;
+    }
+    let parser = Parser::load();
+    let mut compared = 0;
+    for (what, mut frame) in frames(GENERATED) {
+        let whole = parser.parse(&frame);
+        let Parsed::Keyed { key, .. } = whole else { continue };
+        if !matches!(key.protocol, TCP | UDP) {
+            continue;
+        }
+        assert_eq!(parser.parse_segments(&frame, 2), whole, "{what} {frame:02x?}");
+        let length_at = if frame[12..14] == IPV4.to_be_bytes() { 16 } else { 18 };
+        frame[length_at..length_at + 2].fill(0);
+        assert_eq!(parser.parse_segments(&frame, 2), whole, "{what} with length 0 {frame:02x?}");
+        compared += 1;
+    }
+    assert!(compared > 500, "only {compared}");
 }
 
 /// Hooks of the pod that frames leave, and of the one that they enter.

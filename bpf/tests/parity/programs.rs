@@ -3,9 +3,12 @@
 //! The objects are loaded as the build left them, without the dataplane's loader, so nothing is pinned.
 
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
-use sluice_bpf::abi::{CacheValue, KIND_PUNT, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port, TRUNK_BYTES, TrunkHeader};
+use sluice_bpf::abi::{
+    COUNTERS, CacheValue, KIND_PUNT, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port, TRUNK_BYTES, TrunkHeader,
+};
 use sluice_flow::{Direction, DropReason};
 use sluice_frames::{Host, POD};
+use std::cell::RefCell;
 
 static SLUICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sluice.o"));
 static PARSE_PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parse_probe.o"));
@@ -50,14 +53,16 @@ fn load(bytes: &[u8]) -> Object {
 struct Context {
     mark: u32,
     ingress_ifindex: u32,
+    gso_segs: u32,
 }
 
 impl Context {
-    /// `__sk_buff` up to `ifindex`.
-    fn bytes(self) -> [u8; 44] {
-        let mut bytes = [0; 44];
+    /// `__sk_buff` up to `gso_segs`.
+    fn bytes(self) -> [u8; 168] {
+        let mut bytes = [0; 168];
         bytes[8..12].copy_from_slice(&self.mark.to_ne_bytes());
         bytes[36..40].copy_from_slice(&self.ingress_ifindex.to_ne_bytes());
+        bytes[164..168].copy_from_slice(&self.gso_segs.to_ne_bytes());
         bytes
     }
 }
@@ -93,11 +98,17 @@ impl Parser {
         Self(load(PARSE_PROBE))
     }
 
+    /// A frame as it is.
     pub(crate) fn parse(&self, frame: &[u8]) -> Parsed {
+        self.parse_segments(frame, 0)
+    }
+
+    /// A frame that the kernel will cut into so many.
+    pub(crate) fn parse_segments(&self, frame: &[u8], gso_segs: u32) -> Parsed {
         let mut padded = frame.to_vec();
         padded.resize(frame.len().max(LONG_ENOUGH), 0);
         let mark = if padded.len() > frame.len() { frame.len() as u32 } else { 0 };
-        let (action, _) = run(&self.0, "parse_probe", &padded, Context { mark, ..Context::default() });
+        let (action, _) = run(&self.0, "parse_probe", &padded, Context { mark, gso_segs, ..Context::default() });
         assert_eq!(action, 0, "the padding came off");
         let map = self.0.maps().find(|map| map.name() == "probed").expect("the probe's map");
         let found = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).unwrap().expect("an array's entry");
@@ -139,12 +150,16 @@ pub(crate) enum Isolated {
 }
 
 /// The hooks of one port, with an empty cache.
-pub(crate) struct Hooks(Object);
+pub(crate) struct Hooks {
+    object: Object,
+    /// After the last frame.
+    counters: RefCell<Vec<u64>>,
+}
 
 impl Hooks {
     /// `owner` is the pod behind the port.
     pub(crate) fn load(owner: Host, isolated: Isolated) -> Self {
-        let hooks = Self(load(SLUICE));
+        let hooks = Self { object: load(SLUICE), counters: RefCell::new(vec![0; COUNTERS]) };
         let bits = match isolated {
             Isolated::No => PORT_OPEN,
             Isolated::BothWays => PORT_OPEN | PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS,
@@ -174,7 +189,7 @@ impl Hooks {
     }
 
     fn map(&self, name: &str) -> libbpf_rs::Map<'_> {
-        self.0.maps().find(|map| map.name() == name).unwrap_or_else(|| panic!("map {name}"))
+        self.object.maps().find(|map| map.name() == name).unwrap_or_else(|| panic!("map {name}"))
     }
 
     /// The key under which a cache entry of this port stands.
@@ -212,13 +227,13 @@ impl Hooks {
     /// # Panics
     /// When the frame was not passed, dropped or punted under exactly one counter, or was punted changed.
     pub(crate) fn run(&self, direction: Direction, frame: &[u8]) -> Fate {
-        let before = self.counters();
         let (program, ingress) = match direction {
             Direction::Egress => ("leaving", 0),
             Direction::Ingress => ("entering", IFINDEX),
         };
-        let (action, out) = run(&self.0, program, frame, Context { ingress_ifindex: ingress, ..Context::default() });
+        let (action, out) = run(&self.object, program, frame, Context { ingress_ifindex: ingress, ..Context::default() });
         let after = self.counters();
+        let before = self.counters.replace(after.clone());
         let changed: Vec<usize> = (0..after.len()).filter(|&counter| after[counter] != before[counter]).collect();
         let [counter] = changed[..] else { panic!("{program} {frame:02x?}: counters {changed:?}") };
         match action {
@@ -235,7 +250,7 @@ impl Hooks {
             let values = map.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).unwrap().expect("an array's entry");
             values.iter().filter_map(|value| value.first_chunk()).map(|bytes| u64::from_ne_bytes(*bytes)).sum()
         };
-        (0..sluice_bpf::abi::COUNTERS as u32).map(sum).collect()
+        (0..COUNTERS as u32).map(sum).collect()
     }
 }
 
