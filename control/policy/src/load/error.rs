@@ -76,7 +76,8 @@ impl fmt::Display for ManifestError {
 pub(super) fn source_line(lines: &[&str], line: u32) -> Option<String> {
     let index = usize::try_from(line.checked_sub(1)?).ok()?;
     let source = lines.get(index)?;
-    (source.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| (*source).to_owned())
+    // Asked for each object: a line of many megabytes is not counted to its end.
+    source.chars().nth(SOURCE_LINE_CHARS_MAX).is_none().then(|| (*source).to_owned())
 }
 
 /// The text, or its beginning if it is too long to be read anyway.
