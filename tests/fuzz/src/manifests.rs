@@ -28,6 +28,9 @@ fn check_as(name: &str, data: &[u8]) {
     for error in &first.errors {
         assert!(!error.to_string().is_empty() && !error.message.is_empty());
     }
+    if first.snapshot.policies.is_empty() && first.snapshot.pods.is_empty() {
+        return;
+    }
     let generation = 1;
     // beyond the format's limits, or an object of whose kind the loader could not see that it has no exact form
     let Ok(image) = compile(&with_every_pod_attached(first.snapshot), generation) else { return };
