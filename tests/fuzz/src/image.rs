@@ -108,7 +108,7 @@ fn edit(c: &mut Choices<'_>, image: &mut Vec<u8>) {
             let (Some(offset), Some(len)) = (read(image, SECTIONS_AT + section * 16), read(image, SECTIONS_AT + section * 16 + 8)) else {
                 return;
             };
-            let at = (usize::from(c.word()) * len.min(image.len()) >> 16) & !1;
+            let at = ((usize::from(c.word()) * len.min(image.len())) >> 16) & !1;
             let value = number(c);
             write(image, offset.saturating_add(at), &value.to_le_bytes()[..c.pick(&[4, 2, 1, 8])]);
         }
