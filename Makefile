@@ -10,6 +10,9 @@ OUT ?=
 CHECK ?=
 KEEP ?=
 SLUICE_SEEDS ?=
+SECONDS ?= 60
+TARGET ?=
+JOBS ?= 1
 
 .PHONY: help
 help: ## This list
@@ -54,9 +57,14 @@ cases: ## The cases: every promise of the semantics on oracle, table, worker and
 	@$(CARGO) build -q -p sluice-tests --bin sluice-cases
 	@target/debug/sluice-cases $(if $(JSON),-o json) $(FILE)
 
+.PHONY: fuzz
+fuzz: ## Fuzz every input boundary for SECONDS each (TARGET=frame for one, JOBS=2 for two at a time)
+	@JOBS=$(JOBS) tests/fuzz/run $(SECONDS) $(TARGET)
+
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@$(CARGO) clippy -q --workspace --all-targets $(KERNEL) -- -D warnings
 	@$(CARGO) check -q --workspace --all-targets
 

@@ -247,6 +247,7 @@ mod tests {
             ("ABI_VERSION", u64::from(crate::ABI_VERSION)),
             ("PORTS_MAX", super::PORTS_MAX as u64),
             ("WORKERS_MAX", super::WORKERS_MAX as u64),
+            ("EXTENSION_HEADERS_MAX", sluice_flow::limits::EXTENSION_HEADERS_MAX as u64),
             ("TRUNK_MAGIC", u64::from(super::TRUNK_MAGIC)),
             ("TRUNK_BYTES", super::TRUNK_BYTES as u64),
             ("KIND_PUNT", u64::from(super::KIND_PUNT)),

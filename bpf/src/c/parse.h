@@ -97,17 +97,60 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct parsed *p)
 	map_v4(p->key.src, ip->saddr);
 	map_v4(p->key.dst, ip->daddr);
 	p->key.protocol = ip->protocol;
-	p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
 	p->l4_offset = ETHERNET_BYTES + header_bytes;
-	if (p->fragment)
-		return 0;
 	/* a GSO packet's total length may be that of one segment, or 0 beyond 64 kB */
 	if (skb->gso_segs)
 		total_bytes = l3_bytes;
 	if (total_bytes < header_bytes || total_bytes > l3_bytes)
 		return 0;
+	p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
+	if (p->fragment)
+		return 0;
 	parse_l4(skb, p, total_bytes - header_bytes);
 	return 0;
+}
+
+static __always_inline int is_extension(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_AH:
+	case IPPROTO_DSTOPTS:
+	case 135: /* mobility */
+	case 139: /* host identity protocol */
+	case 140: /* shim6 */
+		return 1;
+	}
+	return 0;
+}
+
+/* Walks the extension headers to the upper protocol, header by header as the worker does: what the guard must see can
+ * stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. Fragments end the
+ * walk; the stack takes no neighbour discovery from them (RFC 6980). */
+static __always_inline int extension_chain(struct __sk_buff *skb, struct parsed *p, __u32 packet_end)
+{
+	for (int index = 0; index <= SLUICE_EXTENSION_HEADERS_MAX; index++) {
+		__u8 kind = p->key.protocol, head[2];
+
+		if (kind == IPPROTO_FRAGMENT) {
+			p->fragment = 1;
+			return 0;
+		}
+		if (!is_extension(kind))
+			return p->l4_offset > packet_end ? -SLUICE_DROP_MALFORMED : 0;
+		/* hop-by-hop options stand first or nowhere */
+		if (kind == IPPROTO_HOPOPTS && index)
+			return -SLUICE_DROP_EXTENSION_CHAIN;
+		if (p->l4_offset + 2 > packet_end || bpf_skb_load_bytes(skb, p->l4_offset, head, 2))
+			return -SLUICE_DROP_MALFORMED;
+		/* RFC 4302: twelve bytes before the check value */
+		if (kind == IPPROTO_AH && head[1] < 1)
+			return -SLUICE_DROP_MALFORMED;
+		p->key.protocol = head[0];
+		p->l4_offset += kind == IPPROTO_AH ? (head[1] + 2) * 4 : 8 + head[1] * 8;
+	}
+	return -SLUICE_DROP_EXTENSION_CHAIN;
 }
 
 static __always_inline int parse_v6(struct __sk_buff *skb, struct parsed *p)
@@ -135,34 +178,12 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct parsed *p)
 		payload_bytes = l3_bytes - sizeof(*ip);
 	if (sizeof(*ip) + payload_bytes > l3_bytes)
 		return 0;
-	/* listener reports carry one hop-by-hop header; other extension headers are the worker's */
-	if (p->key.protocol == IPPROTO_HOPOPTS) {
-		__u8 head[2];
+	__u32 packet_end = p->l4_offset + payload_bytes;
+	int refused = extension_chain(skb, p, packet_end);
 
-		if (payload_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 2) || head[0] != IPPROTO_ICMPV6)
-			return 0;
-		__u32 bytes = 8 + head[1] * 8;
-
-		if (bytes > payload_bytes)
-			return 0;
-		p->key.protocol = IPPROTO_ICMPV6;
-		p->l4_offset += bytes;
-		payload_bytes -= bytes;
-	}
-	switch (p->key.protocol) {
-	case IPPROTO_FRAGMENT:
-		p->fragment = 1;
-		return 0;
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_DSTOPTS:
-	case IPPROTO_AH:
-	case 135:
-	case 139:
-	case 140:
-		return 0;
-	}
-	parse_l4(skb, p, payload_bytes);
+	if (refused || p->fragment)
+		return refused;
+	parse_l4(skb, p, packet_end - p->l4_offset);
 	return 0;
 }
 

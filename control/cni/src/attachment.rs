@@ -35,13 +35,13 @@ struct IpView {
 
 /// What the plugins before this one say that they made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Described {
+pub struct Described {
     /// At least one; at most one of each family.
-    pub(crate) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// The pod's MAC address, where told.
-    pub(crate) mac: Option<String>,
+    pub mac: Option<String>,
     /// Interfaces outside of every sandbox; the host's end is one of them, unless the plugin lists none.
-    pub(crate) host_ifnames: Vec<String>,
+    pub host_ifnames: Vec<String>,
 }
 
 /// Reads the addresses of `ifname` inside `netns`: those that name its entry, and those that name no entry.

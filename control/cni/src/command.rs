@@ -1,41 +1,39 @@
 //! The commands of the specification, each one question to the dataplane.
 
-use crate::attachment::describe;
 use crate::config::{Config, SUPPORTED_VERSIONS, ValidAttachment, version_of};
 use crate::dataplane::{ANSWER_MAX, ask, unexpected};
 use crate::error::{CniError, Code};
-use crate::invocation::{Attachment, Command, Environment, PodIdentity, netns};
+use crate::invocation::{Attachment, Environment};
 use crate::link::find_pair;
+use crate::request::{Addition, Question, Request};
 use serde_json::{Value, json};
 use sluice_wire::{AddPort, FromDataplane, PortInfo, ToDataplane};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Runs one command; `None` prints nothing.
-pub(crate) fn run(environment: Environment<'_>, input: &[u8]) -> Result<Option<Value>, CniError> {
-    let command = Command::from_environment(environment)?;
-    if command == Command::Version {
-        return Ok(Some(json!({ "cniVersion": version_of(input), "supportedVersions": SUPPORTED_VERSIONS })));
-    }
-    let config = Config::parse(input)?;
-    match command {
-        Command::Add => add(environment, &config).map(Some),
-        Command::Del => del(environment, &config).map(|()| None),
-        Command::Check => check(environment, &config).map(|()| None),
-        Command::Status => status(&config).map(|()| None),
-        Command::Gc => gc(&config).map(|()| None),
-        Command::Version => unreachable!("answered above"),
+///
+/// # Errors
+/// As [`Request::read`], and whatever the kernel or the dataplane have against it.
+pub fn run(environment: Environment<'_>, input: &[u8]) -> Result<Option<Value>, CniError> {
+    let (config, question) = match Request::read(environment, input)? {
+        Request::Version => {
+            return Ok(Some(json!({ "cniVersion": version_of(input), "supportedVersions": SUPPORTED_VERSIONS })));
+        }
+        Request::Ask(config, question) => (config, question),
+    };
+    match question {
+        Question::Add(addition) => add(&config, *addition).map(Some),
+        Question::Del(attachment) => del(&config, attachment).map(|()| None),
+        Question::Check(attachment) => check(&config, attachment).map(|()| None),
+        Question::Status => status(&config).map(|()| None),
+        Question::Gc(valid) => gc(&config, &valid).map(|()| None),
     }
 }
 
-/// Everything is validated before the dataplane hears of the port; the dataplane undoes its own half when it fails.
-fn add(environment: Environment<'_>, config: &Config) -> Result<Value, CniError> {
-    config.check_version()?;
-    let attachment = Attachment::from_environment(environment)?;
-    let netns = netns(environment)?;
-    let identity = PodIdentity::from_environment(environment)?;
-    let prev_result = config.required_prev_result()?;
-    let described = describe(prev_result, &netns, &attachment.ifname)?;
+/// Everything was validated before the dataplane hears of the port; the dataplane undoes its own half when it fails.
+fn add(config: &Config, addition: Addition) -> Result<Value, CniError> {
+    let Addition { attachment, netns, identity, prev_result, described } = addition;
     let pair = find_pair(&netns, &attachment.ifname)?;
     if !described.host_ifnames.is_empty() && !described.host_ifnames.contains(&pair.host_ifname) {
         let details = format!("the host's end is {}, prevResult lists {}", pair.host_ifname, described.host_ifnames.join(", "));
@@ -61,7 +59,7 @@ fn add(environment: Environment<'_>, config: &Config) -> Result<Value, CniError>
     let patience = Duration::from_millis(config.deadline_ms) + Duration::from_secs(2);
     match ask(&config.dataplane_socket, &request, patience)? {
         FromDataplane::PortAdded { .. } => {
-            let mut result = prev_result.clone();
+            let mut result = prev_result;
             result["cniVersion"] = Value::from(config.cni_version.as_str());
             Ok(result)
         }
@@ -71,9 +69,7 @@ fn add(environment: Environment<'_>, config: &Config) -> Result<Value, CniError>
 
 /// Succeeds with everything down: the port's device dies with the sandbox, and GC or the dataplane's own scan of
 /// vanished devices collects what this call could not.
-fn del(environment: Environment<'_>, config: &Config) -> Result<(), CniError> {
-    config.check_version()?;
-    let attachment = Attachment::from_environment(environment)?;
+fn del(config: &Config, attachment: Attachment) -> Result<(), CniError> {
     let request = ToDataplane::DelPort { container_id: attachment.container_id, ifname: attachment.ifname };
     match ask(&config.dataplane_socket, &request, ANSWER_MAX) {
         Ok(FromDataplane::Done) => Ok(()),
@@ -86,9 +82,7 @@ fn del(environment: Environment<'_>, config: &Config) -> Result<(), CniError> {
     }
 }
 
-fn check(environment: Environment<'_>, config: &Config) -> Result<(), CniError> {
-    config.check_version()?;
-    let attachment = Attachment::from_environment(environment)?;
+fn check(config: &Config, attachment: Attachment) -> Result<(), CniError> {
     let request = ToDataplane::CheckPort { container_id: attachment.container_id, ifname: attachment.ifname };
     match ask(&config.dataplane_socket, &request, ANSWER_MAX)? {
         FromDataplane::Done => Ok(()),
@@ -98,7 +92,6 @@ fn check(environment: Environment<'_>, config: &Config) -> Result<(), CniError> 
 
 /// Whether an ADD would succeed now: it needs a worker to adopt and a control process to compile a table.
 fn status(config: &Config) -> Result<(), CniError> {
-    config.check_version_1_1("STATUS")?;
     let not_available = |code: Code, details: String| Err(CniError::new(code, "the plugin is not available", details));
     let status = match ask(&config.dataplane_socket, &ToDataplane::Status, ANSWER_MAX) {
         Ok(FromDataplane::Status(status)) => status,
@@ -116,11 +109,7 @@ fn status(config: &Config) -> Result<(), CniError> {
 
 /// Deletes the ports that belong to no valid attachment. Ports carry no network name, so one network configuration
 /// of a node may chain this plugin, which is how every Kubernetes runtime is set up.
-fn gc(config: &Config) -> Result<(), CniError> {
-    config.check_version_1_1("GC")?;
-    let Some(valid) = &config.valid_attachments else {
-        return Err(CniError::config("cni.dev/valid-attachments is missing", format!("GC of network {:?}", config.name)));
-    };
+fn gc(config: &Config, valid: &[ValidAttachment]) -> Result<(), CniError> {
     let ports = match ask(&config.dataplane_socket, &ToDataplane::Ports, ANSWER_MAX)? {
         FromDataplane::Ports { ports } => ports,
         other => return Err(unexpected(&other)),

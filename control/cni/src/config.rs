@@ -10,10 +10,13 @@ pub(crate) const SUPPORTED_VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
 /// What errors and VERSION speak when the config tells nothing.
 const NEWEST_VERSION: &str = "1.1.0";
 
+/// Largest configuration; a runtime's is a few kilobytes.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
 /// One plugin's entry of a network configuration, as the runtime passes it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Config {
+pub struct Config {
     /// Absent means 0.1.0 by the specification, which is not served.
     #[serde(default)]
     pub(crate) cni_version: String,
@@ -34,10 +37,12 @@ pub(crate) struct Config {
 
 /// An attachment that GC must leave alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(crate) struct ValidAttachment {
+pub struct ValidAttachment {
     #[serde(rename = "containerID")]
-    pub(crate) container_id: String,
-    pub(crate) ifname: String,
+    /// The runtime's sandbox.
+    pub container_id: String,
+    /// The interface inside it.
+    pub ifname: String,
 }
 
 fn default_socket() -> PathBuf {
@@ -51,6 +56,10 @@ fn default_deadline_ms() -> u64 {
 impl Config {
     /// Parses stdin. The version is not judged here: VERSION must answer whatever the version is.
     pub(crate) fn parse(input: &[u8]) -> Result<Self, CniError> {
+        if input.len() > CONFIG_BYTES_MAX {
+            let details = format!("more than {CONFIG_BYTES_MAX} bytes");
+            return Err(CniError::new(Code::Decode, "cannot decode the network configuration", details));
+        }
         let config: Self = serde_json::from_slice(input)
             .map_err(|e| CniError::new(Code::Decode, "cannot decode the network configuration", e.to_string()))?;
         if !(1..=3_600_000).contains(&config.deadline_ms) {
@@ -80,8 +89,15 @@ impl Config {
         Err(CniError::new(Code::IncompatibleVersion, "incompatible CNI version", details))
     }
 
-    pub(crate) fn required_prev_result(&self) -> Result<&Value, CniError> {
-        match &self.prev_result {
+    /// GC's list, which an empty one is and a missing one is not.
+    pub(crate) fn required_valid_attachments(&mut self) -> Result<Vec<ValidAttachment>, CniError> {
+        self.valid_attachments
+            .take()
+            .ok_or_else(|| CniError::config("cni.dev/valid-attachments is missing", format!("GC of network {:?}", self.name)))
+    }
+
+    pub(crate) fn required_prev_result(&mut self) -> Result<Value, CniError> {
+        match self.prev_result.take() {
             Some(value @ Value::Object(_)) => Ok(value),
             Some(_) => Err(CniError::config("invalid prevResult", "prevResult is not an object")),
             None => Err(CniError::config(
@@ -93,7 +109,7 @@ impl Config {
 }
 
 /// The version to answer in: the config's where it can be read at all.
-pub(crate) fn version_of(input: &[u8]) -> String {
+pub fn version_of(input: &[u8]) -> String {
     serde_json::from_slice::<Value>(input)
         .ok()
         .and_then(|value| Some(value.get("cniVersion")?.as_str()?.to_owned()))
@@ -115,6 +131,14 @@ mod tests {
         assert_eq!(config.dataplane_socket, PathBuf::from("/run/sluice/dataplane.sock"));
         assert_eq!(config.deadline_ms, 10_000);
         assert!(config.check_version().is_ok());
+    }
+
+    #[test]
+    fn a_configuration_beyond_the_limit_is_refused_whatever_it_says() {
+        let valid = r#"{"cniVersion":"1.0.0"}"#;
+        let padded = |len: usize| format!("{valid}{}", " ".repeat(len - valid.len()));
+        assert!(parse(&padded(CONFIG_BYTES_MAX)).is_ok());
+        assert_eq!(parse(&padded(CONFIG_BYTES_MAX + 1)).unwrap_err().code, Code::Decode);
     }
 
     #[test]

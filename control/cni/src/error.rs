@@ -6,7 +6,7 @@ use std::fmt;
 /// Error codes. Up to 99 they are the specification's ("Error", well-known codes), from 100 on ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Code {
+pub enum Code {
     /// The config's cniVersion is not served, or does not know the command.
     IncompatibleVersion = 1,
     /// An environment variable is missing or nonsense; the message names it.
@@ -31,10 +31,13 @@ pub(crate) enum Code {
 
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CniError {
-    pub(crate) code: Code,
-    pub(crate) msg: String,
-    pub(crate) details: String,
+pub struct CniError {
+    /// What kind of failure.
+    pub code: Code,
+    /// In short.
+    pub msg: String,
+    /// What exactly is wrong.
+    pub details: String,
 }
 
 impl CniError {
@@ -42,7 +45,8 @@ impl CniError {
         Self { code, msg: msg.into(), details: details.into() }
     }
 
-    pub(crate) fn io(msg: impl Into<String>, source: impl fmt::Display) -> Self {
+    /// The system's reason.
+    pub fn io(msg: impl Into<String>, source: impl fmt::Display) -> Self {
         Self::new(Code::Io, msg, source.to_string())
     }
 
@@ -55,7 +59,7 @@ impl CniError {
     }
 
     /// The specification's error result.
-    pub(crate) fn to_json(&self, version: &str) -> Value {
+    pub fn to_json(&self, version: &str) -> Value {
         json!({ "cniVersion": version, "code": self.code as u32, "msg": self.msg, "details": self.details })
     }
 }

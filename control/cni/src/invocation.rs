@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Reads one environment variable; a parameter so that tests need not change the process's environment.
-pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// `CNI_COMMAND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +35,11 @@ impl Command {
 
 /// Which attachment a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attachment {
+pub struct Attachment {
     /// `CNI_CONTAINERID`.
-    pub(crate) container_id: String,
+    pub container_id: String,
     /// `CNI_IFNAME`.
-    pub(crate) ifname: String,
+    pub ifname: String,
 }
 
 impl Attachment {
@@ -71,10 +71,11 @@ pub(crate) fn netns(environment: Environment<'_>) -> Result<PathBuf, CniError> {
 
 /// The pod, from `CNI_ARGS` as every Kubernetes runtime passes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PodIdentity {
-    pub(crate) pod: ObjectName,
+pub struct PodIdentity {
+    /// Namespace and name.
+    pub pod: ObjectName,
     /// Empty where the runtime did not tell.
-    pub(crate) uid: String,
+    pub uid: String,
 }
 
 impl PodIdentity {

@@ -1,26 +1,7 @@
-//! The chained CNI plugin: it adds policy to pods whose veths some other plugin made.
-//!
-//! ```text
-//!   runtime ──stdin: config + prevResult, env: CNI_*──▶ sluice-cni ──AddPort──▶ RUN/dataplane.sock
-//!           ◀──stdout: prevResult untouched, or an error──         ◀─PortAdded─ (a table that knows the pod is adopted)
-//! ```
-//!
-//! ADD is the gate that closes the window at a pod's start: it returns success only when every worker judges by a
-//! table that knows the pod, and otherwise fails with a reason before anything was changed. DEL succeeds with
-//! everything down, because a runtime that cannot delete a sandbox retries for ever.
-//!
-//! Source: CNI specification 1.0.0 and 1.1.0 (containernetworking/cni, SPEC.md).
+//! The program around the library: environment and stdin in, one JSON value and an exit code out.
 #![forbid(unsafe_code)]
 
-mod attachment;
-mod command;
-mod config;
-mod dataplane;
-mod error;
-mod invocation;
-mod link;
-
-use error::CniError;
+use sluice_cni::{CONFIG_BYTES_MAX, CniError};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
@@ -29,12 +10,12 @@ fn main() -> ExitCode {
     // A person who runs the plugin by hand gets an answer instead of a silent read from the terminal.
     let read = match std::env::var_os("CNI_COMMAND") {
         None => Ok(0),
-        Some(_) => std::io::stdin().lock().read_to_end(&mut input),
+        Some(_) => std::io::stdin().lock().take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut input),
     };
     // Errors speak the version of the config where it can be read, so that the runtime understands them.
-    let version = config::version_of(&input);
+    let version = sluice_cni::version_of(&input);
     let outcome = match read {
-        Ok(_) => command::run(&|name| std::env::var_os(name), &input),
+        Ok(_) => sluice_cni::run(&|name| std::env::var_os(name), &input),
         Err(error) => Err(CniError::io("cannot read the configuration from stdin", error)),
     };
     let (text, code) = match outcome {

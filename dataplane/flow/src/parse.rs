@@ -184,7 +184,12 @@ fn extension_chain(first: u8, l3: &[u8]) -> Result<(Protocol, usize), ParseError
             }
             51 => {
                 next = byte(l3, at)?;
-                at += (usize::from(byte(l3, at + 1)?) + 2) * 4;
+                let header_bytes = (usize::from(byte(l3, at + 1)?) + 2) * 4;
+                // RFC 4302: twelve bytes before the check value
+                if header_bytes < 12 {
+                    return Err(ParseError(DropReason::Malformed));
+                }
+                at += header_bytes;
             }
             44 => return Err(ParseError(DropReason::Fragment)),
             upper => {

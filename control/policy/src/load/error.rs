@@ -84,7 +84,8 @@ pub(super) fn source_line(lines: &[&str], line: u32) -> Option<String> {
 
 /// A line of a file, if it is short enough to be of use.
 pub(super) fn shown(line: &str) -> Option<String> {
-    (line.chars().count() <= SOURCE_LINE_CHARS_MAX).then(|| line.to_owned())
+    // asked for each object: a line of many megabytes is not counted to its end
+    line.chars().nth(SOURCE_LINE_CHARS_MAX).is_none().then(|| line.to_owned())
 }
 
 /// The text, or its beginning if it is too long to be read anyway.

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 /// All values of a file; `null` ones are left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
-    let mut reader = Reader { text, position: 0, line: 1, line_start: 0 };
+    let mut reader = Reader { text, position: 0, line: 1, counted: 0, column: 1 };
     let mut documents = Vec::new();
     reader.skip_space();
     while reader.peek().is_some() {
@@ -27,7 +27,9 @@ struct Reader<'t> {
     text: &'t str,
     position: usize,
     line: usize,
-    line_start: usize,
+    /// Up to where `column` has counted this line's characters: a file may be one line of many megabytes.
+    counted: usize,
+    column: usize,
 }
 
 impl Reader<'_> {
@@ -35,13 +37,14 @@ impl Reader<'_> {
         self.text.as_bytes().get(self.position).copied()
     }
 
-    fn place(&self) -> Place {
+    fn place(&mut self) -> Place {
         // Positions move in whole characters wherever a place is taken.
-        let column = self.text.get(self.line_start..self.position).map_or(0, |before| before.chars().count());
-        Place::new(self.line, column + 1)
+        self.column += self.text.get(self.counted..self.position).map_or(0, |before| before.chars().count());
+        self.counted = self.position;
+        Place::new(self.line, self.column)
     }
 
-    fn error<T>(&self, message: &str) -> Result<T, SyntaxError> {
+    fn error<T>(&mut self, message: &str) -> Result<T, SyntaxError> {
         Err(SyntaxError::new(self.place(), format!("not valid JSON: {message}")))
     }
 
@@ -50,7 +53,7 @@ impl Reader<'_> {
             self.position += 1;
             if byte == b'\n' {
                 self.line += 1;
-                self.line_start = self.position;
+                (self.counted, self.column) = (self.position, 1);
             }
         }
     }
@@ -205,5 +208,14 @@ mod tests {
         let node = parse("{\"é\": 1,\n  \"b\": {\"c\": \"x\"}}").unwrap().remove(0);
         assert_eq!(node.locate(&Path::of("b.c")), Place { line: 2, column: 14 });
         assert_eq!(node.locate(&Path::of("é")), Place { line: 1, column: 7 });
+    }
+
+    /// Counted anew for each value, the columns of this line would take a thousand times as long as all the rest.
+    #[test]
+    fn a_file_of_one_long_line_is_read_in_one_pass() {
+        const VALUES: usize = 1_000_000;
+        let node = parse(&format!("[{}1]", "1,".repeat(VALUES - 1))).unwrap().remove(0);
+        let last = Path::root().index(VALUES - 1);
+        assert_eq!(node.locate(&last), Place { line: 1, column: 2 * VALUES as u32 });
     }
 }

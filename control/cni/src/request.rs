@@ -1,0 +1,91 @@
+//! Everything that a call says, read and validated before anything is touched: no file, namespace or socket is opened here.
+
+use crate::attachment::{Described, describe};
+use crate::config::{Config, ValidAttachment};
+use crate::error::CniError;
+use crate::invocation::{Attachment, Command, Environment, PodIdentity, netns};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// A valid call.
+#[derive(Debug)]
+pub enum Request {
+    /// Which versions are served; answered whatever stands on stdin.
+    Version,
+    /// Any other command, and where to ask.
+    Ask(Config, Question),
+}
+
+/// What the dataplane is to be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Question {
+    /// ADD.
+    Add(Box<Addition>),
+    /// DEL.
+    Del(Attachment),
+    /// CHECK.
+    Check(Attachment),
+    /// STATUS.
+    Status,
+    /// GC: what still exists.
+    Gc(Vec<ValidAttachment>),
+}
+
+/// What ADD is about.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Addition {
+    /// The sandbox and the interface in it.
+    pub attachment: Attachment,
+    /// The sandbox's network namespace.
+    pub netns: PathBuf,
+    /// The pod.
+    pub identity: PodIdentity,
+    /// What the plugins before this one made, as they said it.
+    pub prev_result: Value,
+    /// The parts of it that matter here.
+    pub described: Described,
+}
+
+impl Request {
+    /// Reads the environment and stdin.
+    ///
+    /// # Errors
+    /// The specification's codes for the environment, the decoding, the version and the configuration.
+    pub fn read(environment: Environment<'_>, input: &[u8]) -> Result<Self, CniError> {
+        let command = Command::from_environment(environment)?;
+        if command == Command::Version {
+            return Ok(Self::Version);
+        }
+        let mut config = Config::parse(input)?;
+        let question = match command {
+            Command::Add => Question::Add(Box::new(Addition::read(environment, &mut config)?)),
+            Command::Del | Command::Check => {
+                config.check_version()?;
+                let attachment = Attachment::from_environment(environment)?;
+                if command == Command::Del { Question::Del(attachment) } else { Question::Check(attachment) }
+            }
+            Command::Status => {
+                config.check_version_1_1("STATUS")?;
+                Question::Status
+            }
+            Command::Gc => {
+                config.check_version_1_1("GC")?;
+                Question::Gc(config.required_valid_attachments()?)
+            }
+            Command::Version => unreachable!("answered above"),
+        };
+        Ok(Self::Ask(config, question))
+    }
+}
+
+impl Addition {
+    fn read(environment: Environment<'_>, config: &mut Config) -> Result<Self, CniError> {
+        config.check_version()?;
+        let attachment = Attachment::from_environment(environment)?;
+        let netns = netns(environment)?;
+        let identity = PodIdentity::from_environment(environment)?;
+        let prev_result = config.required_prev_result()?;
+        let described = describe(&prev_result, &netns, &attachment.ifname)?;
+        Ok(Self { attachment, netns, identity, prev_result, described })
+    }
+}
