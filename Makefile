@@ -6,6 +6,8 @@ KERNEL := --features sluice-dataplane/kernel,sluice-bpf/load
 FILES ?=
 OUT ?=
 CHECK ?=
+SEEDS ?= 500
+FIRST ?= 0
 KEEP ?=
 
 .PHONY: help
@@ -37,6 +39,11 @@ test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and
 vectors: ## Conformance vectors on oracle and table (FILES="a.json.gz b.json" for others)
 	@$(CARGO) build -q -p sluice-tests --bin sluice-vectors
 	@target/debug/sluice-vectors $(FILES)
+
+.PHONY: simulate
+simulate: ## A node in memory under random traffic and faults (SEEDS=500, FIRST=n for other seeds)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-simulate
+	@target/debug/sluice-simulate --first $(FIRST) --seeds $(SEEDS)
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

@@ -4,5 +4,6 @@
 
 pub mod live;
 pub mod node;
+pub mod simulation;
 pub mod traffic;
 pub mod vectors;
