@@ -3,6 +3,7 @@
 
 use sluice_flow::DropReason;
 use sluice_tests::simulation::{Ledger, Options, Plant, Run, run};
+use std::process::{Command, Output};
 
 fn plain(seed: u64) -> Run {
     run(seed, Options::default())
@@ -77,5 +78,25 @@ fn faults_that_the_cache_shows_are_found_in_packets_too() {
     for plant in [Plant::AnswersOpen, Plant::EpochNotRaised, Plant::RestartForgets] {
         let what = found(Options { plant: Some(plant), packets_only: true, ..Options::default() });
         assert!(what.starts_with("passed ") || what.starts_with("dropped "), "{plant:?}: {what}");
+    }
+}
+
+fn command(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sluice-simulate")).args(args).output().expect("it runs")
+}
+
+#[test]
+fn the_command_counts_traces_and_refuses_nonsense() {
+    let text = command(&["--first", "7", "--seeds", "2", "--trace"]);
+    let shown = String::from_utf8(text.stdout).unwrap();
+    assert!(text.status.success() && shown.ends_with("2 passed, 0 failed\n"), "{shown}");
+    assert!(shown.contains(&format!("seed 8: {} events, digest {:016x}", plain(8).events, plain(8).digest)), "the same as in the library");
+
+    let json = command(&["--first", "7", "--seeds", "2", "-o", "json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&answer["passed"], &answer["failures"]), (&2.into(), &serde_json::json!([])));
+
+    for nonsense in [&["--seeds", "0"][..], &["--first", "18446744073709551615", "--seeds", "2"], &["--first", "x"]] {
+        assert_eq!(command(nonsense).status.code(), Some(2), "{nonsense:?}");
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn check(world: &mut World, steps: &mut Steps) -> Result<(), Broken> 
         let (from, to) = pair(world);
         let kind = [Kind::Tcp(2000), Kind::Tcp(500), Kind::Udp(2), Kind::Ping(2)][attempt % 4];
         let port = match kind {
-            Kind::Tcp(_) => TCP_PORTS[attempt % TCP_PORTS.len()],
+            Kind::Tcp(_) | Kind::SlowTcp(_) => TCP_PORTS[attempt % TCP_PORTS.len()],
             Kind::Udp(_) => UDP_PORTS[0],
             Kind::Ping(_) => 0,
         };
@@ -91,7 +91,7 @@ fn allowed(world: &mut World, from: (usize, IpAddr), to: (usize, IpAddr), kind: 
         return true;
     }
     let protocol = match (kind, to.1) {
-        (Kind::Tcp(_), _) => Protocol::TCP,
+        (Kind::Tcp(_) | Kind::SlowTcp(_), _) => Protocol::TCP,
         (Kind::Udp(_), _) => Protocol::UDP,
         (Kind::Ping(_), IpAddr::V4(_)) => Protocol::ICMP,
         (Kind::Ping(_), IpAddr::V6(_)) => Protocol::ICMPV6,

@@ -7,8 +7,9 @@ use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress};
 use std::net::{IpAddr, SocketAddr};
 
-/// Between two datagrams or pings.
+/// Between two datagrams, pings, or pieces of a slow stream.
 const INTERVAL_NS: u64 = 200_000_000;
+const CHUNK_BYTES: usize = 256;
 
 /// The number of echo messages that were made by hand.
 pub(super) const STRAY_NUMBER: usize = 0xffff;
@@ -18,6 +19,8 @@ pub(super) const STRAY_NUMBER: usize = 0xffff;
 pub(super) enum Kind {
     /// A stream of so many bytes, echoed.
     Tcp(usize),
+    /// The same with pauses, so that it lives through swaps and deaths.
+    SlowTcp(usize),
     /// So many datagrams, echoed.
     Udp(usize),
     /// So many pings.
@@ -27,7 +30,7 @@ pub(super) enum Kind {
 impl Kind {
     fn units(self) -> usize {
         match self {
-            Kind::Tcp(units) | Kind::Udp(units) | Kind::Ping(units) => units,
+            Kind::Tcp(units) | Kind::SlowTcp(units) | Kind::Udp(units) | Kind::Ping(units) => units,
         }
     }
 }
@@ -61,7 +64,9 @@ impl Progress {
 pub(super) struct Client {
     handle: SocketHandle,
     sent: usize,
+    /// When the next piece is due; meaningless while nothing can be sent.
     next_ns: u64,
+    can_send: bool,
     pub(super) progress: Progress,
 }
 
@@ -85,7 +90,7 @@ impl Client {
         now_ns: u64,
     ) -> Self {
         let handle = match kind {
-            Kind::Tcp(_) => {
+            Kind::Tcp(_) | Kind::SlowTcp(_) => {
                 let mut socket = tcp_socket();
                 socket.connect(interface.context(), peer, local).expect("a closed socket can connect");
                 sockets.add(socket)
@@ -103,32 +108,35 @@ impl Client {
             }
         };
         let progress = Progress { kind, local, peer, established: false, echoed: 0, corrupt: None };
-        Self { handle, sent: 0, next_ns: now_ns, progress }
+        let can_send = matches!(kind, Kind::Udp(_) | Kind::Ping(_));
+        Self { handle, sent: 0, next_ns: now_ns, can_send, progress }
     }
 
     /// When it has something to send by itself.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        let pending = !matches!(self.progress.kind, Kind::Tcp(_)) && self.sent < self.progress.kind.units();
-        pending.then_some(self.next_ns)
+        (self.can_send && self.sent < self.progress.kind.units()).then_some(self.next_ns)
     }
 
     /// Sends what is due, takes what has come.
     pub(super) fn work(&mut self, sockets: &mut SocketSet<'static>, now_ns: u64) {
         match self.progress.kind {
-            Kind::Tcp(bytes) => self.stream(sockets.get_mut(self.handle), bytes),
+            Kind::Tcp(bytes) => self.stream(sockets.get_mut(self.handle), bytes, 0, now_ns),
+            Kind::SlowTcp(bytes) => self.stream(sockets.get_mut(self.handle), bytes, INTERVAL_NS, now_ns),
             Kind::Udp(count) => self.datagrams(sockets.get_mut(self.handle), count, now_ns),
             Kind::Ping(count) => self.pings(sockets.get_mut(self.handle), count, now_ns),
         }
     }
 
-    fn stream(&mut self, socket: &mut tcp::Socket<'static>, bytes: usize) {
+    fn stream(&mut self, socket: &mut tcp::Socket<'static>, bytes: usize, pause_ns: u64, now_ns: u64) {
         let port = self.progress.local.port();
         self.progress.established |= matches!(socket.state(), tcp::State::Established | tcp::State::CloseWait);
-        while socket.can_send() && self.sent < bytes {
-            let end = bytes.min(self.sent + 256);
+        while socket.can_send() && self.sent < bytes && (pause_ns == 0 || now_ns >= self.next_ns) {
+            let end = bytes.min(self.sent + CHUNK_BYTES);
             let chunk: Vec<u8> = (self.sent..end).map(|at| pattern(port, at)).collect();
             self.sent += socket.send_slice(&chunk).expect("it can send");
+            self.next_ns = now_ns + pause_ns;
         }
+        self.can_send = pause_ns > 0 && socket.can_send();
         while socket.can_recv() {
             let chunk = socket.recv(|data| (data.len(), data.to_vec())).expect("it can receive");
             for byte in chunk {

@@ -151,7 +151,7 @@ impl Cluster {
             1 => json!([{"protocol": "TCP", "port": 80}]),
             2 => json!([{"protocol": "TCP", "port": "http"}, {"protocol": "UDP", "port": "dns"}]),
             3 => json!([{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]),
-            4 => json!([{"protocol": "TCP", "port": 80, "endPort": 8079}]),
+            4 => json!([{"protocol": "TCP", "port": 80, "endPort": 8080}]),
             _ => json!([{"protocol": "TCP"}]),
         };
         let rules = |rng: &mut Rng, peers: &str| -> Value {

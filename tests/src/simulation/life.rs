@@ -49,10 +49,13 @@ impl World {
     }
 
     pub(super) fn restart(&mut self, worker: u16) -> Result<(), Broken> {
-        let forgets = self.plant == Some(Plant::RestartForgets);
-        let hidden = if forgets { std::mem::take(&mut *self.node.kernel().cache.borrow_mut()) } else { HashMap::default() };
+        // what a faulty successor does not see
+        let hides = matches!(self.plant, Some(Plant::RestartForgets | Plant::RestartCutsAll));
+        let hidden = if hides { std::mem::take(&mut *self.node.kernel().cache.borrow_mut()) } else { HashMap::default() };
         let lost = self.node.restart_worker(worker, self.now_ns);
-        self.node.kernel().cache.borrow_mut().extend(hidden);
+        if self.plant == Some(Plant::RestartForgets) {
+            self.node.kernel().cache.borrow_mut().extend(hidden);
+        }
         self.lose(lost);
         self.stalled_until_ns[usize::from(worker)] = 0;
         self.transmit_full[usize::from(worker)] = false;

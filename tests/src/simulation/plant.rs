@@ -26,6 +26,10 @@ pub enum Plant {
     DenialsOutliveSwap,
     /// A restarted worker does not read what the cache remembers.
     RestartForgets,
+    /// A worker's death takes what the cache remembered with it.
+    RestartCutsAll,
+    /// The hooks forget who opened what while pods were not isolated.
+    OriginsForgotten,
     /// The compiler forgets the `except`s of blocks.
     ExceptForgotten,
     /// The compiler takes every port range for its first port.
@@ -36,7 +40,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::AnswersWithoutConnection,
         Self::AnswersOpen,
         Self::EpochNotRaised,
@@ -44,6 +48,8 @@ impl Plant {
         Self::SwapOpensLate,
         Self::DenialsOutliveSwap,
         Self::RestartForgets,
+        Self::RestartCutsAll,
+        Self::OriginsForgotten,
         Self::ExceptForgotten,
         Self::RangeCutShort,
         Self::DropNotCounted,
@@ -80,6 +86,9 @@ impl Plant {
     }
 
     pub(super) fn after_adoption(self, node: &Node, before: &[Port]) {
+        if self == Self::OriginsForgotten {
+            node.kernel().origins.borrow_mut().clear();
+        }
         let mut ports = node.kernel().ports.borrow_mut();
         for (port, before) in ports.iter_mut().zip(before) {
             let same = port.ifindex != 0 && port.incarnation == before.incarnation;

@@ -37,9 +37,9 @@ impl Steps {
     pub(super) fn take(&mut self, world: &mut World) -> Result<(), Broken> {
         match world.rng.u32(0..40) {
             0..14 => self.open(world)?,
-            14..22 => self.stray(world),
-            22..25 => forge(world),
-            25..30 => {
+            14..22 => (0..3).for_each(|_| self.stray(world)),
+            22..24 => forge(world),
+            24..30 => {
                 let edit = world.cluster.edit(&mut world.rng);
                 world.note(|| edit);
                 let delay_ns = world.rng.u64(0..20) * MILLISECOND_NS;
@@ -72,13 +72,14 @@ impl Steps {
     fn open(&mut self, world: &mut World) -> Result<(), Broken> {
         let (from, to) = pair(world);
         let kind = match world.rng.u32(0..10) {
-            0..6 => Kind::Tcp(world.rng.usize(1..3000)),
+            0..3 => Kind::Tcp(world.rng.usize(1..3000)),
+            3..6 => Kind::SlowTcp(world.rng.usize(500..3000)),
             6..8 => Kind::Udp(world.rng.usize(1..6)),
             _ => Kind::Ping(world.rng.usize(1..5)),
         };
         let port = match kind {
             _ if chance(&mut world.rng, 8) => CLOSED_PORT,
-            Kind::Tcp(_) => *pick(&mut world.rng, &TCP_PORTS),
+            Kind::Tcp(_) | Kind::SlowTcp(_) => *pick(&mut world.rng, &TCP_PORTS),
             _ => UDP_PORTS[0],
         };
         let local_port = self.local_port();
@@ -121,7 +122,7 @@ impl Steps {
         let (mut src, mut dst) = (SocketAddr::new(own_ip, any_port), SocketAddr::new(peer_ip, server_port));
         let on_a_connection = !self.opened.is_empty() && chance(&mut world.rng, 60);
         if on_a_connection {
-            let newest = self.opened.len().saturating_sub(6);
+            let newest = self.opened.len().saturating_sub(4);
             (src, dst) = *pick(&mut world.rng, &self.opened[newest..]);
             if chance(&mut world.rng, 50) {
                 (src, dst) = (dst, src);

@@ -283,7 +283,9 @@ impl Case<'_> {
             },
             DropReason::MidFlowUnknown => {
                 let mid_flow = matches!(self.kind, Kind::Tcp(flags) if !flags.opens());
-                mid_flow && !self.both_ways() && !self.either_way(Self::promised)
+                // a service's address is allowed in no direction: it stands for others
+                let service = self.to_service() && self.isolated_here();
+                mid_flow && (service || (!self.both_ways() && !self.either_way(Self::promised)))
             }
             DropReason::ReplyToNothing => {
                 self.kind == Kind::Icmp(IcmpClass::Reply) && self.isolated_here() && !self.promised(&flow.reversed())
