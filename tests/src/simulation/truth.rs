@@ -99,9 +99,10 @@ impl Truth {
             };
         }
         let Some((flow, kind)) = flow_at(facts, frame) else {
-            let unjudged = facts.from_node || !isolated.contains(&true);
+            // a worker that was asked parses, whether or not the pod still is isolated when it does
+            let judged = !facts.from_node && (isolated.contains(&true) || facts.asked.is_some());
             let refused = parse_frame(frame).err().map(|error| Fate::Dropped(error.0));
-            let right = if unjudged { !matches!(fate, Fate::Dropped(_)) } else { Some(fate) == refused.as_ref() };
+            let right = if judged { Some(fate) == refused.as_ref() } else { !matches!(fate, Fate::Dropped(_)) };
             return if right { Ok(()) } else { Err("not what becomes of a frame that nobody can parse".into()) };
         };
         let mut case = Case { truth: self, facts, flow, kind, isolated };
