@@ -8,6 +8,8 @@ FILES ?=
 JSON ?=
 OUT ?=
 CHECK ?=
+SEEDS ?= 500
+FIRST ?= 0
 KEEP ?=
 SLUICE_SEEDS ?=
 SECONDS ?= 60
@@ -60,6 +62,11 @@ cases: ## The cases: every promise of the semantics on oracle, table, worker and
 .PHONY: fuzz
 fuzz: ## Fuzz every input boundary for SECONDS each (TARGET=frame for one, JOBS=2 for two at a time)
 	@JOBS=$(JOBS) tests/fuzz/run $(SECONDS) $(TARGET)
+
+.PHONY: simulate
+simulate: ## A node in memory under random traffic and faults (SEEDS=500, FIRST=n for other seeds)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-simulate
+	@target/debug/sluice-simulate --first $(FIRST) --seeds $(SEEDS)
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

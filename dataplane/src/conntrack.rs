@@ -68,11 +68,12 @@ impl Timeouts {
 pub struct Connections {
     by_flow: HashMap<FlowKey, Connection, ahash::RandomState>,
     of_port: Box<[u32; PORTS_MAX]>,
+    per_port_max: usize,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { by_flow: HashMap::default(), of_port: Box::new([0; PORTS_MAX]) }
+        Self { by_flow: HashMap::default(), of_port: Box::new([0; PORTS_MAX]), per_port_max: CONNECTIONS_PER_PORT_MAX }
     }
 }
 
@@ -81,6 +82,11 @@ impl Connections {
     pub fn with_seed(seed: u64) -> Self {
         let hasher = ahash::RandomState::with_seeds(seed, seed ^ 1, seed ^ 2, seed ^ 3);
         Self { by_flow: HashMap::with_hasher(hasher), ..Self::default() }
+    }
+
+    /// With a smaller quota than [`CONNECTIONS_PER_PORT_MAX`], for simulation.
+    pub fn limited_to(self, per_port_max: usize) -> Self {
+        Self { per_port_max: per_port_max.min(CONNECTIONS_PER_PORT_MAX), ..self }
     }
 
     /// The connection a packet belongs to, its key, and the packet's role in it.
@@ -94,7 +100,12 @@ impl Connections {
 
     /// Whether the port may hold one more.
     pub fn has_room(&self, port: PortIndex) -> bool {
-        (self.of_port[usize::from(port.0)] as usize) < CONNECTIONS_PER_PORT_MAX
+        self.count(port) < self.per_port_max
+    }
+
+    /// How many the port holds.
+    pub fn count(&self, port: PortIndex) -> usize {
+        self.of_port[usize::from(port.0)] as usize
     }
 
     /// Adds or replaces.

@@ -6,6 +6,7 @@ pub mod articles;
 pub mod cases;
 pub mod live;
 pub mod node;
+pub mod simulation;
 pub mod traffic;
 pub mod vectors;
 pub mod walkthrough;

@@ -193,7 +193,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             Verdict::NotIsolated => None,
             Verdict::Allow(rule) => Some(rule),
         };
-        if both_ways && let Policy::Deny(reason) = self.policy(&original.reversed(), false) {
+        // the other way from this node is always allowed, and never judged
+        if both_ways
+            && !self.to_node(original)
+            && let Policy::Deny(reason) = self.policy(&original.reversed(), false)
+        {
             return Policy::Deny(reason);
         }
         Policy::Allow { rule, deferred: false }

@@ -12,6 +12,7 @@
 //! not, so that a simulation can let a worker be late, or die with packets in its ring.
 
 mod accounts;
+mod packets;
 mod ring;
 mod route;
 
@@ -20,12 +21,11 @@ pub use ring::Ticket;
 pub use route::{Journey, Route, destination};
 
 use ring::Ring;
-use sluice_bpf::abi::MARK_DEFERRED;
 use sluice_dataplane::conntrack::{Connections, Timeouts};
-use sluice_dataplane::kernel::hooks::{Action, Far, Near, Skb};
 use sluice_dataplane::kernel::{Attachment, Kernel, MemoryKernel, cleared};
 use sluice_dataplane::worker::{Command, Established, Worker, WorkerConfig, WorkerShared};
-use sluice_flow::{Addr, Direction, DropReason, LocalEndpoint, PortIndex};
+use sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
+use sluice_flow::{Addr, DropReason, LocalEndpoint, PortIndex};
 use sluice_table::Table;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -49,6 +49,8 @@ pub struct NodeConfig {
     pub timeouts: Timeouts,
     /// Room of the verdict cache.
     pub cache_entries_max: usize,
+    /// Connections that one port may hold.
+    pub connections_per_port_max: usize,
     /// Frames that wait for a worker before the next one is an overrun.
     pub receive_max: usize,
     /// Packets pass while no worker serves.
@@ -64,6 +66,7 @@ impl Default for NodeConfig {
             established: Established::default(),
             timeouts: Timeouts::default(),
             cache_entries_max: usize::MAX,
+            connections_per_port_max: CONNECTIONS_PER_PORT_MAX,
             receive_max: 2048,
             fail_open: false,
             seed: 1,
@@ -117,6 +120,8 @@ struct Slot {
     backlog: VecDeque<Command>,
     /// Counted by those that died.
     retired_drops: [u64; 64],
+    /// Adopted by the last that died.
+    retired_generation: u64,
     overrun: u64,
 }
 
@@ -161,7 +166,14 @@ impl Node {
         for worker in 0..node.config.workers {
             let (worker, shared) = node.new_worker(worker);
             node.kernel.sockets.borrow_mut().insert(node.workers.len() as u32);
-            node.workers.push(Slot { worker: Some(worker), shared, backlog: VecDeque::new(), retired_drops: [0; 64], overrun: 0 });
+            node.workers.push(Slot {
+                worker: Some(worker),
+                shared,
+                backlog: VecDeque::new(),
+                retired_drops: [0; 64],
+                retired_generation: 0,
+                overrun: 0,
+            });
         }
         node
     }
@@ -169,8 +181,28 @@ impl Node {
     fn new_worker(&self, worker: u16) -> (MemoryWorker, Arc<WorkerShared>) {
         let shared = Arc::new(WorkerShared::default());
         let config = WorkerConfig { worker, timeouts: self.config.timeouts, established: self.config.established };
-        let connections = Connections::with_seed(self.config.seed);
+        let connections = Connections::with_seed(self.config.seed).limited_to(self.config.connections_per_port_max);
         (Worker::new(config, Ring::new(self.config.receive_max), self.kernel.clone(), connections, shared.clone()), shared)
+    }
+
+    /// What the next worker is started with.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The same, to change.
+    pub fn config_mut(&mut self) -> &mut NodeConfig {
+        &mut self.config
+    }
+
+    /// The generation that a worker judges by; that of a dead one stays in force in the hooks.
+    pub fn generation(&self, worker: u16) -> u64 {
+        self.workers[usize::from(worker)].shared.generation().max(self.workers[usize::from(worker)].retired_generation)
+    }
+
+    /// Packets that wait for a worker, or would if it served.
+    pub fn waiting_for(&self, worker: u16) -> usize {
+        self.workers[usize::from(worker)].worker.as_ref().map_or(0, |worker| worker.io.waiting().count())
     }
 
     /// The maps, to look into or to damage.
@@ -276,6 +308,7 @@ impl Node {
         for &reason in DropReason::ALL {
             slot.retired_drops[reason as usize] += slot.shared.drops(reason);
         }
+        slot.retired_generation = slot.retired_generation.max(slot.shared.generation());
         slot.shared = Arc::default();
         slot.overrun = 0;
         self.kernel.sockets.borrow_mut().remove(&u32::from(worker));
@@ -301,119 +334,6 @@ impl Node {
         slot.worker = Some(new);
         self.kernel.sockets.borrow_mut().insert(u32::from(worker));
         lost
-    }
-
-    /// A packet leaves a pod; the worker answers at once.
-    pub fn leaves(&mut self, port: PortIndex, frame: &[u8], now_ns: u64) -> Fate {
-        let origin = Origin::Pod { port, deferred: false };
-        self.settle(port, Direction::Egress, frame, origin, now_ns)
-    }
-
-    /// A packet enters a pod; the worker answers at once.
-    pub fn enters(&mut self, port: PortIndex, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
-        self.settle(port, Direction::Ingress, frame, origin, now_ns)
-    }
-
-    /// Offers a packet and serves until its fate is known.
-    ///
-    /// # Panics
-    /// Where packets offered earlier still wait: their answers would go nowhere.
-    fn settle(&mut self, port: PortIndex, direction: Direction, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
-        assert_eq!(self.waiting(), 0, "earlier packets have been served");
-        match self.offer(port, direction, frame, origin, now_ns) {
-            Offered::Done(fate) => fate,
-            Offered::Asked(ticket) => {
-                let mut answers = self.serve(self.owner(port), now_ns);
-                let (answered, fate) = answers.pop().expect("a batch of one has one answer");
-                assert_eq!(answered, ticket);
-                fate
-            }
-        }
-    }
-
-    /// Shows a packet to a pod's hook.
-    pub fn offer(&mut self, port: PortIndex, direction: Direction, frame: &[u8], origin: Origin, now_ns: u64) -> Offered {
-        self.accounts.offered += 1;
-        let ingress_ifindex = match origin {
-            Origin::Node => 0,
-            Origin::Uplink => UPLINK_IFINDEX,
-            Origin::Pod { port, .. } => self.device(port),
-        };
-        let mark = if matches!(origin, Origin::Pod { deferred: true, .. }) { MARK_DEFERRED } else { 0 };
-        let skb = Skb { frame, mark, ingress_ifindex, from_socket: origin == Origin::Node };
-        match self.kernel.hook(self.device(port), direction, &skb, now_ns) {
-            Action::Pass { mark } => Offered::Done(self.passed(frame.to_vec(), mark)),
-            Action::Drop(reason) => Offered::Done(self.dropped(reason)),
-            Action::Punt { frame } => self.punted(self.owner(port), frame, now_ns),
-        }
-    }
-
-    fn device(&self, port: PortIndex) -> u32 {
-        self.devices.get(&port).copied().unwrap_or(0)
-    }
-
-    fn punted(&mut self, worker: u16, frame: Vec<u8>, now_ns: u64) -> Offered {
-        match self.kernel.far(u32::from(worker), &frame) {
-            Far::Drop(reason) => Offered::Done(self.dropped(reason)),
-            Far::Bounced => Offered::Done(self.comes_back(worker, &frame, now_ns)),
-            Far::Worker => {
-                let ticket = Ticket(self.next_ticket);
-                self.next_ticket += 1;
-                let slot = &mut self.workers[usize::from(worker)];
-                if slot.worker.as_mut().is_some_and(|worker| worker.io.push(ticket, frame)) {
-                    return Offered::Asked(ticket);
-                }
-                slot.overrun += 1;
-                slot.shared.set_overrun(slot.overrun);
-                Offered::Done(self.dropped(DropReason::WorkerOverrun))
-            }
-        }
-    }
-
-    /// What returns over the trunk goes through the near program and the hook that it came from.
-    fn comes_back(&mut self, worker: u16, frame: &[u8], now_ns: u64) -> Fate {
-        let trunk = FIRST_TRUNK_IFINDEX + u32::from(worker);
-        match self.kernel.near(trunk, frame) {
-            Near::Drop(reason) => self.dropped(reason),
-            Near::Redirect { ifindex, direction, mark, frame } => {
-                let skb = Skb { frame: &frame, mark, ingress_ifindex: trunk, from_socket: false };
-                match self.kernel.hook(ifindex, direction, &skb, now_ns) {
-                    Action::Pass { mark } => self.passed(frame, mark),
-                    Action::Drop(reason) => self.dropped(reason),
-                    Action::Punt { .. } => panic!("a judged packet is asked about again: it would loop"),
-                }
-            }
-        }
-    }
-
-    fn passed(&mut self, frame: Vec<u8>, mark: u32) -> Fate {
-        let fate = if mark & MARK_DEFERRED != 0 { Fate::Deferred(frame) } else { Fate::Passed(frame) };
-        self.accounts.note(&fate);
-        fate
-    }
-
-    fn dropped(&mut self, reason: DropReason) -> Fate {
-        let fate = Fate::Dropped(reason);
-        self.accounts.note(&fate);
-        fate
-    }
-
-    /// Lets a worker carry out its commands and serve one batch. Returns the fates of the packets it was asked about.
-    pub fn serve(&mut self, worker: u16, now_ns: u64) -> Vec<(Ticket, Fate)> {
-        let slot = &mut self.workers[usize::from(worker)];
-        slot.run_commands(now_ns);
-        let Some(running) = &mut slot.worker else { return Vec::new() };
-        running.run_batch(now_ns);
-        let answers = running.io.take_answers();
-        let mut fates = Vec::with_capacity(answers.len());
-        for answer in answers {
-            let fate = match answer.outcome {
-                Ok(frame) => self.comes_back(worker, &frame, now_ns),
-                Err(reason) => self.dropped(reason),
-            };
-            fates.push((answer.ticket, fate));
-        }
-        fates
     }
 
     /// Packets that wait for a worker.

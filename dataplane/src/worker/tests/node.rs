@@ -1,11 +1,11 @@
 //! Traffic between a pod and its own node: always allowed, but only as far as the node itself.
 
 use super::frames::{echo_reply, echo_request, flow, tcp, udp, unreachable};
-use super::world::{Deferred, Forwarded, SECOND_NS, WEB, World, egress, isolate};
+use super::world::{Deferred, Dropped, Forwarded, SECOND_NS, WEB, World, egress, isolate};
 use crate::worker::Command;
 use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY};
-use sluice_flow::Addr;
 use sluice_flow::Direction::{Egress, Ingress};
+use sluice_flow::{Addr, DropReason};
 use std::net::IpAddr;
 
 fn node() -> Vec<Addr> {
@@ -60,6 +60,21 @@ fn answers_to_the_node_always_leave() {
     }
 }
 
+/// The commonest policies isolate for ingress only: probes by the node are answered all the same, and by nobody else.
+#[test]
+fn a_pod_isolated_for_ingress_only_answers_its_node() {
+    let mut world = World::new();
+    world.command(Command::NodeAddresses(node()));
+    world.adopt(&[isolate(&["Ingress"])]);
+    let answer = tcp("10.0.0.1:80", "192.168.0.1:4000", "SA");
+    assert_eq!(world.leaves(&answer), Forwarded);
+    assert_eq!(world.leaves(&tcp("10.0.0.1:80", "192.168.0.9:4000", "SA")), Dropped(DropReason::MidFlowUnknown));
+    world.adopt(&[isolate(&["Ingress"])]);
+    assert_eq!(world.entry(Egress, &answer).unwrap().verdict, CACHE_ALLOW, "a swap does not cut it");
+    world.adopt(&[isolate(&["Ingress", "Egress"])]);
+    assert_eq!(world.entry(Egress, &answer).unwrap().verdict, CACHE_ALLOW_DEFERRED);
+}
+
 /// A pod that is not isolated for egress may use the node's NodePorts; only the hooks' state tells the two cases apart.
 #[test]
 fn a_pod_not_isolated_for_egress_is_not_deferred() {
@@ -81,7 +96,7 @@ fn an_adoption_defers_what_is_now_the_nodes() {
     world.adopt(&[isolate(&["Egress"])]);
     assert_eq!(world.entry(Egress, &query).unwrap().verdict, CACHE_ALLOW_DEFERRED);
     world.restart();
-    assert_eq!(world.leaves(&query), super::world::Dropped(sluice_flow::DropReason::NoTable));
+    assert_eq!(world.leaves(&query), Dropped(DropReason::NoTable));
     world.adopt(&[isolate(&["Egress"])]);
     assert_eq!(world.leaves(&query), Deferred);
 }

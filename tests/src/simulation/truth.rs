@@ -1,0 +1,299 @@
+//! Whether a fate was right, by the oracle's reading of the objects and a plain memory of what passed.
+//!
+//! ```text
+//!   passed   ⇒ some rule of the documentation lets it pass under the generation in force at that hook, at that moment
+//!   dropped  ⇒ its reason names something that is true, and nothing that was promised to live was hurt
+//! ```
+//!
+//! Neither the table nor the worker's connections are looked at: openers that passed are remembered here, for each use of
+//! a port, in the hook's own view. The memory errs to the safe side where the dataplane may know less (a worker that died,
+//! a full table): then nothing is promised, but what passes must still have been allowed.
+
+use super::history::{History, Question};
+use super::memory::{Memory, Track};
+use crate::node::Fate;
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, Protocol, parse_frame};
+use std::net::IpAddr;
+
+/// What the simulation itself knows about a packet at a hook.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) port: PortIndex,
+    pub(super) direction: Direction,
+    /// The use of the port that the packet is meant for, `None` where no pod is registered now.
+    pub(super) incarnation: Option<Incarnation>,
+    /// The one it was asked about, where it waited for a worker.
+    pub(super) asked: Option<Incarnation>,
+    /// In force at the port's worker, dead or alive; 0: none yet.
+    pub(super) generation: u64,
+    /// Sent by the node itself.
+    pub(super) from_node: bool,
+    /// It came as a packet to this node only.
+    pub(super) deferred: bool,
+    /// Made to be refused, under this reason.
+    pub(super) forged: Option<Forged>,
+    pub(super) now_ns: u64,
+    /// Which faults are on, by the reason under which they drop.
+    pub(super) faults: Faults,
+}
+
+/// A frame that no stack would send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forged {
+    pub(super) reason: DropReason,
+    /// Only isolated pods are protected from it: it is not served rather than false.
+    pub(super) isolated_only: bool,
+}
+
+/// Faults that explain a drop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    pub(super) worker_dead: bool,
+    pub(super) ring_full: bool,
+    pub(super) transmit_full: bool,
+    pub(super) cache_full: bool,
+    pub(super) quota_full: bool,
+}
+
+/// What was wrong with a fate.
+pub(super) type Wrong = String;
+
+pub(super) struct Truth {
+    pub(super) history: History,
+    pub(super) memory: Memory,
+    pub(super) services: Vec<IpAddr>,
+    pub(super) node_addresses: Vec<IpAddr>,
+}
+
+/// One packet at one hook under one generation.
+struct Case<'a> {
+    truth: &'a mut Truth,
+    facts: &'a Facts,
+    flow: FlowKey,
+    kind: Kind,
+    /// For each direction.
+    isolated: [bool; 2],
+}
+
+impl Truth {
+    /// Judges a fate and remembers it.
+    pub(super) fn check(&mut self, facts: &Facts, frame: &[u8], fate: &Fate) -> Result<(), Wrong> {
+        if let Fate::Dropped(reason) = fate
+            && let Some(answer) = self.dropped_by_circumstance(facts, *reason)
+        {
+            // the worker let it pass, and remembers so, before there was no room to send it
+            let let_pass = *reason == DropReason::TransmitFull && answer.is_ok();
+            return if let_pass { self.check(facts, frame, &Fate::Passed(Vec::new())) } else { self.doubt(facts, frame, *reason, answer) };
+        }
+        if !self.known(facts) {
+            return Err("the table in force does not know this pod".into());
+        }
+        let isolated = Direction::BOTH.map(|direction| self.history.isolated(facts.generation, facts.port, direction));
+        if let Some(forged) = facts.forged
+            && (!forged.isolated_only || isolated.contains(&true))
+        {
+            return if *fate == Fate::Dropped(forged.reason) {
+                Ok(())
+            } else {
+                Err(format!("a forged frame: {}", forged.reason.meaning()))
+            };
+        }
+        let Some((flow, kind)) = flow_at(facts, frame) else {
+            // a worker that was asked parses, whether or not the pod still is isolated when it does
+            let judged = !facts.from_node && (isolated.contains(&true) || facts.asked.is_some());
+            let refused = parse_frame(frame).err().map(|error| Fate::Dropped(error.0));
+            let right = if judged { Some(fate) == refused.as_ref() } else { !matches!(fate, Fate::Dropped(_)) };
+            return if right { Ok(()) } else { Err("not what becomes of a frame that nobody can parse".into()) };
+        };
+        let mut case = Case { truth: self, facts, flow, kind, isolated };
+        match fate {
+            Fate::Passed(_) | Fate::Deferred(_) => case.passed(matches!(fate, Fate::Deferred(_))),
+            Fate::Dropped(reason) => case.dropped(*reason),
+        }
+    }
+
+    /// A refused write costs the connection its state, so nothing of it is promised any more.
+    fn doubt(&mut self, facts: &Facts, frame: &[u8], reason: DropReason, answer: Result<(), Wrong>) -> Result<(), Wrong> {
+        if reason == DropReason::CacheWriteFailed
+            && let (Some(incarnation), Some((flow, _))) = (facts.incarnation, flow_at(facts, frame))
+        {
+            self.memory.doubt(incarnation, &flow);
+        }
+        answer
+    }
+
+    fn known(&self, facts: &Facts) -> bool {
+        facts.incarnation.is_some_and(|incarnation| self.history.knows(facts.generation, facts.port, incarnation))
+    }
+
+    /// Drops for which the packet itself does not matter; `None`: it does.
+    fn dropped_by_circumstance(&self, facts: &Facts, reason: DropReason) -> Option<Result<(), Wrong>> {
+        let holds = |so: bool, otherwise: &str| Some(if so { Ok(()) } else { Err(format!("dropped as {reason}, but {otherwise}")) });
+        let Faults { worker_dead, ring_full, transmit_full, cache_full, quota_full } = facts.faults;
+        match reason {
+            DropReason::NoPort => holds(facts.incarnation.is_none(), "the port is registered"),
+            DropReason::PortClosed | DropReason::EndpointUnknown => holds(!self.known(facts), "the table in force knows the pod"),
+            DropReason::StalePort => holds(facts.asked.is_some() && facts.asked != facts.incarnation, "the port is the same"),
+            DropReason::NoTable => holds(facts.generation == 0, "a table is in force"),
+            DropReason::NoWorker => holds(worker_dead, "the worker serves"),
+            DropReason::WorkerOverrun => holds(ring_full, "there is room"),
+            DropReason::TransmitFull => holds(transmit_full, "there is room"),
+            DropReason::CacheWriteFailed => holds(cache_full, "there is room"),
+            DropReason::ConnectionsFull => holds(quota_full, "there is room"),
+            DropReason::Internal | DropReason::TrunkHeader | DropReason::WrongWorker => holds(false, "this must never happen"),
+            _ => None,
+        }
+    }
+}
+
+fn flow_at(facts: &Facts, frame: &[u8]) -> Option<(FlowKey, Kind)> {
+    let packet = parse_frame(frame).ok()?;
+    let Facts { port, direction, .. } = *facts;
+    let sluice_flow::Packet { protocol, src, dst, sport, dport, kind } = packet;
+    Some((FlowKey { port, direction, protocol, src, dst, sport, dport }, kind))
+}
+
+impl Case<'_> {
+    fn allows(&mut self, flow: &FlowKey) -> bool {
+        let question = Question {
+            port: flow.port,
+            direction: flow.direction,
+            remote: IpAddr::from(flow.remote()),
+            protocol: flow.protocol,
+            dport: flow.policy_port(),
+        };
+        self.truth.history.allows(self.facts.generation, question)
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.facts.incarnation.expect("the table knows it")
+    }
+
+    fn track(&self, flow: &FlowKey) -> Option<Track> {
+        self.truth.memory.track(self.incarnation(), flow)
+    }
+
+    fn isolated_here(&self) -> bool {
+        self.isolated[self.facts.direction as usize]
+    }
+
+    /// Whether a connection that this packet would have opened has a right to go on.
+    fn alive(&mut self, original: &FlowKey) -> bool {
+        let Some(track) = self.track(original) else { return false };
+        if track.timed_out(original.protocol, self.facts.now_ns) {
+            return false;
+        }
+        self.truth.memory.keep || (self.allows(original) && (!track.picked_up || self.allows(&original.reversed())))
+    }
+
+    /// Whether it has been promised that a packet of this connection passes.
+    fn promised(&mut self, original: &FlowKey) -> bool {
+        let Some(track) = self.track(original) else { return false };
+        track.promised(original.protocol, self.facts.now_ns, self.truth.memory.reclaims) && self.alive(original)
+    }
+
+    fn either_way(&mut self, test: fn(&mut Self, &FlowKey) -> bool) -> bool {
+        let flow = self.flow;
+        test(self, &flow) || test(self, &flow.reversed())
+    }
+
+    fn both_ways(&mut self) -> bool {
+        let flow = self.flow;
+        self.allows(&flow) && self.allows(&flow.reversed())
+    }
+
+    fn to_node(&self) -> bool {
+        self.facts.direction == Direction::Egress && self.truth.node_addresses.contains(&IpAddr::from(self.flow.dst))
+    }
+
+    fn to_service(&self) -> bool {
+        self.facts.direction == Direction::Egress && self.truth.services.contains(&IpAddr::from(self.flow.dst))
+    }
+
+    /// The flow of the packet that an error quotes: it crossed this port the other way.
+    fn quoted(&self, error: &IcmpError) -> FlowKey {
+        FlowKey {
+            direction: self.facts.direction.reversed(),
+            protocol: error.protocol,
+            src: error.src,
+            dst: error.dst,
+            sport: error.sport,
+            dport: error.dport,
+            ..self.flow
+        }
+    }
+
+    fn passed(&mut self, deferred: bool) -> Result<(), Wrong> {
+        if self.facts.from_node {
+            return Ok(());
+        }
+        if deferred && !self.to_node() {
+            return Err("deferred to this node, but addressed elsewhere".into());
+        }
+        if self.facts.deferred {
+            return Err("it may be delivered to this node only".into());
+        }
+        if self.to_service() && self.isolated_here() {
+            return Err("a service address passed untranslated".into());
+        }
+        let tracked = self.isolated.contains(&true);
+        if tracked && !self.to_node() && !self.permitted() {
+            return Err(format!("nothing allows it: {:?} {:?}", self.flow, self.kind));
+        }
+        let alive_reply = self.flow.protocol != Protocol::TCP && {
+            let reversed = self.flow.reversed();
+            self.alive(&reversed)
+        };
+        let (flow, kind, now_ns, incarnation) = (self.flow, self.kind, self.facts.now_ns, self.incarnation());
+        self.truth.memory.passed(incarnation, flow, kind, tracked, alive_reply, now_ns);
+        Ok(())
+    }
+
+    /// Whether some rule of the documentation lets the packet pass.
+    fn permitted(&mut self) -> bool {
+        let flow = self.flow;
+        match self.kind {
+            // where swaps let connections live, a repeated opener belongs to the connection that it began
+            Kind::Tcp(flags) if flags.opens() => self.allows(&flow) || (self.truth.memory.keep && self.alive(&flow)),
+            Kind::Tcp(_) => self.either_way(Self::alive) || self.both_ways(),
+            Kind::Icmp(IcmpClass::Reply) => !self.isolated_here() || self.allows(&flow) || self.alive(&flow.reversed()),
+            Kind::IcmpError(error) => {
+                let quoted = self.quoted(&error);
+                let told = match flow.direction {
+                    Direction::Ingress => error.src == flow.dst,
+                    Direction::Egress => error.src == flow.dst && error.dst == flow.src,
+                };
+                let picked_up = error.protocol == Protocol::TCP && self.allows(&quoted) && self.allows(&quoted.reversed());
+                !self.isolated_here() || (told && (self.alive(&quoted) || self.alive(&quoted.reversed()) || picked_up))
+            }
+            Kind::Sctp => false,
+            Kind::Udp | Kind::Icmp(_) | Kind::Other => self.allows(&flow) || self.either_way(Self::alive),
+        }
+    }
+
+    fn dropped(&mut self, reason: DropReason) -> Result<(), Wrong> {
+        let flow = self.flow;
+        let right = match reason {
+            DropReason::Service => (self.to_service() && self.isolated_here()) || self.facts.deferred,
+            _ if self.facts.from_node || self.to_node() => return Err(format!("{reason}: between a pod and its node everything passes")),
+            DropReason::PolicyDenied => match self.kind {
+                Kind::Tcp(flags) if flags.opens() => !self.allows(&flow),
+                Kind::Tcp(_) => !self.both_ways() && !self.either_way(Self::promised),
+                Kind::IcmpError(_) | Kind::Sctp => false,
+                _ => !self.allows(&flow) && !self.promised(&flow.reversed()),
+            },
+            DropReason::MidFlowUnknown => {
+                let mid_flow = matches!(self.kind, Kind::Tcp(flags) if !flags.opens());
+                // a service's address is allowed in no direction: it stands for others
+                let service = self.to_service() && self.isolated_here();
+                mid_flow && (service || (!self.both_ways() && !self.either_way(Self::promised)))
+            }
+            DropReason::ReplyToNothing => {
+                self.kind == Kind::Icmp(IcmpClass::Reply) && self.isolated_here() && !self.promised(&flow.reversed())
+            }
+            DropReason::IcmpErrorUntracked => matches!(self.kind, Kind::IcmpError(_)) && self.isolated_here(),
+            _ => false,
+        };
+        if right { Ok(()) } else { Err(format!("dropped as {reason}, which it does not deserve: {flow:?} {:?}", self.kind)) }
+    }
+}
