@@ -1,112 +1,24 @@
-//! Planted bugs: each edits what one stage of the compiler hands to the next, as a bug in that stage would, or compiles
-//! with an object that the compiler failed to notice. The proof must find every one of them, and show where.
-//!
-//! `cargo test -p sluice-policy planted -- --nocapture` lists them with what found each.
+//! One bug of each kind, by stage.
 
-use super::model::Model;
-use super::rules::{Namespaces, Peer, PortSpec, Rule};
-use super::selector::{Requirement, Selector};
-use super::{Compiler, Stages};
-use crate::load::load_str;
-use crate::prove::{Counterexample, Prover};
-use crate::{LocalEndpoint, ObjectName, Snapshot};
-use sluice_flow::{Direction, Incarnation, PortIndex, Protocol};
-use sluice_table::{Action, Table, TableParts, build_image};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use super::super::model::Model;
+use super::super::rules::{Namespaces, Peer, PortSpec, Rule};
+use super::super::selector::{Requirement, Selector};
+use crate::ObjectName;
+use sluice_flow::{Incarnation, Protocol};
+use sluice_table::{Action, TableParts};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// What a planted bug does; most need only one of the two.
-struct Planted {
-    model: fn(&mut Model<'_>),
-    parts: fn(&mut TableParts),
-}
-
-impl Stages for Planted {
-    fn model(&self, model: &mut Model<'_>) {
-        (self.model)(model);
-    }
-
-    fn parts(&self, parts: &mut TableParts) {
-        (self.parts)(parts);
-    }
-}
-
-const CLUSTER: &str = include_str!("tests/cluster.yaml");
-
-/// The cluster of the file, with pods of namespace `x` attached here, and a policy whose rules need more than 256
-/// classes, rows and port classes.
-fn cluster() -> Snapshot {
-    let mut text = CLUSTER.to_owned();
-    text.push_str(
-        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: many, namespace: x}\n\
-         spec:\n  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n  ingress:\n",
-    );
-    for n in 0..300 {
-        writeln!(text, "  - {{from: [{{ipBlock: {{cidr: 172.16.{}.{}/32}}}}], ports: [{{port: {}}}]}}", n / 256, n % 256, 20_000 + 2 * n)
-            .unwrap();
-    }
-    let loaded = load_str("cluster.yaml", &text);
-    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    let mut snapshot = loaded.snapshot;
-    for (port, name) in (3u16..).zip(["x/web", "x/db", "x/twin-a", "x/open", "x/agent"]) {
-        let pod = ObjectName::parse(name);
-        let status = snapshot.pods[&pod].status.clone().unwrap();
-        let addresses = status.pod_ips.unwrap().into_iter().map(|ip| ip.ip.parse().unwrap()).collect();
-        snapshot.endpoints.push(LocalEndpoint { port: PortIndex(port), incarnation: Incarnation(1), pod, uid: String::new(), addresses });
-    }
-    snapshot
-}
-
-fn table(parts: &TableParts) -> Table {
-    Table::from_bytes(&build_image(parts, 1)).unwrap()
-}
-
-/// What the proof says of a wrong table. A prover that knows the cluster already and one that does not must agree.
-fn found(experienced: &mut Prover, snapshot: &Snapshot, wrong: &Table, name: &str) -> Counterexample {
-    let counterexample = Prover::new().prove(snapshot, wrong).err().unwrap_or_else(|| panic!("not caught: {name}"));
-    assert_eq!(experienced.prove(snapshot, wrong), Err(counterexample.clone()), "{name}");
-    counterexample
-}
-
-fn show(name: &str, counterexample: &Counterexample) {
-    println!("{name}\n    {}", counterexample.to_string().replace('\n', "\n    "));
-}
-
-#[test]
-fn planted_bugs_of_every_stage_are_caught() {
-    let snapshot = cluster();
-    let right = build_image(&Compiler::new().parts(&snapshot, &super::Straight).unwrap(), 1);
-    let mut prover = Prover::new();
-    prover.prove(&snapshot, &Table::from_bytes(&right).unwrap()).unwrap_or_else(|wrong| panic!("the right table: {wrong}"));
-    for (name, model, parts) in bugs() {
-        let parts = Compiler::new().parts(&snapshot, &Planted { model, parts }).unwrap();
-        assert!(build_image(&parts, 1) != right, "{name}: changes nothing, so nothing is tested");
-        show(name, &found(&mut prover, &snapshot, &table(&parts), name));
-    }
-}
-
-#[test]
-fn planted_blindness_to_a_change_is_caught() {
-    let before = cluster();
-    // what an incremental compiler makes that does not notice the change
-    let stale = table(&Compiler::new().parts(&before, &super::Straight).unwrap());
-    let mut prover = Prover::new();
-    for (name, change) in changes() {
-        prover.prove(&before, &stale).unwrap();
-        let mut after = before.clone();
-        change(&mut after);
-        show(&format!("overlooked: {name}"), &found(&mut prover, &after, &stale, name));
-    }
-}
 
 fn nothing_in_model(_: &mut Model<'_>) {}
 fn nothing_in_parts(_: &mut TableParts) {}
 
-type Bug = (&'static str, fn(&mut Model<'_>), fn(&mut TableParts));
+/// A name, and what it does to the two things that a stage hands on.
+pub(super) type Bug = (&'static str, fn(&mut Model<'_>), fn(&mut TableParts));
+type ModelBug = (&'static str, fn(&mut Model<'_>));
+type PartsBug = (&'static str, fn(&mut TableParts));
 
-fn bugs() -> Vec<Bug> {
+pub(super) fn bugs() -> Vec<Bug> {
     let mut bugs: Vec<Bug> = Vec::new();
     bugs.extend(block_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
     bugs.extend(port_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
@@ -147,7 +59,7 @@ fn ports(model: &mut Model<'_>, mut edit: impl FnMut(&mut PortSpec)) {
     rules(model, |rule| rule.ports.iter_mut().flatten().for_each(&mut edit));
 }
 
-fn block_bugs() -> [(&'static str, fn(&mut Model<'_>)); 5] {
+fn block_bugs() -> [ModelBug; 5] {
     [
         ("an except is forgotten", |model| ranges(model, |ranges| *ranges = vec![(ranges[0].0, ranges[ranges.len() - 1].1)])),
         ("an except ends one address early", |model| ranges(model, |ranges| ranges.iter_mut().skip(1).for_each(|range| range.0 -= 1))),
@@ -164,7 +76,7 @@ fn block_bugs() -> [(&'static str, fn(&mut Model<'_>)); 5] {
     ]
 }
 
-fn port_bugs() -> [(&'static str, fn(&mut Model<'_>)); 9] {
+fn port_bugs() -> [ModelBug; 9] {
     fn range(model: &mut Model<'_>, edit: fn(&mut u16, &mut u16)) {
         ports(model, |port| {
             if let PortSpec::Range(_, first, last) = port {
@@ -200,7 +112,7 @@ fn port_bugs() -> [(&'static str, fn(&mut Model<'_>)); 9] {
     ]
 }
 
-fn selector_bugs() -> [(&'static str, fn(&mut Model<'_>)); 9] {
+fn selector_bugs() -> [ModelBug; 9] {
     fn each(model: &mut Model<'_>, edit: fn(&mut Requirement)) {
         selectors(model, |requirements| requirements.iter_mut().for_each(edit));
     }
@@ -269,7 +181,7 @@ fn index(model: &Model<'_>, pod: &str) -> u32 {
     model.pods.iter().position(|one| one.name == ObjectName::parse(pod)).unwrap() as u32
 }
 
-fn identity_bugs() -> [(&'static str, fn(&mut Model<'_>)); 12] {
+fn identity_bugs() -> [ModelBug; 12] {
     fn lend(model: &mut Model<'_>, address: &str, pod: &str) {
         let (address, pod) = (address.parse::<IpAddr>().unwrap(), index(model, pod));
         let at = model.addresses.binary_search_by_key(&address, |one| one.0).unwrap_err();
@@ -302,7 +214,7 @@ fn identity_bugs() -> [(&'static str, fn(&mut Model<'_>)); 12] {
     ]
 }
 
-fn numbering_bugs() -> [(&'static str, fn(&mut TableParts)); 16] {
+fn numbering_bugs() -> [PartsBug; 16] {
     fn classes(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
         parts.v4_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
@@ -350,55 +262,4 @@ fn numbering_bugs() -> [(&'static str, fn(&mut TableParts)); 16] {
         }),
         ("a policy that isolates is not named", |parts| drop(parts.names.endpoints[0].isolating_ingress.pop())),
     ]
-}
-
-type Change = (&'static str, fn(&mut Snapshot));
-
-fn changes() -> Vec<Change> {
-    fn pod(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::core::v1::Pod)) {
-        edit(Arc::make_mut(snapshot.pods.get_mut(&ObjectName::parse(name)).unwrap()));
-    }
-    fn policy(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::networking::v1::NetworkPolicySpec)) {
-        edit(Arc::make_mut(snapshot.policies.get_mut(&ObjectName::parse(name)).unwrap()).spec.as_mut().unwrap());
-    }
-    vec![
-        ("a remote pod's labels", |s| pod(s, "w/client", |pod| pod.metadata.labels = Some([("app".into(), "other".into())].into()))),
-        ("a local pod's labels", |s| pod(s, "x/open", |pod| pod.metadata.labels = Some([("app".into(), "web".into())].into()))),
-        ("a pod's address", |s| {
-            pod(s, "w/client", |pod| pod.status.as_mut().unwrap().pod_ips.as_mut().unwrap()[0].ip = "10.0.1.77".into())
-        }),
-        ("a pod's named port", |s| {
-            pod(s, "w/client", |pod| pod.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap()[0].container_port += 1)
-        }),
-        ("a pod that completed", |s| pod(s, "w/client", |pod| pod.status.as_mut().unwrap().phase = Some("Succeeded".into()))),
-        ("a pod that is gone", |s| drop(s.pods.remove(&ObjectName::parse("w/client")))),
-        ("a pod that came to a used address", |s| {
-            let mut twin = (*s.pods[&ObjectName::parse("z/far")]).clone();
-            twin.metadata.name = Some("new".into());
-            twin.status = s.pods[&ObjectName::parse("w/client")].status.clone();
-            s.pods.insert(ObjectName::parse("z/new"), Arc::new(twin));
-        }),
-        ("a namespace's labels", |s| {
-            let labels: BTreeMap<String, String> = [("kubernetes.io/metadata.name".into(), "w".into())].into();
-            Arc::make_mut(s.namespaces.get_mut("w").unwrap()).metadata.labels = Some(labels);
-        }),
-        ("a policy's podSelector, edited in place", |s| policy(s, "x/web", |spec| spec.pod_selector = Some(Default::default()))),
-        ("a policy's rule, edited in place", |s| policy(s, "x/web", |spec| drop(spec.ingress.as_mut().unwrap().pop()))),
-        ("a policy's types", |s| policy(s, "x/web", |spec| spec.policy_types = Some(vec!["Ingress".into()]))),
-        ("a policy that is gone", |s| drop(s.policies.remove(&ObjectName::parse("x/web")))),
-        ("an attachment that was replaced", |s| s.endpoints[1].incarnation = Incarnation(2)),
-        ("an attachment that moved", |s| s.endpoints[1].addresses = vec!["10.0.0.44".parse().unwrap()]),
-        ("an attachment that is gone", |s| drop(s.endpoints.remove(1))),
-        ("a service that is gone", |s| s.services.clear()),
-    ]
-}
-
-#[test]
-fn rules_of_both_directions_are_in_play() {
-    let snapshot = cluster();
-    let parts = Compiler::new().parts(&snapshot, &super::Straight).unwrap();
-    for direction in Direction::BOTH {
-        assert!(parts.names.rules.iter().any(|rule| rule.direction == direction));
-    }
-    assert!(parts.classes > 256 && parts.rows.len() > 256 && parts.port_classes > 256, "{} {}", parts.classes, parts.port_classes);
 }

@@ -1,0 +1,112 @@
+//! Planted bugs: each edits what one stage of the compiler hands to the next, as a bug in that stage would, or compiles
+//! with an object that the compiler failed to notice. The proof must find every one of them, and show where.
+//!
+//! `cargo test -p sluice-policy planted -- --nocapture` lists them with what found each.
+
+mod bugs;
+mod changes;
+
+use super::model::Model;
+use super::{Compiler, Stages};
+use crate::load::load_str;
+use crate::prove::{Counterexample, Prover};
+use crate::{LocalEndpoint, ObjectName, Snapshot};
+use bugs::bugs;
+use changes::changes;
+use sluice_flow::{Direction, Incarnation, PortIndex};
+use sluice_table::{Table, TableParts, build_image};
+use std::fmt::Write;
+
+/// What a planted bug does; most need only one of the two.
+struct Planted {
+    model: fn(&mut Model<'_>),
+    parts: fn(&mut TableParts),
+}
+
+impl Stages for Planted {
+    fn model(&self, model: &mut Model<'_>) {
+        (self.model)(model);
+    }
+
+    fn parts(&self, parts: &mut TableParts) {
+        (self.parts)(parts);
+    }
+}
+
+const CLUSTER: &str = include_str!("cluster.yaml");
+
+/// The cluster of the file, with pods of namespace `x` attached here, and a policy whose rules need more than 256
+/// classes, rows and port classes.
+fn cluster() -> Snapshot {
+    let mut text = CLUSTER.to_owned();
+    text.push_str(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: many, namespace: x}\n\
+         spec:\n  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]\n  ingress:\n",
+    );
+    for n in 0..300 {
+        writeln!(text, "  - {{from: [{{ipBlock: {{cidr: 172.16.{}.{}/32}}}}], ports: [{{port: {}}}]}}", n / 256, n % 256, 20_000 + 2 * n)
+            .unwrap();
+    }
+    let loaded = load_str("cluster.yaml", &text);
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    let mut snapshot = loaded.snapshot;
+    for (port, name) in (3u16..).zip(["x/web", "x/db", "x/twin-a", "x/open", "x/agent"]) {
+        let pod = ObjectName::parse(name);
+        let status = snapshot.pods[&pod].status.clone().unwrap();
+        let addresses = status.pod_ips.unwrap().into_iter().map(|ip| ip.ip.parse().unwrap()).collect();
+        snapshot.endpoints.push(LocalEndpoint { port: PortIndex(port), incarnation: Incarnation(1), pod, uid: String::new(), addresses });
+    }
+    snapshot
+}
+
+fn table(parts: &TableParts) -> Table {
+    Table::from_bytes(&build_image(parts, 1)).unwrap()
+}
+
+/// What the proof says of a wrong table. A prover that knows the cluster already and one that does not must agree.
+fn found(experienced: &mut Prover, snapshot: &Snapshot, wrong: &Table, name: &str) -> Counterexample {
+    let counterexample = Prover::new().prove(snapshot, wrong).err().unwrap_or_else(|| panic!("not caught: {name}"));
+    assert_eq!(experienced.prove(snapshot, wrong), Err(counterexample.clone()), "{name}");
+    counterexample
+}
+
+fn show(name: &str, counterexample: &Counterexample) {
+    println!("{name}\n    {}", counterexample.to_string().replace('\n', "\n    "));
+}
+
+#[test]
+fn planted_bugs_of_every_stage_are_caught() {
+    let snapshot = cluster();
+    let right = build_image(&Compiler::new().parts(&snapshot, &super::Straight).unwrap(), 1);
+    let mut prover = Prover::new();
+    prover.prove(&snapshot, &Table::from_bytes(&right).unwrap()).unwrap_or_else(|wrong| panic!("the right table: {wrong}"));
+    for (name, model, parts) in bugs() {
+        let parts = Compiler::new().parts(&snapshot, &Planted { model, parts }).unwrap();
+        assert!(build_image(&parts, 1) != right, "{name}: changes nothing, so nothing is tested");
+        show(name, &found(&mut prover, &snapshot, &table(&parts), name));
+    }
+}
+
+#[test]
+fn planted_blindness_to_a_change_is_caught() {
+    let before = cluster();
+    // what an incremental compiler makes that does not notice the change
+    let stale = table(&Compiler::new().parts(&before, &super::Straight).unwrap());
+    let mut prover = Prover::new();
+    for (name, change) in changes() {
+        prover.prove(&before, &stale).unwrap();
+        let mut after = before.clone();
+        change(&mut after);
+        show(&format!("overlooked: {name}"), &found(&mut prover, &after, &stale, name));
+    }
+}
+
+#[test]
+fn rules_of_both_directions_are_in_play() {
+    let snapshot = cluster();
+    let parts = Compiler::new().parts(&snapshot, &super::Straight).unwrap();
+    for direction in Direction::BOTH {
+        assert!(parts.names.rules.iter().any(|rule| rule.direction == direction));
+    }
+    assert!(parts.classes > 256 && parts.rows.len() > 256 && parts.port_classes > 256, "{} {}", parts.classes, parts.port_classes);
+}
