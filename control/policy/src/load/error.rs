@@ -71,7 +71,7 @@ impl fmt::Display for ManifestError {
 /// reads its errors.
 pub(crate) struct Printable<'a, 'b>(pub(crate) &'a mut fmt::Formatter<'b>);
 
-impl fmt::Write for Printable<'_, '_> {
+impl Write for Printable<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let is_hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
         for (index, shown) in text.split(is_hidden).enumerate() {
@@ -85,7 +85,7 @@ impl fmt::Write for Printable<'_, '_> {
 }
 
 /// The line with a caret under its column, if there is a line to show.
-pub(crate) fn write_source(out: &mut impl fmt::Write, line: u32, column: u32, source: Option<&str>) -> fmt::Result {
+pub(crate) fn write_source(out: &mut impl Write, line: u32, column: u32, source: Option<&str>) -> fmt::Result {
     let Some(source) = source else { return Ok(()) };
     let number = line.to_string();
     // Tabs before the caret are repeated, so that it stands under its column at any tab width.
