@@ -1,8 +1,8 @@
 //! One warning, in the form of the loader's errors.
 
 use super::WarningKind;
-use crate::load::{ObjectId, write_source};
-use std::fmt;
+use crate::load::{ObjectId, Printable, write_source};
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 /// Something legal but probably unmeant in one policy.
@@ -38,14 +38,15 @@ pub struct Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, file, line, column, object, field, message, hint, source_line } = self;
-        write!(f, "{}:{line}:{column}: warning[{kind}]: {object}", file.display())?;
+        let mut out = Printable(f);
+        write!(out, "{}:{line}:{column}: warning[{kind}]: {object}", file.display())?;
         if !field.is_empty() {
-            write!(f, ": {field}")?;
+            write!(out, ": {field}")?;
         }
-        write!(f, ": {message}")?;
-        write_source(f, *line, *column, source_line.as_deref())?;
+        write!(out, ": {message}")?;
+        write_source(&mut out, *line, *column, source_line.as_deref())?;
         if let Some(hint) = hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(out, "\nhint: {hint}")?;
         }
         Ok(())
     }

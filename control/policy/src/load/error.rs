@@ -12,7 +12,7 @@
 
 use super::node::Path as Field;
 use super::object::ObjectId;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Longest line that is shown under a message, in characters. JSON on one line would bury the message.
@@ -47,33 +47,51 @@ pub struct ManifestError {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        let mut out = Printable(f);
+        write!(out, "{}", self.file.display())?;
         if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
+            write!(out, ":{}:{}", self.line, self.column)?;
         }
         if let Some(object) = &self.object {
-            write!(f, ": {object}")?;
+            write!(out, ": {object}")?;
         }
         if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
+            write!(out, ": {}", self.field)?;
         }
-        write!(f, ": {}", self.message)?;
-        write_source(f, self.line, self.column, self.source_line.as_deref())?;
+        write!(out, ": {}", self.message)?;
+        write_source(&mut out, self.line, self.column, self.source_line.as_deref())?;
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(out, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows each control character of names, keys and lines as one U+FFFD: a manifest must not drive the terminal of who
+/// reads its errors.
+pub(crate) struct Printable<'a, 'b>(pub(crate) &'a mut fmt::Formatter<'b>);
+
+impl Write for Printable<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let is_hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        for (index, shown) in text.split(is_hidden).enumerate() {
+            if index > 0 {
+                self.0.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+            self.0.write_str(shown)?;
         }
         Ok(())
     }
 }
 
 /// The line with a caret under its column, if there is a line to show.
-pub(crate) fn write_source(f: &mut fmt::Formatter<'_>, line: u32, column: u32, source: Option<&str>) -> fmt::Result {
+pub(crate) fn write_source(out: &mut impl Write, line: u32, column: u32, source: Option<&str>) -> fmt::Result {
     let Some(source) = source else { return Ok(()) };
     let number = line.to_string();
     // Tabs before the caret are repeated, so that it stands under its column at any tab width.
     let before = usize::try_from(column.saturating_sub(1)).unwrap_or(0);
     let pad: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    write!(f, "\n  {number} | {source}\n  {:width$} | {pad}^", "", width = number.len())
+    write!(out, "\n  {number} | {source}\n  {:width$} | {pad}^", "", width = number.len())
 }
 
 /// The line to show for a 1-based line number, if it is short enough to be of use.
@@ -173,5 +191,19 @@ impl Problem {
     pub(super) fn at(&mut self, spot: Field) -> &mut Self {
         self.spot = Some(spot);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::load::load_str;
+
+    #[test]
+    fn a_manifest_cannot_drive_the_terminal() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: \"\\e[2Jred\"}\nspec: {containers: [{name: c}]}\n";
+        let loaded = load_str("\u{1b}]0;title\u{7}.yaml", text);
+        let shown: String = loaded.errors.iter().map(|error| format!("{error}\n")).collect();
+        assert!(shown.starts_with("\u{fffd}]0;title\u{fffd}.yaml:3:18: Pod default/\u{fffd}[2Jred"), "{shown:?}");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
     }
 }

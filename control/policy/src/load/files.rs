@@ -1,25 +1,29 @@
 //! Which files belong to a manifest directory, for the loader and the watcher alike.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Largest manifest file. A dump of a cluster with tens of thousands of pods stays below it.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Levels of directories below the one that was named; a loop of symbolic links ends here.
+/// Levels of directories below the one that was named.
 const DIRECTORY_DEPTH_MAX: usize = 16;
 
 /// Every manifest below `dir` with its bytes, or the reason why it could not be read: `*.yaml`, `*.yml` and `*.json`,
 /// recursively, sorted by path. Hidden files and directories are skipped, so that the `..data` links of a mounted
 /// ConfigMap are not read twice.
 ///
-/// A directory that cannot be listed appears under its own name with the error. Symbolic links are followed.
+/// A directory that cannot be listed appears under its own name with the error. Symbolic links are followed, and a
+/// directory with several names is read once, under the first of them: links that lead back end, and links to the same
+/// directory do not multiply. Pipes, sockets and devices are refused, because reading them may never end.
 pub fn read_directory(dir: &Path) -> Vec<(PathBuf, io::Result<Vec<u8>>)> {
-    let mut found = Vec::new();
-    walk(dir, 0, &mut found);
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    found
+    let mut walk = Walk::default();
+    walk.descend(dir, 0);
+    walk.found.sort_by(|a, b| a.0.cmp(&b.0));
+    walk.found
 }
 
 /// One file's bytes, refusing larger ones before they are in memory. `-` is standard input.
@@ -34,28 +38,43 @@ pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn walk(dir: &Path, depth: usize, found: &mut Vec<(PathBuf, io::Result<Vec<u8>>)>) {
-    if depth > DIRECTORY_DEPTH_MAX {
-        let reason = format!("more than {DIRECTORY_DEPTH_MAX} levels of directories");
-        found.push((dir.to_path_buf(), Err(io::Error::other(reason))));
-        return;
-    }
-    let entries = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
-        Ok(entries) => entries,
-        Err(error) => return found.push((dir.to_path_buf(), Err(error))),
-    };
-    for entry in entries {
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
+#[derive(Default)]
+struct Walk {
+    found: Vec<(PathBuf, io::Result<Vec<u8>>)>,
+    /// Device and inode of each directory that was entered.
+    entered: BTreeSet<(u64, u64)>,
+}
+
+impl Walk {
+    fn descend(&mut self, dir: &Path, depth: usize) {
+        if depth > DIRECTORY_DEPTH_MAX {
+            let reason = format!("more than {DIRECTORY_DEPTH_MAX} levels of directories");
+            self.found.push((dir.to_path_buf(), Err(io::Error::other(reason))));
+            return;
         }
-        // Through links; a dangling one with a manifest's name is reported when it is read.
-        let is_dir = fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-        if is_dir {
-            walk(&path, depth + 1, found);
-        } else if is_manifest(&path) {
-            let bytes = read_file(&path);
-            found.push((path, bytes));
+        if let Ok(metadata) = fs::metadata(dir)
+            && !self.entered.insert((metadata.dev(), metadata.ino()))
+        {
+            return;
+        }
+        let mut entries = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => return self.found.push((dir.to_path_buf(), Err(error))),
+        };
+        // The order decides under which name a linked directory is read.
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries.iter().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
+            let path = entry.path();
+            // Through links; a dangling one with a manifest's name is reported when it is read.
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => self.descend(&path, depth + 1),
+                _ if !is_manifest(&path) => {}
+                Ok(metadata) if !metadata.is_file() => self.found.push((path, Err(io::Error::other("neither a file nor a directory")))),
+                _ => {
+                    let bytes = read_file(&path);
+                    self.found.push((path, bytes));
+                }
+            }
         }
     }
 }
@@ -88,5 +107,30 @@ mod tests {
         let found = read_directory(Path::new("/nonexistent/manifests"));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1.as_ref().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn links_to_directories_neither_loop_nor_multiply() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/p.yaml"), "").unwrap();
+        // Followed blindly, four links to the directory itself are 4^16 directories.
+        for (name, target) in [("a", "."), ("b", "."), ("c", "."), ("d", "."), ("again", "sub"), ("sub/up", "..")] {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        }
+        let found = read_directory(dir.path());
+        let names: Vec<_> = found.iter().map(|(path, _)| path.strip_prefix(dir.path()).unwrap()).collect();
+        assert_eq!(names, [Path::new("again/p.yaml")]);
+    }
+
+    #[test]
+    fn what_never_ends_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s.yaml");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("z.json")).unwrap();
+        let found = read_directory(dir.path());
+        let reasons: Vec<_> = found.iter().map(|(_, bytes)| bytes.as_ref().unwrap_err().to_string()).collect();
+        assert_eq!(reasons, ["neither a file nor a directory"; 2]);
     }
 }

@@ -45,7 +45,7 @@ pub use set::{Loaded, ManifestSet, Skipped};
 pub use sources::Sources;
 pub use template::Workload;
 
-pub(crate) use error::{clip, write_source};
+pub(crate) use error::{Printable, clip, write_source};
 pub(crate) use hints::nearest;
 pub(crate) use node::Path as Field;
 pub(crate) use sources::Written;
