@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use owo_colors::OwoColorize;
 use sluice_flow::ObjectName;
 use sluice_policy::load::{ClusterManifests, load_cluster_paths};
-use sluice_policy::reach::{EndKind, Grouping, Options, Ports, Survey, Way};
+use sluice_policy::reach::{Assumption, EndKind, Grouping, Options, Ports, Survey, Way};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ enum By {
     Class,
 }
 
-fn cidr(text: &str) -> Result<ipnet::IpNet, String> {
+pub(crate) fn cidr(text: &str) -> Result<ipnet::IpNet, String> {
     text.parse().map_err(|_| format!("{text:?} is no CIDR such as 10.244.0.0/16"))
 }
 
@@ -71,6 +71,16 @@ impl Selection {
 
     /// Reads one state. Half of a set of policies would make a picture that misleads, so problems end it.
     pub(crate) fn load(&self, paths: &[PathBuf]) -> Result<ClusterManifests> {
+        let cluster = self.load_any(paths)?;
+        if cluster.loaded.snapshot.pods.is_empty() {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            bail!("there is no pod and no workload in {}, so nobody to reach anybody", paths.join(", "));
+        }
+        Ok(cluster)
+    }
+
+    /// The same, for a state that may be empty.
+    pub(crate) fn load_any(&self, paths: &[PathBuf]) -> Result<ClusterManifests> {
         let cluster = load_cluster_paths(paths);
         let errors: Vec<String> = cluster.loaded.errors.iter().map(ToString::to_string).collect();
         match errors.is_empty() {
@@ -80,10 +90,6 @@ impl Selection {
                 writeln!(anstream::stderr(), "{title} judged without what has problems:\n{}\n", errors.join("\n"))?;
             }
             false => bail!("the manifests have problems (--ignore-errors goes on without these objects):\n{}", errors.join("\n")),
-        }
-        if cluster.loaded.snapshot.pods.is_empty() {
-            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            bail!("there is no pod and no workload in {}, so nobody to reach anybody", paths.join(", "));
         }
         Ok(cluster)
     }
@@ -104,21 +110,25 @@ pub(crate) fn progress() -> impl FnMut(u64, u64) {
     }
 }
 
+/// Where pods without an address were taken to be; `None` where every pod has one.
+pub(crate) fn assumed(assumption: &Assumption) -> Option<String> {
+    let pods = match assumption.pods {
+        0 => return None,
+        1 => "1 pod or template has".to_owned(),
+        more => format!("{more} pods or templates have"),
+    };
+    let place = match (&assumption.inside[..], assumption.is_stated) {
+        ([], true) => "as --pod-cidr says, outside of every ipBlock".to_owned(),
+        ([], false) => "assumed outside of every ipBlock; --pod-cidr says where they are".to_owned(),
+        (blocks, true) => format!("as --pod-cidr says, inside {}", listed(blocks)),
+        (blocks, false) => format!("assumed inside {} only; --pod-cidr says where they are", listed(blocks)),
+    };
+    Some(format!("{pods} no address in the manifests: {place}"))
+}
+
 /// What a reader must know to read the answer right.
 pub(crate) fn notes(survey: &Survey) -> Vec<String> {
-    let mut notes = Vec::new();
-    let assumption = &survey.assumption;
-    if assumption.pods > 0 {
-        let pods =
-            if assumption.pods == 1 { "1 pod or template has".to_owned() } else { format!("{} pods or templates have", assumption.pods) };
-        let place = match (&assumption.inside[..], assumption.is_stated) {
-            ([], true) => "as --pod-cidr says, outside of every ipBlock".to_owned(),
-            ([], false) => "assumed outside of every ipBlock; --pod-cidr says where they are".to_owned(),
-            (blocks, true) => format!("as --pod-cidr says, inside {}", listed(blocks)),
-            (blocks, false) => format!("assumed inside {} only; --pod-cidr says where they are", listed(blocks)),
-        };
-        notes.push(format!("{pods} no address in the manifests: {place}"));
-    }
+    let mut notes: Vec<String> = assumed(&survey.assumption).into_iter().collect();
     if !survey.host_network.is_empty() {
         let pods: Vec<String> = survey.host_network.iter().map(ToString::to_string).collect();
         let verb = if pods.len() == 1 {

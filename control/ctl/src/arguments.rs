@@ -219,6 +219,9 @@ pub(crate) struct Question {
     /// Answer from these manifests (files or directories) instead of the running node.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     pub(crate) manifests: Vec<PathBuf>,
+    /// With `-f`: where pods live that have no address in the manifests; may be repeated.
+    #[arg(long = "pod-cidr", value_name = "CIDR", value_parser = crate::analysis::cidr, requires = "manifests")]
+    pub(crate) pod_cidrs: Vec<ipnet::IpNet>,
 }
 
 /// What a rule's `ports` look at.

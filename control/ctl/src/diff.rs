@@ -28,7 +28,10 @@ pub(crate) fn run(request: &Request, form: Form, out: &mut dyn Write) -> Result<
         bail!("two states are compared, -f BEFORE -f AFTER; {} given (several paths of one state: -f a.yaml,b.yaml)", request.states.len());
     };
     let paths = |state: &str| state.split(',').map(PathBuf::from).collect::<Vec<_>>();
-    let (before, after) = (request.selection.load(&paths(before))?, request.selection.load(&paths(after))?);
+    let (before, after) = (request.selection.load_any(&paths(before))?, request.selection.load_any(&paths(after))?);
+    if before.loaded.snapshot.pods.is_empty() && after.loaded.snapshot.pods.is_empty() {
+        bail!("neither state has a pod or a workload, so there is nobody to reach anybody");
+    }
     let comparison = compare(State::of(&before), State::of(&after), &request.selection.options(), progress())?;
     match form {
         Form::Json => json(out, &report(&comparison))?,

@@ -1,14 +1,16 @@
 //! `explain`: one connection, both halves, in words.
 
 use crate::Ending;
+use crate::analysis::assumed;
 use crate::arguments::{Form, Question};
 use crate::client::{Client, unexpected};
 use crate::output::json;
 use anyhow::{Result, anyhow, bail};
 use owo_colors::OwoColorize;
 use sluice_flow::Direction;
-use sluice_policy::load::load_paths;
+use sluice_policy::load::load_cluster_paths;
 use sluice_policy::oracle::{self, ExplainedHalf};
+use sluice_policy::reach::with_addresses;
 use sluice_wire::{Explanation, FromControl, HalfExplanation, NearestMiss, ToControl};
 use std::io::Write;
 
@@ -36,13 +38,17 @@ fn ask(client: &Client, question: &Question) -> Result<Explanation> {
 
 /// From manifests, whole or not at all: an answer that silently leaves a refused policy out would mislead.
 fn compute(question: &Question) -> Result<Explanation> {
-    let loaded = load_paths(&question.manifests);
+    let cluster = load_cluster_paths(&question.manifests);
+    let loaded = cluster.loaded;
     if !loaded.errors.is_empty() {
         let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         bail!("the manifests have problems:\n{}", errors.join("\n"));
     }
     let (port, protocol) = (question.port.port, question.port.protocol);
-    let explained = oracle::explain(&loaded.snapshot, &question.src, &question.dst, port, protocol).map_err(|e| anyhow!("{e}"))?;
+    // what runs nowhere yet has no address, and is judged all the same, as in `matrix`
+    let (snapshot, assumption) = with_addresses(&loaded.snapshot, &question.pod_cidrs)?;
+    let mut explained = oracle::explain(&snapshot, &question.src, &question.dst, port, protocol).map_err(|e| anyhow!("{e}"))?;
+    explained.notes.extend(assumed(&assumption));
     Ok(Explanation {
         src: explained.src,
         dst: explained.dst,

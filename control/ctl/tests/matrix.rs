@@ -262,3 +262,25 @@ fn diff_shows_pods_that_only_one_state_has() {
     let json: Value = serde_json::from_slice(&run(&["diff", "-f", &more, "-f", &demo(0), "-o", "json"]).stdout).unwrap();
     assert_eq!(json["onlyBefore"][0]["name"], "default/extra");
 }
+
+#[test]
+fn explain_judges_pods_and_workloads_that_run_nowhere_yet() {
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/lab/demo/");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sluicectl")).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let (pods, deny) = (format!("{demo}0-pods.yaml"), format!("{demo}1-default-deny.yaml"));
+    let (code, text) = run(&["explain", "frontend", "backend", "80", "-f", &pods]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("ALLOWED") && text.contains("no address in the manifests: assumed outside of every ipBlock"), "{text}");
+    let (code, text) = run(&["explain", "frontend", "backend", "80", "-f", &pods, "-f", &deny, "--pod-cidr", "10.9.0.0/24"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("DENIED") && text.contains("as --pod-cidr says") && text.contains("(10.9.0."), "{text}");
+    let nothing = tempfile::tempdir().unwrap();
+    let (code, text) = run(&["diff", "-f", nothing.path().to_str().unwrap(), "-f", &pods]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Only after") && text.contains("default/backend"), "{text}");
+    let (code, text) = run(&["diff", "-f", nothing.path().to_str().unwrap(), "-f", nothing.path().to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{text}");
+}

@@ -319,6 +319,11 @@
     }
   });
   document.addEventListener('keydown', (event) => {
+    // before any cell has the focus, an arrow gives it to the one that a Tab would reach
+    if (event.key.startsWith('Arrow') && event.target === document.body) {
+      table.querySelector('td[tabindex="0"]')?.focus();
+      event.preventDefault();
+    }
     if (event.key === 'Escape') unpin();
     if (event.key === '/' && event.target.tagName !== 'INPUT') { $('from').focus(); event.preventDefault(); }
   });

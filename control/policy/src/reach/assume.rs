@@ -80,6 +80,16 @@ pub(super) fn assume(states: &[State<'_>], blocks: &Blocks, cidrs: &[IpNet]) -> 
     Ok((snapshots, assumption))
 }
 
+/// A copy of one state in which every pod that can have an address has one, for questions about single pairs.
+///
+/// # Errors
+/// [`ReachError`] when `pod_cidrs` have no room for all of them.
+pub fn with_addresses(snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> Result<(Snapshot, Assumption), ReachError> {
+    let state = State { snapshot, workloads: &BTreeMap::new() };
+    let (mut snapshots, assumption) = assume(&[state], &Blocks::of([snapshot]), pod_cidrs)?;
+    Ok((snapshots.remove(0), assumption))
+}
+
 /// Each block once, in the order of its text.
 fn written_blocks(states: &[State<'_>]) -> Vec<Block> {
     let mut blocks = BTreeSet::new();

@@ -42,7 +42,7 @@ mod naming;
 mod ports;
 
 pub use answer::{Cell, Families, Half, Isolation, Pair, Reach, Span, Way};
-pub use assume::Assumption;
+pub use assume::{Assumption, with_addresses};
 pub use compare::{Change, Comparison, PairChange, Reason, Sort, Standing, compare};
 pub use ends::{DeclaredPort, End, EndKind, Survey};
 pub use explain::Explainer;
