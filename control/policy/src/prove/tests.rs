@@ -172,3 +172,12 @@ fn what_stayed_the_same_is_not_asked_again_and_what_changed_is() {
     assert!(matches!(counterexample, Counterexample::Endpoint { .. }), "{counterexample}");
     prover.prove(&snapshot, &table(&snapshot)).unwrap();
 }
+
+#[test]
+fn many_blocks_do_not_wear_out_what_is_remembered() {
+    let blocks: Vec<Value> = (0..5000).map(|n| json!({"ipBlock": {"cidr": format!("172.{}.{}.0/24", 16 + n / 256, n % 256)}})).collect();
+    let snapshot = cluster(json!({"podSelector": {}, "ingress": [{"from": blocks}]}));
+    let (table, mut prover) = (table(&snapshot), Prover::new());
+    assert!(prover.prove(&snapshot, &table).unwrap().units > 5000);
+    assert_eq!(prover.prove(&snapshot, &table).unwrap().units_asked, 0);
+}
