@@ -86,7 +86,9 @@ pub(crate) struct Engine {
     published: Option<Published>,
     /// What was published last with a finished proof.
     proved: Option<Candidate>,
-    /// To be published again, because the proof of what followed it failed.
+    /// What was sent last, if its proof is not finished; it may be in force even where the dataplane left since.
+    unproved: Option<Arc<Made>>,
+    /// To be published again, because the proof of what followed it failed. It stays until something is published.
     rollback: Option<Candidate>,
     /// The snapshot that could not be published; it is not tried again until it changes.
     failed: Option<Arc<Snapshot>>,
@@ -113,6 +115,7 @@ impl Engine {
             work: None,
             published: None,
             proved: None,
+            unproved: None,
             rollback: None,
             failed: None,
             generation: 0,
@@ -172,6 +175,7 @@ impl Engine {
             LinkEvent::Adopted { generation, adopt_us, connections_cut } => self.adopted(generation, adopt_us, connections_cut),
             LinkEvent::Refused { generation, reason } => {
                 tracing::error!(generation, reason, "refused by the dataplane; the table in force stays");
+                self.unproved.take_if(|sent| sent.generation == generation);
                 if let Some(published) = self.published.take_if(|p| p.generation == generation) {
                     self.fail(published.candidate.snapshot, format!("generation {generation} was refused by the dataplane: {reason}"));
                 }
@@ -223,37 +227,55 @@ impl Engine {
 
     fn proved(&mut self, generation: u64, outcome: Result<Proved, String>) {
         let Some(work) = self.work.take_if(|work| work.generation == generation) else { return };
-        let published = self.published.take_if(|published| published.generation == generation);
-        match (outcome, published) {
-            (Ok(proved), published) => {
-                let status = &mut self.view.status;
-                status.proof_us = micros(proved.time);
-                status.comparisons = proved.proof.done();
-                status.comparisons_required = proved.proof.required();
-                match (published, work.made) {
-                    (Some(published), _) => {
-                        tracing::info!(generation, proof_us = micros(proved.time), "proved behind its publication");
-                        self.proved = Some(published.candidate.clone());
-                        self.published = Some(Published { proved: true, ..published });
-                    }
-                    (None, Some(made)) => self.publish(&made, work.candidate, Some(proved)),
-                    (None, None) => {}
-                }
-            }
-            (Err(reason), None) => {
-                tracing::error!(generation, reason, "not published; the table in force stays");
-                self.fail(work.candidate.snapshot, reason);
-            }
-            (Err(reason), Some(_)) => {
-                tracing::error!(generation, reason, "published before its proof was finished, and wrong; the last proved table comes back");
-                self.view.status.rollbacks += 1;
-                self.rollback = self.proved.clone();
-                self.fail(work.candidate.snapshot, format!("generation {generation} was taken back: {reason}"));
-            }
+        let sent = self.unproved.take_if(|sent| sent.generation == generation);
+        match outcome {
+            Ok(proved) => self.right(work, proved, sent),
+            Err(reason) => self.wrong(work, reason, sent.is_some()),
         }
     }
 
-    fn publish(&mut self, made: &Made, candidate: Candidate, proved: Option<Proved>) {
+    /// The proof is finished. `sent`: the image that it went on behind.
+    fn right(&mut self, work: Work, proved: Proved, sent: Option<Arc<Made>>) {
+        let status = &mut self.view.status;
+        status.proof_us = micros(proved.time);
+        status.comparisons = proved.proof.done();
+        status.comparisons_required = proved.proof.required();
+        let Some(made) = work.made else { return };
+        let Some(sent) = sent else { return self.publish(&made, work.candidate, Some(proved)) };
+        let generation = work.generation;
+        if !Arc::ptr_eq(&sent, &made) {
+            // The proof is of an image made anew; the one that was sent is wrong, and its generation is used.
+            tracing::error!(generation, "published before its proof was finished, and wrong; the one made anew follows");
+            self.view.status.rollbacks += 1;
+            self.published = None;
+            self.rollback = Some(work.candidate);
+            return;
+        }
+        if let Some(published) = self.published.as_mut().filter(|published| published.generation == generation) {
+            tracing::info!(generation, proof_us = micros(proved.time), "proved behind its publication");
+            published.proved = true;
+            self.proved = Some(published.candidate.clone());
+        }
+    }
+
+    /// There is no image, or a wrong one.
+    fn wrong(&mut self, work: Work, reason: String, was_sent: bool) {
+        let generation = work.generation;
+        if self.rollback.as_ref().is_some_and(|rollback| Arc::ptr_eq(&rollback.snapshot, &work.candidate.snapshot)) {
+            self.rollback = None;
+        }
+        if !was_sent {
+            tracing::error!(generation, reason, "not published; the table in force stays");
+            return self.fail(work.candidate.snapshot, reason);
+        }
+        tracing::error!(generation, reason, "published before its proof was finished, and wrong; the last proved table comes back");
+        self.view.status.rollbacks += 1;
+        self.published = None;
+        self.rollback = self.proved.clone();
+        self.fail(work.candidate.snapshot, format!("generation {generation} was taken back: {reason}"));
+    }
+
+    fn publish(&mut self, made: &Arc<Made>, candidate: Candidate, proved: Option<Proved>) {
         let status = &mut self.view.status;
         // A dataplane that came meanwhile may be ahead of this number, and one that left takes nothing.
         let publisher = self.publisher.as_ref().filter(|_| self.endpoints_current && made.generation > status.adopted_generation);
@@ -280,6 +302,8 @@ impl Engine {
                 if proved.is_some() {
                     self.proved = Some(candidate.clone());
                 }
+                self.unproved = proved.is_none().then(|| Arc::clone(made));
+                self.rollback = None;
                 let (generation, table) = (made.generation, Arc::clone(&made.table));
                 self.published = Some(Published { generation, table, candidate, adopted: false, proved: proved.is_some() });
             }
@@ -330,7 +354,7 @@ impl Engine {
             return;
         }
         let wanted = self.target.as_ref().filter(|target| !self.is_failed(target) && !self.is_published(target)).cloned();
-        let Some(candidate) = self.rollback.take().or(wanted) else { return };
+        let Some(candidate) = self.rollback.clone().or(wanted) else { return };
         self.generation += 1;
         let (generation, snapshot) = (self.generation, Arc::clone(&candidate.snapshot));
         self.work = Some(Work { generation, candidate, made: None });

@@ -43,14 +43,17 @@ pub(crate) enum WorkError {
 pub(crate) struct Workshop {
     compiler: Compiler,
     prover: Prover,
-    /// Whether the next image is made with anything remembered.
+    /// Whether anything was made before, so that the next image is made from memory.
     remembers: bool,
+    /// Whether the last image was.
+    from_memory: bool,
 }
 
 impl Workshop {
     /// Compiles, and validates the bytes as the dataplane will.
     pub(crate) fn make(&mut self, snapshot: &Snapshot, generation: u64) -> Result<Made, WorkError> {
         let started = Instant::now();
+        self.from_memory = std::mem::replace(&mut self.remembers, true);
         let image = self.compiler.compile(snapshot, generation)?;
         let table = Arc::new(Table::from_bytes(&image)?);
         Ok(Made { generation, image, table, compile: started.elapsed() })
@@ -60,7 +63,7 @@ impl Workshop {
     /// `remade` and proves that.
     pub(crate) fn prove(&mut self, snapshot: &Snapshot, made: &Made, remade: impl FnOnce(Arc<Made>)) -> Result<Proved, WorkError> {
         match self.prove_once(snapshot, made) {
-            Err(counterexample) if std::mem::take(&mut self.remembers) => {
+            Err(counterexample) if self.from_memory => {
                 tracing::error!(%counterexample, "a table made from memory was wrong; made anew from scratch");
                 *self = Self::default();
                 let made = Arc::new(self.make(snapshot, made.generation)?);
@@ -74,7 +77,27 @@ impl Workshop {
     fn prove_once(&mut self, snapshot: &Snapshot, made: &Made) -> Result<Proved, Counterexample> {
         let started = Instant::now();
         let proof = self.prover.prove(snapshot, &made.table)?;
-        self.remembers = true;
         Ok(Proved { proof, time: started.elapsed() })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_policy::load::load_str;
+
+    #[test]
+    fn only_a_wrong_table_made_from_memory_is_made_anew_whether_or_not_that_memory_was_proved() {
+        let (is, was) = (load_str("s.yaml", SERVICE).snapshot, Snapshot::default());
+        let mut workshop = Workshop::default();
+        // a stale image stands for what a mistake in remembering would make
+        let first = workshop.make(&was, 1).unwrap();
+        workshop.prove(&is, &first, |_| panic!("it was made from scratch")).unwrap_err();
+        let second = workshop.make(&was, 2).unwrap();
+        let mut remade = None;
+        workshop.prove(&is, &second, |made| remade = Some(made)).unwrap();
+        assert!(remade.is_some_and(|made| made.generation == 2));
+    }
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
 }

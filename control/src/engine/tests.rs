@@ -69,6 +69,19 @@ impl Rig {
         self.dataplane.set_nonblocking(false).unwrap();
     }
 
+    /// The dataplane goes away and comes back with this generation in force.
+    fn reconnect(&mut self, generation: u64) {
+        self.handle(Event::Link(LinkEvent::Lost { reason: "test".into() }));
+        self.connect(generation);
+    }
+
+    fn connect(&mut self, generation: u64) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.dataplane = Connection::new(theirs);
+        self.handle(Event::Link(LinkEvent::Connected(Publisher::new(Connection::new(ours)))));
+        self.handle(Event::Link(LinkEvent::Endpoints { endpoints: Vec::new(), generation }));
+    }
+
     fn policy(&self) -> String {
         self.engine.published.as_ref().unwrap().candidate.snapshot.policies.keys().next().unwrap().name.clone()
     }
@@ -150,4 +163,61 @@ async fn equal_readings_are_one_state_and_their_objects_stay_the_same() {
     rig.read("same");
     rig.received_nothing();
     assert!(rig.engine.work.is_none());
+}
+
+/// A rig in which a proved table was followed by one that was sent before its proof; the latter's generation.
+async fn sent_before_its_proof() -> (Rig, u64) {
+    let mut rig = Rig::new();
+    rig.read("good");
+    let (first, outcome) = rig.made().await;
+    rig.handle(Event::Proved(first, outcome));
+    rig.received();
+    rig.read("bad");
+    let (bad, _) = rig.made().await;
+    rig.handle(Event::ProofLate(bad));
+    assert_eq!(rig.received(), bad);
+    (rig, bad)
+}
+
+/// The next image is of the policy that was proved.
+async fn assert_rolled_back(rig: &mut Rig, bad: u64) {
+    let (back, outcome) = rig.made().await;
+    rig.handle(Event::Proved(back, Ok(outcome.unwrap())));
+    assert_eq!(rig.received(), back);
+    assert!(back > bad, "generations rise");
+    assert_eq!((rig.policy().as_str(), rig.engine.view.status.rollbacks), ("good", 1));
+}
+
+#[tokio::test]
+async fn a_difference_found_while_the_dataplane_is_away_rolls_back_when_it_returns() {
+    let (mut rig, bad) = sent_before_its_proof().await;
+    rig.handle(Event::Link(LinkEvent::Lost { reason: "test".into() }));
+    rig.handle(Event::Proved(bad, Err("a counterexample".into())));
+    rig.connect(bad);
+    assert_rolled_back(&mut rig, bad).await;
+}
+
+#[tokio::test]
+async fn a_rollback_that_met_no_dataplane_is_made_again() {
+    let (mut rig, bad) = sent_before_its_proof().await;
+    rig.handle(Event::Proved(bad, Err("a counterexample".into())));
+    let (unsent, outcome) = rig.made().await;
+    rig.handle(Event::Link(LinkEvent::Lost { reason: "test".into() }));
+    rig.handle(Event::Proved(unsent, outcome));
+    rig.reconnect(bad);
+    assert_rolled_back(&mut rig, bad).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_is_not_proved_by_the_proof_of_one_made_anew() {
+    let (mut rig, bad) = sent_before_its_proof().await;
+    let sent = rig.engine.work.as_ref().unwrap().made.clone().unwrap();
+    let (image, table) = (sent.image.clone(), Arc::clone(&sent.table));
+    rig.handle(Event::Made(Arc::new(Made { generation: bad, image, table, compile: sent.compile })));
+    let proved = Proved { proof: Proof::default(), time: Duration::ZERO };
+    rig.handle(Event::Proved(bad, Ok(proved)));
+    let (next, outcome) = rig.made().await;
+    rig.handle(Event::Proved(next, outcome));
+    assert_eq!(rig.received(), next);
+    assert!(next > bad && !rig.engine.view.status.proof_pending);
 }

@@ -8,6 +8,9 @@
 //!
 //! CIDRs are nested or disjoint, never crossing. So which of them hold an address follows from the smallest one that
 //! does, and with it everything that blocks can say of the address.
+//!
+//! IPv4 in IPv6's clothes, `::ffff:0:0/96`, is IPv4 to the oracle and to a lookup, so no question is asked about IPv6
+//! there. It is cut out like a CIDR of its own, so that an address in it never represents others.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +24,9 @@ struct Net {
     first: u128,
     last: u128,
 }
+
+/// IPv6 addresses that nobody asks for as such.
+const MAPPED: Net = Net { v6: true, first: 0xffff << 32, last: 0xffff_ffff_ffff };
 
 /// One region.
 #[derive(Debug, Clone)]
@@ -62,8 +68,8 @@ impl Regions {
     }
 
     fn family(&mut self, nets: &[IpNet], v6: bool) -> Vec<(u128, RegionId)> {
-        let mut sorted: Vec<(Net, u32)> =
-            (0u32..).zip(nets).map(|(index, net)| (Net::of(net), index)).filter(|(net, _)| net.v6 == v6).collect();
+        let nets = (0u32..).zip(nets).map(|(index, net)| (Net::of(net), Some(index)));
+        let mut sorted: Vec<(Net, Option<u32>)> = nets.chain([(MAPPED, None)]).filter(|(net, _)| net.v6 == v6).collect();
         // a CIDR comes before those inside it
         sorted.sort_unstable_by_key(|(net, index)| (net.first, std::cmp::Reverse(net.last), *index));
         let end = if v6 { u128::MAX } else { u128::from(u32::MAX) };
@@ -77,7 +83,7 @@ impl Regions {
                 pieces.push((from, self.region(&mut open, from)));
             }
             at = Some(net.first);
-            open.push(Open { net, indexes: same.iter().map(|(_, index)| *index).collect(), region: None });
+            open.push(Open { net, indexes: same.iter().filter_map(|(_, index)| *index).collect(), region: None });
         }
         self.close(&mut open, &mut pieces, &mut at, end);
         if let Some(from) = at {
@@ -130,6 +136,11 @@ pub(super) fn number_of(address: IpAddr) -> (u128, bool) {
     }
 }
 
+/// Whether an IPv6 address is an IPv4 address to everybody who asks.
+pub(super) fn is_mapped(address: IpAddr) -> bool {
+    address.to_canonical() != address
+}
+
 /// The address behind a number of a family.
 pub(super) fn address_of(number: u128, v6: bool) -> IpAddr {
     if v6 { Ipv6Addr::from(number).into() } else { Ipv4Addr::from(number as u32).into() }
@@ -164,6 +175,7 @@ mod tests {
             ("::", vec![]),
             ("fd00::1", vec![6]),
             ("fe00::", vec![]),
+            ("::ffff:10.0.0.0", vec![]),
             ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", vec![7]),
         ] {
             assert_eq!(at(address), nets, "{address}");
@@ -172,6 +184,7 @@ mod tests {
             assert_eq!(regions.pieces(v6)[0].0, 0);
             assert!(regions.pieces(v6).is_sorted_by(|a, b| a.0 < b.0));
         }
+        assert_ne!(regions.at("::ffff:10.0.0.0".parse().unwrap()), regions.at("::".parse().unwrap()), "no address for IPv6");
         assert_eq!(regions.at("10.1.0.0".parse().unwrap()), regions.at("10.10.0.0".parse().unwrap()), "one region on both sides of a hole");
     }
 }

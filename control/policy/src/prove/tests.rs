@@ -172,3 +172,39 @@ fn what_stayed_the_same_is_not_asked_again_and_what_changed_is() {
     assert!(matches!(counterexample, Counterexample::Endpoint { .. }), "{counterexample}");
     prover.prove(&snapshot, &table(&snapshot)).unwrap();
 }
+
+#[test]
+fn many_blocks_do_not_wear_out_what_is_remembered() {
+    let blocks: Vec<Value> = (0..5000).map(|n| json!({"ipBlock": {"cidr": format!("172.{}.{}.0/24", 16 + n / 256, n % 256)}})).collect();
+    let snapshot = cluster(json!({"podSelector": {}, "ingress": [{"from": blocks}]}));
+    let (table, mut prover) = (table(&snapshot), Prover::new());
+    assert!(prover.prove(&snapshot, &table).unwrap().units > 5000);
+    assert_eq!(prover.prove(&snapshot, &table).unwrap().units_asked, 0);
+}
+
+/// `::/80` and what of it is below `::ffff:0:0`.
+fn below_mapped() -> Vec<String> {
+    (81..=96u32).map(|length| format!("{}/{length}", std::net::Ipv6Addr::from((1u128 << 48) - (1u128 << (129 - length))))).collect()
+}
+
+#[test]
+fn addresses_that_no_packet_has_do_not_count() {
+    let block = json!({"cidr": "::/80", "except": below_mapped()});
+    let snapshot = cluster(json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": block}]}]}));
+    prove(&snapshot, &table(&snapshot)).unwrap();
+}
+
+#[test]
+fn addresses_that_no_packet_has_do_not_stand_for_others() {
+    let with = |except: Vec<String>| {
+        let block = json!({"cidr": "::/79", "except": except});
+        cluster(json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": block}]}]}))
+    };
+    let right = with(below_mapped());
+    prove(&right, &table(&right)).unwrap();
+    // the block's upper half, where packets have addresses, is not let in
+    let mut except = below_mapped();
+    except.push("::1:0:0:0/80".to_owned());
+    let counterexample = prove(&right, &table(&with(except))).unwrap_err().to_string();
+    assert!(counterexample.starts_with("::1:0:0:0 → x/web"), "{counterexample}");
+}

@@ -37,7 +37,8 @@ const REMEMBERED_MIN: usize = 4096;
 impl Units {
     /// Follows people, rules and profiles. Returns how many units are new.
     pub(super) fn update(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People, change: &Change) -> u64 {
-        let worn = self.units.len() > REMEMBERED_MIN.max(REMEMBERED_FACTOR * (self.v4.len() + self.v6.len()));
+        let in_use = [&self.v4, &self.v6, &self.v4_pieces, &self.v6_pieces].map(Vec::len).iter().sum::<usize>();
+        let worn = self.units.len() > REMEMBERED_MIN.max(REMEMBERED_FACTOR * in_use);
         let anew = change.peers || worn || change.people == Changed::All || self.units.is_empty();
         if anew {
             *self =

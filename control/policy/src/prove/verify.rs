@@ -2,7 +2,7 @@
 
 use super::cells::CellClass;
 use super::expected::RowId;
-use super::regions::address_of;
+use super::regions::{address_of, is_mapped};
 use super::sides::{ProfileId, RuleIndex, Side, Sides};
 use super::sweep::{Found, UnitClass, Walk, spans};
 use super::units::Units;
@@ -100,7 +100,7 @@ fn check_services(expected: &[u128], table: &Table) -> Result<u64, Counterexampl
     Ok(expected.len() as u64)
 }
 
-/// Meets every unit with every class that the table gives an address of it.
+/// Meets every unit with every class that the table gives an address of it, as far as a lookup can ask for it.
 fn sweep(table: &Table, units: &Units) -> Found {
     let mut found = Found::new(units.units.len());
     let v4 = spans(units.pieces(false), units.singles(false), u128::from(u32::MAX));
@@ -123,6 +123,8 @@ fn sweep(table: &Table, units: &Units) -> Found {
             found.add(unit, table.v6_class(number), || address_of(number, true));
         }
     }
+    // a region has either no such address or no other
+    found.pairs.retain(|pair| !is_mapped(pair.address));
     found
 }
 
