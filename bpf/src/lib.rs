@@ -12,6 +12,8 @@ pub mod abi;
 mod load;
 #[cfg(feature = "load")]
 mod maps;
+#[cfg(feature = "load")]
+pub mod testing;
 
 #[cfg(feature = "load")]
 pub use load::{Hooks, LoadError, LoadOptions, Loaded};

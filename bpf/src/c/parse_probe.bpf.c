@@ -17,7 +17,7 @@
 #include "abi.h"
 #include "parse.h"
 
-/* bpf/tests/parity.rs reads it byte by byte. */
+/* bpf/src/testing.rs reads it byte by byte. */
 struct probed {
 	struct sluice_key key;
 	__s32 verdict; /* 0, or minus a drop reason */
@@ -29,7 +29,7 @@ struct probed {
 	__u8 pad[2];
 };
 
-_Static_assert(sizeof(struct probed) == 56, "bpf/tests/parity.rs");
+_Static_assert(sizeof(struct probed) == 56, "bpf/src/testing.rs");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -22,6 +22,16 @@ pub use choices::{Choices, random_bytes};
 pub use generate::frame;
 pub use named::{Named, named};
 
+/// Named frames whole and cut to every length up to 64, then `generated` others; each with how to find it again.
+pub fn labelled(generated: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let cuts = named().into_iter().flat_map(|case| {
+        let whole = case.frame.len();
+        let lengths = (0..=64).filter(move |&len| len < whole).chain([whole]);
+        lengths.map(move |len| (format!("{:?} cut to {len}", case.name), case.frame[..len].to_vec()))
+    });
+    cuts.chain((0..generated).map(|seed| (format!("frame(&random_bytes({seed}, 192))"), frame(&random_bytes(seed, 192)))))
+}
+
 /// The pod whose hooks see the frames.
 pub const POD: Host = Host { mac: [0x0a, 0x58, 0x0a, 0xf4, 1, 2], v4: [10, 244, 1, 2], v6: v6(1, 2) };
 /// The node's end of the pod's link.

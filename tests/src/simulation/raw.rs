@@ -128,7 +128,7 @@ pub(super) fn forged(rng: &mut Rng, link: Link, own: &[IpAddr], victim: SocketAd
             let mut frame = Vec::new();
             let options = [&[0, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 1, 4, 0, 0, 0, 0], &plain[54..]].concat();
             ip(link, src, victim.ip())?.write(&mut frame, IpNumber::IPV6_DESTINATION_OPTIONS, &options).expect("writing to memory");
-            (frame, isolated(DropReason::ExtensionChain))
+            (frame, always(DropReason::ExtensionChain))
         }
         (12, ..) => (changed(if src.is_ipv4() { 38 } else { 58 }, &[0xff, 0xff]), isolated(DropReason::Malformed)),
         _ => {

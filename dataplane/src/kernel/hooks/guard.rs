@@ -36,10 +36,18 @@ fn link_local(address: &[u8; 16]) -> bool {
     Addr(*address).is_v6_link_local()
 }
 
+/// Addresses that `bpf_fib_lookup` never forwards, at either end of a packet: multicast, link-local, loopback.
+fn never_forwarded(address: &[u8; 16]) -> bool {
+    address[0] == 0xff || link_local(address) || u128::from_be_bytes(*address) == 1
+}
+
 /// Link-local destinations, and this node's own addresses: probes of the gateway are unicast to its global address.
 fn stays_on_link(p: &Parsed, is_node: &dyn Fn(Addr) -> bool) -> bool {
-    let dst = p.key.dst;
-    link_local(&dst) || (dst[0] == 0xff && dst[1] & 0xf <= 2) || (dst[0] != 0xff && is_node(p.dst()))
+    let (src, dst) = (&p.key.src, &p.key.dst);
+    match dst[0] {
+        0xff => dst[1] & 0xf <= 2,
+        _ => never_forwarded(src) || never_forwarded(dst) || is_node(p.dst()),
+    }
 }
 
 /// Neighbour discovery and listener reports leaving a pod (RFC 4861, 3810). `Judge`: not of this kind.

@@ -8,9 +8,12 @@
 //! ```
 //!
 //! It decides nothing of its own: a change of the C sources is made here too, file by file (parse.h, guard.h, the
-//! programs). What it leaves out is what memory does not have: segmentation offload and helpers of the kernel that fail.
+//! programs), and `parity.rs` runs both on the same frames. What it leaves out is what memory does not have: segmentation
+//! offload and helpers of the kernel that fail.
 
 mod guard;
+#[cfg(all(test, feature = "kernel"))]
+mod parity;
 mod parse;
 
 use super::{Kernel, MemoryKernel};
@@ -195,8 +198,9 @@ impl MemoryKernel {
     fn note_hit(&self, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
         value.packets += 1;
         value.bytes += bytes as u64;
-        value.last_seen_ns = now_ns;
-        if p.key.protocol == Protocol::TCP.0 {
+        value.last_seen_ns = value.last_seen_ns.max(now_ns);
+        // flags seen before have shortened it already
+        if p.tcp_flags & !value.tcp_flags != 0 {
             value.tcp_flags |= p.tcp_flags;
             let limit_ns = match p.tcp_flags {
                 flags if flags & TcpFlags::RST != 0 => RST_TIMEOUT_NS,

@@ -1,6 +1,7 @@
 //! The twin of `bpf/src/c/parse.h`: frame → key, for the packets that need no more than one look.
 
 use sluice_bpf::abi::Key;
+use sluice_flow::limits::EXTENSION_HEADERS_MAX;
 use sluice_flow::{Addr, DropReason, IcmpClass, Protocol, TcpFlags};
 
 pub(super) const ETHERNET_BYTES: usize = 14;
@@ -14,6 +15,9 @@ pub(super) const ROUTING: u8 = 43;
 pub(super) const FRAGMENT: u8 = 44;
 pub(super) const AUTHENTICATION: u8 = 51;
 pub(super) const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HOST_IDENTITY: u8 = 139;
+const SHIM6: u8 = 140;
 
 /// What one look tells about a frame.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +73,12 @@ fn parse_v4(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
     p.key.src = Addr::v4([ip[12], ip[13], ip[14], ip[15]]).0;
     p.key.dst = Addr::v4([ip[16], ip[17], ip[18], ip[19]]).0;
     p.key.protocol = ip[9];
-    p.fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
     p.l4_offset = ETHERNET_BYTES + header_bytes;
-    if !p.fragment && total_bytes >= header_bytes && total_bytes <= frame.len() - ETHERNET_BYTES {
+    if total_bytes < header_bytes || total_bytes > frame.len() - ETHERNET_BYTES {
+        return Ok(());
+    }
+    p.fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
+    if !p.fragment {
         parse_l4(frame, p, total_bytes - header_bytes);
     }
     Ok(())
@@ -82,7 +89,7 @@ fn parse_v6(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
     if ip[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
     }
-    let mut payload_bytes = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+    let payload_bytes = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
     p.key.src.copy_from_slice(&ip[8..24]);
     p.key.dst.copy_from_slice(&ip[24..40]);
     p.key.protocol = ip[6];
@@ -92,26 +99,44 @@ fn parse_v6(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
     if p.src().to_v4().is_some() || p.dst().to_v4().is_some() {
         return Err(DropReason::Malformed);
     }
-    if p.l4_offset + payload_bytes > frame.len() {
+    let packet_end = p.l4_offset + payload_bytes;
+    if packet_end > frame.len() {
         return Ok(());
     }
-    // listener reports carry one hop-by-hop header; other extension headers are the worker's
-    if p.key.protocol == HOP_BY_HOP {
-        let Some([next, units]) = load(frame, p.l4_offset) else { return Ok(()) };
-        let bytes = 8 + usize::from(units) * 8;
-        if payload_bytes < 8 || next != Protocol::ICMPV6.0 || bytes > payload_bytes {
-            return Ok(());
-        }
-        p.key.protocol = next;
-        p.l4_offset += bytes;
-        payload_bytes -= bytes;
-    }
-    match p.key.protocol {
-        FRAGMENT => p.fragment = true,
-        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | 135 | 139 | 140 => {}
-        _ => parse_l4(frame, p, payload_bytes),
+    extension_chain(frame, p, packet_end)?;
+    if !p.fragment {
+        parse_l4(frame, p, packet_end - p.l4_offset);
     }
     Ok(())
+}
+
+/// Walks the extension headers to the upper protocol, header by header as the worker does: what the guard must see can
+/// stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. Fragments end the
+/// walk; the stack takes no neighbour discovery from them (RFC 6980).
+fn extension_chain(frame: &[u8], p: &mut Parsed, packet_end: usize) -> Result<(), DropReason> {
+    for index in 0..=EXTENSION_HEADERS_MAX {
+        let kind = p.key.protocol;
+        match kind {
+            FRAGMENT => {
+                p.fragment = true;
+                return Ok(());
+            }
+            // hop-by-hop options stand first or nowhere
+            HOP_BY_HOP if index != 0 => return Err(DropReason::ExtensionChain),
+            HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6 => {}
+            _ if p.l4_offset > packet_end => return Err(DropReason::Malformed),
+            _ => return Ok(()),
+        }
+        let header = load(frame, p.l4_offset).filter(|_| p.l4_offset + 2 <= packet_end);
+        let [next, units] = header.ok_or(DropReason::Malformed)?;
+        // RFC 4302: twelve bytes before the check value
+        if kind == AUTHENTICATION && units < 1 {
+            return Err(DropReason::Malformed);
+        }
+        p.key.protocol = next;
+        p.l4_offset += if kind == AUTHENTICATION { (usize::from(units) + 2) * 4 } else { 8 + usize::from(units) * 8 };
+    }
+    Err(DropReason::ExtensionChain)
 }
 
 /// Ports, flags, ICMP identifier. Leaves `keyed` unset where the worker should look.

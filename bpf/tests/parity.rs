@@ -14,13 +14,15 @@
 //! pass, and with one key allowed nothing passes but frames that the Rust parser gives that key.
 #![cfg(feature = "load")]
 
-mod programs;
-
-use programs::{Fate, Hooks, Isolated, LONG_ENOUGH, Parsed, Parser, RUNNABLE, root};
-use sluice_bpf::abi::{COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NOT_ISOLATED, Key};
+use bytemuck::Zeroable;
+use sluice_bpf::abi::{
+    CACHE_ALLOW, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NOT_ISOLATED, CacheValue, KIND_PUNT, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS,
+    PORT_OPEN, Port,
+};
+use sluice_bpf::testing::{Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Direction, DropReason, IcmpClass, Kind, Packet, parse_frame};
 use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV4, IPV6, ROUTING, TCP, UDP, V6, ethernet, icmp};
-use sluice_frames::{PEER, POD, frame, named, random_bytes};
+use sluice_frames::{Host, PEER, POD, frame, labelled};
 use std::collections::BTreeMap;
 
 const GENERATED: u64 = 20_000;
@@ -39,15 +41,8 @@ fn key(packet: &Packet) -> Key {
     }
 }
 
-/// Named frames whole and cut to every length up to 64, then generated ones; each with how to find it again.
 fn frames(generated: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
-    let cuts = named().into_iter().flat_map(|case| {
-        let whole = case.frame.len();
-        let lengths = (0..=64).filter(move |&len| len < whole).chain([whole]);
-        lengths.map(move |len| (format!("{:?} cut to {len}", case.name), case.frame[..len].to_vec()))
-    });
-    let seeds = (0..generated).map(|seed| (format!("frame(&random_bytes({seed}, 192))"), frame(&random_bytes(seed, 192))));
-    cuts.chain(seeds).filter(|(_, frame)| RUNNABLE.contains(&frame.len()))
+    labelled(generated).filter(|(_, frame)| RUNNABLE.contains(&frame.len()))
 }
 
 /// The programs change nothing about a frame's end, so they see only what a test run takes.
@@ -125,9 +120,45 @@ fn a_packet_before_segmentation_has_the_key_of_its_segments() {
     assert!(compared > 500, "only {compared}");
 }
 
+const ISOLATED: u32 = PORT_OPEN | PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS;
+const INCARNATION: u32 = 3;
+const EPOCH: u32 = 11;
+const WORKER: u16 = 2;
+
+/// `owner` is the pod behind the port.
+fn load_hooks(owner: Host, state: u32) -> Hooks {
+    Hooks::load(&Port {
+        ifindex: IFINDEX,
+        incarnation: INCARNATION,
+        epoch: EPOCH,
+        deny_epoch: 0,
+        state: Port::state_word(INCARNATION, state),
+        trunk_ifindex: 9,
+        worker: WORKER,
+        pad: 0,
+        mac: POD.mac,
+        gateway_mac: [0; 6],
+        ip4: owner.v4,
+        has_ip6: 1,
+        ip6: owner.v6,
+    })
+}
+
 /// Hooks of the pod that frames leave, and of the one that they enter.
-fn hooks(isolated: Isolated) -> [(Direction, Hooks); 2] {
-    [(Direction::Egress, Hooks::load(POD, isolated)), (Direction::Ingress, Hooks::load(PEER, isolated))]
+fn hooks(state: u32) -> [(Direction, Hooks); 2] {
+    [(Direction::Egress, load_hooks(POD, state)), (Direction::Ingress, load_hooks(PEER, state))]
+}
+
+/// The key under which a cache entry of the port stands.
+fn port_key(parsed: Key, direction: Direction) -> Key {
+    Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..parsed }
+}
+
+/// Lets the cache allow one key more; it never idles out.
+fn allow(hooks: &Hooks, key: &Key) {
+    const HOUR_NS: u64 = 3_600_000_000_000;
+    let value = CacheValue { epoch: EPOCH, verdict: CACHE_ALLOW, timeout_ns: HOUR_NS, last_seen_ns: u64::MAX, ..Zeroable::zeroed() };
+    hooks.remember(key, &value);
 }
 
 #[test]
@@ -135,13 +166,17 @@ fn nothing_passes_an_isolated_port_with_an_empty_cache_but_neighbour_discovery()
     if !root() {
         return;
     }
-    for (direction, hooks) in hooks(Isolated::BothWays) {
+    for (direction, hooks) in hooks(ISOLATED) {
         let mut punted = 0;
         for (what, frame) in long_frames() {
-            match hooks.run(direction, &frame) {
+            let fate = hooks.run(direction, &frame);
+            match fate {
                 Fate::Passed(COUNT_NEIGHBOUR) => assert!(neighbours_talk(direction, &frame), "{what} {direction} {frame:02x?}"),
                 Fate::Passed(counter) => panic!("{what} {direction} passed under counter {counter}: {frame:02x?}"),
-                Fate::Punted(inner) => {
+                Fate::Punted(_) => {
+                    let (header, inner) = fate.punted().expect("it was");
+                    let said = (header.kind, header.direction, header.port, header.worker, header.incarnation, header.epoch);
+                    assert_eq!(said, (KIND_PUNT, direction as u8, PORT_INDEX, WORKER, INCARNATION, EPOCH), "{what}");
                     assert!(inner == frame, "{what}: punted changed");
                     punted += 1;
                 }
@@ -167,19 +202,19 @@ fn with_one_key_allowed_exactly_the_frames_with_that_key_pass() {
         return;
     }
     let plainest = key(&parse_frame(&frame(&[])).unwrap());
-    for (direction, hooks) in hooks(Isolated::BothWays) {
-        let (mut hits, allowed) = (0, hooks.key(plainest, direction));
-        hooks.allow(&allowed);
+    for (direction, hooks) in hooks(ISOLATED) {
+        let (mut hits, allowed) = (0, port_key(plainest, direction));
+        allow(&hooks, &allowed);
         for (what, frame) in long_frames() {
             let packet = parse_frame(&frame).ok();
-            let own = packet.map(|packet| hooks.key(key(&packet), direction));
+            let own = packet.map(|packet| port_key(key(&packet), direction));
             if own == Some(allowed) {
                 continue;
             }
             let fate = hooks.run(direction, &frame);
             assert_ne!(fate, Fate::Passed(COUNT_HIT), "{what} {direction}: passed by another's key {frame:02x?}");
             let Some((own, packet)) = own.zip(packet) else { continue };
-            hooks.allow(&own);
+            allow(&hooks, &own);
             let passed = hooks.run(direction, &frame) == Fate::Passed(COUNT_HIT);
             hooks.forget(&own);
             let expected = matches!(fate, Fate::Punted(_)) && tracked(&packet);
@@ -195,7 +230,7 @@ fn a_port_that_no_policy_isolates_passes_or_drops_and_never_asks_a_worker() {
     if !root() {
         return;
     }
-    for (direction, hooks) in hooks(Isolated::No) {
+    for (direction, hooks) in hooks(PORT_OPEN) {
         for (what, frame) in long_frames() {
             match hooks.run(direction, &frame) {
                 Fate::Passed(counter) => assert!(counter == COUNT_NOT_ISOLATED || counter == COUNT_NEIGHBOUR, "{what}: {counter}"),
@@ -221,8 +256,8 @@ fn forged_neighbour_messages_are_dropped_behind_any_extension_header() {
         let option = [&[2, 1][..], &POD.mac].concat();
         ethernet(IPV6, &header.around(ICMPV6, &icmp(kind, 0, [0x20, 0, 0, 0], &[&claimed[..], &option].concat())))
     };
-    for isolated in [Isolated::No, Isolated::BothWays] {
-        let hooks = Hooks::load(POD, isolated);
+    for isolated in [PORT_OPEN, ISOLATED] {
+        let hooks = load_hooks(POD, isolated);
         let fate = |frame: Vec<u8>| hooks.run(Direction::Egress, &frame);
         for chain in &chains {
             assert_eq!(fate(forged(136, PEER.v6, chain.clone())), Fate::Dropped(DropReason::SpoofedNeighbour), "{chain:?}");
