@@ -144,7 +144,9 @@ impl Case<'_> {
         if track.timed_out(original.protocol, self.facts.now_ns) {
             return false;
         }
-        self.truth.memory.keep || (self.allows(original) && (!track.picked_up || self.allows(&original.reversed())))
+        // no rule is needed towards this node, nor for the way back
+        let by_rules = |case: &mut Self| case.allows(original) && (!track.picked_up || case.allows(&original.reversed()));
+        self.truth.memory.keep || self.ends_at_node(original) || by_rules(self)
     }
 
     /// Whether it has been promised that a packet of this connection passes.
@@ -163,8 +165,12 @@ impl Case<'_> {
         self.allows(&flow) && self.allows(&flow.reversed())
     }
 
+    fn ends_at_node(&self, flow: &FlowKey) -> bool {
+        flow.direction == Direction::Egress && self.truth.node_addresses.contains(&IpAddr::from(flow.dst))
+    }
+
     fn to_node(&self) -> bool {
-        self.facts.direction == Direction::Egress && self.truth.node_addresses.contains(&IpAddr::from(self.flow.dst))
+        self.ends_at_node(&self.flow)
     }
 
     fn to_service(&self) -> bool {
@@ -182,6 +188,19 @@ impl Case<'_> {
             dport: error.dport,
             ..self.flow
         }
+    }
+
+    /// Whether an error goes to whom it concerns.
+    fn told(&self, error: &IcmpError) -> bool {
+        let to_its_sender = error.src == self.flow.dst;
+        to_its_sender && (self.facts.direction == Direction::Ingress || error.dst == self.flow.src)
+    }
+
+    /// Whether an error is about a connection that the dataplane is sure to track.
+    fn about_a_tracked_one(&mut self, error: &IcmpError) -> bool {
+        let quoted = self.quoted(error);
+        let connections = [quoted, quoted.reversed()];
+        self.told(error) && connections.iter().any(|one| self.track(one).is_some_and(|track| track.tracked) && self.promised(one))
     }
 
     fn passed(&mut self, deferred: bool) -> Result<(), Wrong> {
@@ -219,11 +238,7 @@ impl Case<'_> {
             Kind::Tcp(_) => self.either_way(Self::alive) || self.both_ways(),
             Kind::Icmp(IcmpClass::Reply) => !self.isolated_here() || self.allows(&flow) || self.alive(&flow.reversed()),
             Kind::IcmpError(error) => {
-                let quoted = self.quoted(&error);
-                let told = match flow.direction {
-                    Direction::Ingress => error.src == flow.dst,
-                    Direction::Egress => error.src == flow.dst && error.dst == flow.src,
-                };
+                let (quoted, told) = (self.quoted(&error), self.told(&error));
                 let picked_up = error.protocol == Protocol::TCP && self.allows(&quoted) && self.allows(&quoted.reversed());
                 !self.isolated_here() || (told && (self.alive(&quoted) || self.alive(&quoted.reversed()) || picked_up))
             }
@@ -252,7 +267,10 @@ impl Case<'_> {
             DropReason::ReplyToNothing => {
                 self.kind == Kind::Icmp(IcmpClass::Reply) && self.isolated_here() && !self.promised(&flow.reversed())
             }
-            DropReason::IcmpErrorUntracked => matches!(self.kind, Kind::IcmpError(_)) && self.isolated_here(),
+            DropReason::IcmpErrorUntracked => match self.kind {
+                Kind::IcmpError(error) => self.isolated_here() && !self.about_a_tracked_one(&error),
+                _ => false,
+            },
             _ => false,
         };
         if right { Ok(()) } else { Err(format!("dropped as {reason}, which it does not deserve: {flow:?} {:?}", self.kind)) }
