@@ -64,6 +64,14 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.connections.find(flow).filter(|(_, connection, _)| connection.incarnation == incarnation)
     }
 
+    /// Whether a connection with these entries, original and reply, is over, though nobody has forgotten it yet.
+    fn timed_out(&self, original: &FlowKey, connection: &Connection, entries: &[Option<CacheValue>; 2], now_ns: u64) -> bool {
+        let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max();
+        // entries that the kernel lost say nothing about the connection
+        let timeout_ns = timeout_ns.unwrap_or(self.config.timeouts.of(original.protocol));
+        now_ns.saturating_sub(last_seen_ns(entries, connection.seen_ns)) > timeout_ns
+    }
+
     /// A packet of a connection that the worker knows, which the hook did not let pass by itself.
     fn judge_known(&mut self, seen: &Seen, original: FlowKey, connection: Connection, role: Role) -> Judged {
         // replies are only replies: an opener is judged as a new connection, in either direction
@@ -83,11 +91,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         let keys = [key_of(&original, seen.incarnation), key_of(&original.reversed(), seen.incarnation)];
         let entries = keys.map(|key| self.kernel.cache_get(&key));
-        let last_seen = last_seen_ns(&entries, connection.seen_ns);
-        let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).max();
-        // entries that the kernel lost say nothing about the connection
-        let timeout_ns = timeout_ns.unwrap_or(self.config.timeouts.of(seen.flow.protocol));
-        if seen.now_ns.saturating_sub(last_seen) > timeout_ns {
+        if self.timed_out(&original, &connection, &entries, seen.now_ns) {
             self.connections.remove(&original);
             keys.iter().for_each(|key: &Key| self.kernel.cache_remove(key));
             return self.judge_unknown(seen);
@@ -226,10 +230,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             // the pod complains to whoever sent it
             Direction::Egress => quoted.src == seen.flow.dst && quoted.dst == seen.flow.src,
         };
-        match self.tracked(&inner, seen.incarnation) {
-            Some((_, connection, _)) if addressed && connection.allowed => Judged::Pass { deferred: false },
-            _ => Judged::Drop(DropReason::IcmpErrorUntracked),
-        }
+        let live = self.tracked(&inner, seen.incarnation).is_some_and(|(original, connection, _)| {
+            let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, seen.incarnation)));
+            connection.allowed && !self.timed_out(&original, &connection, &entries, seen.now_ns)
+        });
+        if addressed && live { Judged::Pass { deferred: false } } else { Judged::Drop(DropReason::IcmpErrorUntracked) }
     }
 
     /// Whether a packet leaves the pod for an address of this node.

@@ -18,6 +18,8 @@ pub(super) struct Track {
     steady: bool,
     /// TCP without its opener, let pass because it was allowed both ways.
     pub(super) picked_up: bool,
+    /// A packet of it passed while the pod was isolated: the dataplane holds more of it than its opener.
+    pub(super) tracked: bool,
 }
 
 impl Track {
@@ -75,7 +77,7 @@ impl Memory {
                 }
             }
         }
-        let fresh = Track { seen_ns: now_ns, answered: false, closed: false, steady: true, picked_up: false };
+        let fresh = Track { seen_ns: now_ns, answered: false, closed: false, steady: true, picked_up: false, tracked };
         match kind {
             Kind::Tcp(flags) if flags.opens() => open_tcp(tracks, flow, Track { closed: closes(flags), ..fresh }, tracked),
             Kind::Tcp(flags) => {
@@ -152,6 +154,7 @@ fn touch(tracks: &mut HashMap<FlowKey, Track>, key: &FlowKey, answer: bool, clos
         if tracked {
             track.seen_ns = now_ns;
             track.answered |= answer;
+            track.tracked = true;
         }
     }
 }

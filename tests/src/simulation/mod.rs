@@ -17,6 +17,7 @@
 mod calm;
 mod client;
 mod cluster;
+mod facts;
 mod history;
 mod host;
 mod ledger;

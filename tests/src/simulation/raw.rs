@@ -3,7 +3,7 @@
 
 use super::client::STRAY_NUMBER;
 use super::cluster::{chance, pick};
-use super::truth::Forged;
+use super::facts::Forged;
 use crate::live::frames::{self, Link};
 use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep};
 use fastrand::Rng;

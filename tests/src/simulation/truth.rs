@@ -9,51 +9,12 @@
 //! a port, in the hook's own view. The memory errs to the safe side where the dataplane may know less (a worker that died,
 //! a full table): then nothing is promised, but what passes must still have been allowed.
 
+use super::facts::{Facts, Faults};
 use super::history::{History, Question};
 use super::memory::{Memory, Track};
 use crate::node::Fate;
-use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, Protocol, parse_frame};
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, Protocol, parse_frame};
 use std::net::IpAddr;
-
-/// What the simulation itself knows about a packet at a hook.
-#[derive(Debug, Clone)]
-pub(super) struct Facts {
-    pub(super) port: PortIndex,
-    pub(super) direction: Direction,
-    /// The use of the port that the packet is meant for, `None` where no pod is registered now.
-    pub(super) incarnation: Option<Incarnation>,
-    /// The one it was asked about, where it waited for a worker.
-    pub(super) asked: Option<Incarnation>,
-    /// In force at the port's worker, dead or alive; 0: none yet.
-    pub(super) generation: u64,
-    /// Sent by the node itself.
-    pub(super) from_node: bool,
-    /// It came as a packet to this node only.
-    pub(super) deferred: bool,
-    /// Made to be refused, under this reason.
-    pub(super) forged: Option<Forged>,
-    pub(super) now_ns: u64,
-    /// Which faults are on, by the reason under which they drop.
-    pub(super) faults: Faults,
-}
-
-/// A frame that no stack would send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forged {
-    pub(super) reason: DropReason,
-    /// Only isolated pods are protected from it: it is not served rather than false.
-    pub(super) isolated_only: bool,
-}
-
-/// Faults that explain a drop.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Faults {
-    pub(super) worker_dead: bool,
-    pub(super) ring_full: bool,
-    pub(super) transmit_full: bool,
-    pub(super) cache_full: bool,
-    pub(super) quota_full: bool,
-}
 
 /// What was wrong with a fate.
 pub(super) type Wrong = String;
@@ -183,7 +144,9 @@ impl Case<'_> {
         if track.timed_out(original.protocol, self.facts.now_ns) {
             return false;
         }
-        self.truth.memory.keep || (self.allows(original) && (!track.picked_up || self.allows(&original.reversed())))
+        // no rule is needed towards this node, nor for the way back
+        let by_rules = |case: &mut Self| case.allows(original) && (!track.picked_up || case.allows(&original.reversed()));
+        self.truth.memory.keep || self.ends_at_node(original) || by_rules(self)
     }
 
     /// Whether it has been promised that a packet of this connection passes.
@@ -202,8 +165,12 @@ impl Case<'_> {
         self.allows(&flow) && self.allows(&flow.reversed())
     }
 
+    fn ends_at_node(&self, flow: &FlowKey) -> bool {
+        flow.direction == Direction::Egress && self.truth.node_addresses.contains(&IpAddr::from(flow.dst))
+    }
+
     fn to_node(&self) -> bool {
-        self.facts.direction == Direction::Egress && self.truth.node_addresses.contains(&IpAddr::from(self.flow.dst))
+        self.ends_at_node(&self.flow)
     }
 
     fn to_service(&self) -> bool {
@@ -221,6 +188,19 @@ impl Case<'_> {
             dport: error.dport,
             ..self.flow
         }
+    }
+
+    /// Whether an error goes to whom it concerns.
+    fn told(&self, error: &IcmpError) -> bool {
+        let to_its_sender = error.src == self.flow.dst;
+        to_its_sender && (self.facts.direction == Direction::Ingress || error.dst == self.flow.src)
+    }
+
+    /// Whether an error is about a connection that the dataplane is sure to track.
+    fn about_a_tracked_one(&mut self, error: &IcmpError) -> bool {
+        let quoted = self.quoted(error);
+        let connections = [quoted, quoted.reversed()];
+        self.told(error) && connections.iter().any(|one| self.track(one).is_some_and(|track| track.tracked) && self.promised(one))
     }
 
     fn passed(&mut self, deferred: bool) -> Result<(), Wrong> {
@@ -258,11 +238,7 @@ impl Case<'_> {
             Kind::Tcp(_) => self.either_way(Self::alive) || self.both_ways(),
             Kind::Icmp(IcmpClass::Reply) => !self.isolated_here() || self.allows(&flow) || self.alive(&flow.reversed()),
             Kind::IcmpError(error) => {
-                let quoted = self.quoted(&error);
-                let told = match flow.direction {
-                    Direction::Ingress => error.src == flow.dst,
-                    Direction::Egress => error.src == flow.dst && error.dst == flow.src,
-                };
+                let (quoted, told) = (self.quoted(&error), self.told(&error));
                 let picked_up = error.protocol == Protocol::TCP && self.allows(&quoted) && self.allows(&quoted.reversed());
                 !self.isolated_here() || (told && (self.alive(&quoted) || self.alive(&quoted.reversed()) || picked_up))
             }
@@ -291,7 +267,10 @@ impl Case<'_> {
             DropReason::ReplyToNothing => {
                 self.kind == Kind::Icmp(IcmpClass::Reply) && self.isolated_here() && !self.promised(&flow.reversed())
             }
-            DropReason::IcmpErrorUntracked => matches!(self.kind, Kind::IcmpError(_)) && self.isolated_here(),
+            DropReason::IcmpErrorUntracked => match self.kind {
+                Kind::IcmpError(error) => self.isolated_here() && !self.about_a_tracked_one(&error),
+                _ => false,
+            },
             _ => false,
         };
         if right { Ok(()) } else { Err(format!("dropped as {reason}, which it does not deserve: {flow:?} {:?}", self.kind)) }

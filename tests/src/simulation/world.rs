@@ -6,12 +6,13 @@
 //! ```
 
 use super::cluster::{Cluster, NODE, SERVICE, chance};
+use super::facts::{Facts, Faults, Forged};
 use super::history::History;
 use super::host::Host;
 use super::ledger::{Digest, Ledger, Trace};
 use super::memory::Memory;
 use super::plant::Plant;
-use super::truth::{Facts, Faults, Forged, Truth};
+use super::truth::Truth;
 use super::words::{describe, fate_number, verb};
 use crate::node::{Fate, GATEWAY_MAC, Node, NodeConfig, Offered, Origin, Route, Ticket};
 use fastrand::Rng;

@@ -1,7 +1,7 @@
 //! ICMP errors pass if they quote a tracked connection, and only then.
 
 use super::frames::{echo_request, tcp, udp, unreachable};
-use super::world::{Dropped, Forwarded, Outcome, World, egress, ingress, isolate};
+use super::world::{Dropped, Forwarded, Outcome, SECOND_NS, World, egress, ingress, isolate};
 use sluice_flow::DropReason;
 
 const UNTRACKED: Outcome = Dropped(DropReason::IcmpErrorUntracked);
@@ -74,6 +74,22 @@ fn errors_about_a_connection_that_a_swap_has_cut_are_dropped() {
     assert_eq!(world.leaves(&query), Forwarded);
     world.adopt(&[isolate(&["Ingress", "Egress"])]);
     assert_eq!(world.enters(&unreachable("10.0.1.1", "10.0.0.1", &query)), UNTRACKED);
+}
+
+/// Errors say nothing about whether a connection lives, so they do not prolong it.
+#[test]
+fn errors_about_a_connection_that_has_timed_out_are_dropped() {
+    let mut world = world();
+    let query = udp("10.0.0.1:4000", "10.0.1.1:53");
+    let error = unreachable("192.0.2.1", "10.0.0.1", &query);
+    assert_eq!(world.leaves(&query), Forwarded);
+    world.now_ns += 119 * SECOND_NS;
+    assert_eq!(world.enters(&error), Forwarded);
+    world.now_ns += 2 * SECOND_NS;
+    assert_eq!(world.enters(&error), UNTRACKED);
+    assert_eq!(world.worker.connections().len(), 1, "it is still there: no scan has come by");
+    assert_eq!(world.leaves(&query), Forwarded);
+    assert_eq!(world.enters(&error), Forwarded, "about the one that has begun since");
 }
 
 #[test]
