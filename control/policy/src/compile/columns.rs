@@ -25,6 +25,7 @@ pub(super) struct Columns {
     rules: Vec<Arc<Rule>>,
     profiles: Vec<Profile>,
     namespaces_version: u64,
+    label_set_numbering: u64,
     /// For each label set the rules whose pod peers match it, ascending; `None` until somebody asks.
     matched: Vec<Option<Arc<Vec<u32>>>>,
     pub(super) rows: Rows,
@@ -40,11 +41,13 @@ impl Columns {
     /// Forgets what no longer holds for `model`.
     pub(super) fn renew(&mut self, model: &Model<'_>, namespaces: &Namespaces, pods: &Pods) {
         let same_rules = self.rules.len() == model.rules.len() && self.rules.iter().zip(&model.rules).all(|(a, b)| Arc::ptr_eq(a, b));
-        let same_matches = same_rules && self.namespaces_version == namespaces.version && self.matched.len() <= pods.label_sets.len();
+        let same_sets = self.namespaces_version == namespaces.version && self.label_set_numbering == pods.numbering;
+        let same_matches = same_rules && same_sets;
         if !same_matches || self.profiles != model.profiles || self.column_of_signature.len() > REMEMBERED_MAX {
             let matched = if same_matches { std::mem::take(&mut self.matched) } else { Vec::new() };
             let (rules, profiles) = (model.rules.clone(), model.profiles.clone());
-            *self = Self { rules, profiles, namespaces_version: namespaces.version, matched, ..Self::default() };
+            let (namespaces_version, label_set_numbering) = (namespaces.version, pods.numbering);
+            *self = Self { rules, profiles, namespaces_version, label_set_numbering, matched, ..Self::default() };
         }
         self.matched.resize(pods.label_sets.len(), None);
     }

@@ -56,9 +56,6 @@ impl Memory {
     /// Reads what changed in `snapshot`.
     pub(super) fn model<'a>(&mut self, snapshot: &'a Snapshot) -> Result<Model<'a>, CompileError> {
         check_ports(&snapshot.endpoints)?;
-        if self.pods.is_worn() {
-            self.pods = Pods::default();
-        }
         self.pods.update(snapshot);
         self.namespaces.update(snapshot);
         self.read_policies(snapshot)?;

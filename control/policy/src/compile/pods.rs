@@ -37,6 +37,8 @@ pub(super) struct Pods {
     known: Vec<(Arc<Pod>, Option<Arc<ModelPod>>)>,
     pub(super) label_sets: Vec<Arc<LabelSet>>,
     label_set_ids: HashMap<Arc<LabelSet>, u32>,
+    /// Raised whenever label sets get other numbers.
+    pub(super) numbering: u64,
 }
 
 /// How many label sets may be remembered for each that is in use.
@@ -46,6 +48,7 @@ const REMEMBERED_MIN: usize = 4096;
 impl Pods {
     /// Reads what changed. Cost: one step for each pod, and one reading for each object that is new.
     pub(super) fn update(&mut self, snapshot: &Snapshot) {
+        self.forget_if_worn();
         let mut last = std::mem::take(&mut self.known).into_iter().peekable();
         let mut known = Vec::with_capacity(snapshot.pods.len());
         for (name, object) in &snapshot.pods {
@@ -61,9 +64,11 @@ impl Pods {
         self.known = known;
     }
 
-    /// Whether so much of what is remembered is out of use that everything should be read anew.
-    pub(super) fn is_worn(&self) -> bool {
-        self.label_sets.len() > REMEMBERED_MIN.max(self.known.len() * REMEMBERED_FACTOR)
+    /// Forgets everything if most of it is out of use.
+    fn forget_if_worn(&mut self) {
+        if self.label_sets.len() > REMEMBERED_MIN.max(self.known.len() * REMEMBERED_FACTOR) {
+            *self = Self { numbering: self.numbering + 1, ..Self::default() };
+        }
     }
 
     /// Pods with an identity, by name.

@@ -16,6 +16,7 @@ use changes::changes;
 use sluice_flow::{Direction, Incarnation, PortIndex};
 use sluice_table::{Table, TableParts, build_image};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What a planted bug does; most need only one of the two.
 struct Planted {
@@ -109,4 +110,26 @@ fn rules_of_both_directions_are_in_play() {
         assert!(parts.names.rules.iter().any(|rule| rule.direction == direction));
     }
     assert!(parts.classes > 256 && parts.rows.len() > 256 && parts.port_classes > 256, "{} {}", parts.classes, parts.port_classes);
+}
+
+#[test]
+fn label_sets_that_get_other_numbers_take_nothing_over() {
+    // so many label sets come and go that the compiler forgets them and numbers the next ones anew
+    let crowd = |count: usize, app: &str| {
+        let mut snapshot = cluster();
+        let client = Arc::clone(&snapshot.pods[&ObjectName::parse("w/client")]);
+        for index in 0..count {
+            let mut pod = (*client).clone();
+            pod.metadata.labels = Some([("app".into(), app.into()), ("index".into(), index.to_string())].into());
+            pod.status.get_or_insert_default().pod_ips =
+                Some(vec![k8s_openapi::api::core::v1::PodIP { ip: format!("10.7.{}.{}", index / 256, index % 256) }]);
+            snapshot.pods.insert(ObjectName::new("w", format!("crowd-{app}-{index}")), Arc::new(pod));
+        }
+        snapshot
+    };
+    let mut compiler = Compiler::new();
+    for (count, app) in [(4200, "client"), (1, "client"), (2, "nobody"), (4200, "nobody"), (3, "other")] {
+        let snapshot = crowd(count, app);
+        assert!(compiler.compile(&snapshot, 1) == super::compile(&snapshot, 1), "{count} pods with app={app}");
+    }
 }
