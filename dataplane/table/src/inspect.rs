@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn pieces_say_what_lookups_find() {
-        let v4_intervals = vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
+        let v4_intervals =
+            vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
         let v6_intervals = vec![(0, 0), (1 << 120, 1), (3 << 119, 0)];
         let parts = TableParts {
             classes: 4,
