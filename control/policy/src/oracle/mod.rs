@@ -26,13 +26,13 @@ mod service;
 mod tests;
 
 pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
-pub(crate) use identity::{Standing, belongs, standing, status_addresses};
+pub(crate) use identity::{Standing, belongs, standing_of, status_addresses};
 pub use rule::Rule;
 pub(crate) use rule::{block_holds, named_ports, peer_labels_match, peer_namespace_matches, port_entry_matches, rule_at, rules};
 pub(crate) use service::service_addresses;
 
 use crate::Snapshot;
-use identity::Directory;
+use identity::{Directory, standing};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sluice_flow::{Direction, LocalEndpoint, ObjectName, Protocol};
 use std::fmt;
