@@ -20,8 +20,9 @@ pub(crate) struct Environment {
     pub(crate) commit: String,
     /// `release` or `debug`.
     pub(crate) build: String,
-    /// The first line of `iperf3 --version`.
-    pub(crate) iperf3: String,
+    /// The first line of `iperf3 --version`, where the bench uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) iperf3: Option<String>,
     /// One, five and fifteen minutes, before the run.
     pub(crate) load_before: String,
     /// After the run.
@@ -44,7 +45,7 @@ impl Environment {
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             commit: commit().unwrap_or_else(|| "unknown".into()),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
-            iperf3: first_line_of("iperf3", &["--version"]).unwrap_or_else(|| "missing".into()),
+            iperf3: None,
             load_before: load(),
             load_after: String::new(),
             others_before_percent: others_percent(),
@@ -138,7 +139,8 @@ fn commit() -> Option<String> {
     Some(if changed.is_empty() { head } else { format!("{head}-dirty") })
 }
 
-fn first_line_of(program: &str, args: &[&str]) -> Option<String> {
+/// What a program says of itself; `None` where it is missing.
+pub(crate) fn first_line_of(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }

@@ -6,17 +6,26 @@
 mod cli;
 mod environment;
 mod forward;
+mod progress;
+mod proof;
+mod random;
+mod report;
 mod stats;
+mod workload;
 
 use clap::Parser;
+use report::Outcome;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli::Command::Forward(arguments) = cli::Cli::parse().command;
-    match forward::run(&arguments) {
-        Ok(forward::Outcome::Held) => ExitCode::SUCCESS,
-        Ok(forward::Outcome::MustMissed) => ExitCode::FAILURE,
-        Ok(forward::Outcome::Interrupted) => {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Forward(arguments) => forward::run(&arguments),
+        cli::Command::Proof(arguments) => proof::run(&arguments),
+    };
+    match outcome {
+        Ok(Outcome::Held) => ExitCode::SUCCESS,
+        Ok(Outcome::MustMissed) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => {
             eprintln!("interrupted; the lab is removed");
             ExitCode::from(130)
         }

@@ -1,5 +1,6 @@
 //! Median, quartiles and a bootstrap interval: all that the benches need.
 
+use crate::random::SplitMix;
 use serde::Serialize;
 
 const RESAMPLES: usize = 10_000;
@@ -20,6 +21,8 @@ pub(crate) struct Summary {
     pub(crate) low95: f64,
     /// Its upper end.
     pub(crate) high95: f64,
+    /// The 99th percentile.
+    pub(crate) p99: f64,
     /// The smallest value.
     pub(crate) min: f64,
     /// The largest value.
@@ -43,6 +46,7 @@ impl Summary {
             q3: quantile(&sorted, 0.75),
             low95: quantile(&medians, 0.025),
             high95: quantile(&medians, 0.975),
+            p99: quantile(&sorted, 0.99),
             min,
             max,
         })
@@ -51,7 +55,7 @@ impl Summary {
 
 /// Medians of resamples with replacement, sorted.
 fn sorted_medians(values: &[f64]) -> Vec<f64> {
-    let mut random = SplitMix(0x5105_1ce5);
+    let mut random = SplitMix::new(0x5105_1ce5);
     let mut resample = vec![0.0; values.len()];
     let mut medians = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
@@ -73,20 +77,6 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = q * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
     below + (above - below) * rank.fract()
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for resampling.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let z = z ^ (z >> 31);
-        // The high half of the product: no visible bias for samples of this size.
-        ((u128::from(z) * end as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

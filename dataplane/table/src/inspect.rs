@@ -73,6 +73,11 @@ impl Table {
         }
     }
 
+    /// What all rows say, one after the other, [`Table::port_classes`] words for each: equal words, equal actions.
+    pub fn action_words(&self) -> &[u32] {
+        &self.actions
+    }
+
     /// Rows.
     pub fn rows(&self) -> usize {
         self.actions.len() / self.port_classes

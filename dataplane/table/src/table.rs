@@ -200,18 +200,26 @@ impl Table {
     /// The class of an IPv6 address as a number in host order.
     #[inline]
     pub fn v6_class(&self, v6: u128) -> usize {
+        self.v6_single(v6).unwrap_or_else(|| {
+            // the first start is 0, so at least one is not above
+            let interval = self.v6_starts.partition_point(|&start| start <= v6) - 1;
+            usize::from(self.v6_classes[interval])
+        })
+    }
+
+    /// Its class if it is among the single addresses.
+    #[inline]
+    pub fn v6_single(&self, v6: u128) -> Option<usize> {
         let slots = self.v6_exact.len();
         let bytes = v6.to_be_bytes();
         let mut at = v6_slot(v6, slots);
         while self.v6_exact[at].class_plus_one != 0 {
             if self.v6_exact[at].address == bytes {
-                return (self.v6_exact[at].class_plus_one - 1) as usize;
+                return Some((self.v6_exact[at].class_plus_one - 1) as usize);
             }
             at = (at + 1) & (slots - 1);
         }
-        // the first start is 0, so at least one is not above
-        let interval = self.v6_starts.partition_point(|&start| start <= v6) - 1;
-        usize::from(self.v6_classes[interval])
+        None
     }
 
     #[inline]

@@ -16,7 +16,9 @@ mod report;
 mod udp;
 
 use crate::cli::Forward;
-use crate::environment::{CpuTime, Environment, allowed_cpus};
+use crate::environment::{CpuTime, Environment, allowed_cpus, first_line_of};
+use crate::progress::{end_progress, progress};
+use crate::report::{Bound, Destination, Outcome, Promise, print_doubts};
 use anyhow::{Context, Result, bail};
 use bench::{Bench, Counters, Hooks, Ready};
 use clap::ValueEnum;
@@ -28,8 +30,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sluice_flow::DropReason;
 use sluice_lab::LabConfig;
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -54,15 +54,6 @@ pub(crate) enum Kind {
 /// (`sluice_flow::limits::CONNECTIONS_PER_PORT_MAX`), even if none that has ended were forgotten.
 const BURST: u64 = 400;
 
-/// A promise about a section's median ratio.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Promise {
-    /// Less is a failure.
-    pub(crate) must: f64,
-    /// What we want.
-    pub(crate) aim: f64,
-}
-
 impl Kind {
     fn title(self) -> &'static str {
         match self {
@@ -85,7 +76,7 @@ impl Kind {
 
     /// Sections without one inform only.
     fn promise(self) -> Option<Promise> {
-        (self == Self::Tcp).then_some(Promise { must: 0.9, aim: 1.0 })
+        (self == Self::Tcp).then_some(Promise { bound: Bound::AtLeast, must: 0.9, aim: 1.0 })
     }
 
     fn rounds(self) -> u32 {
@@ -155,30 +146,13 @@ impl Cpus {
     }
 }
 
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Every must was met, or nobody asked.
-    Held,
-    /// One was not, under `--check`.
-    MustMissed,
-    /// The user did not want to wait.
-    Interrupted,
-}
-
 /// Runs the bench.
 ///
 /// # Errors
 ///
 /// Something does not work, or the hooks are not what they should be. The lab is removed in every case.
 pub(crate) fn run(arguments: &Forward) -> Result<Outcome> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let out = arguments.out.clone().or_else(|| set("OUT").map(PathBuf::from));
-    let check = arguments.check || set("CHECK").is_some_and(|value| value != "0");
-    if let Some(out) = &out {
-        // Now, and not after minutes.
-        std::fs::OpenOptions::new().create(true).append(true).open(out).with_context(|| format!("cannot write {}", out.display()))?;
-    }
+    let destination = Destination::new(arguments.out.as_ref(), arguments.check)?;
     let mut config = LabConfig::new(&arguments.lab);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&config.interrupted)).context("cannot watch for signals")?;
@@ -190,12 +164,7 @@ pub(crate) fn run(arguments: &Forward) -> Result<Outcome> {
     }
     let report = report?;
     report.print();
-    if let Some(out) = &out {
-        let text = serde_json::to_string_pretty(&report).context("the report as JSON")? + "\n";
-        std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
-        println!("written to {}", out.display());
-    }
-    Ok(if check && !report.musts_hold() { Outcome::MustMissed } else { Outcome::Held })
+    destination.finish(&report, report.musts_hold())
 }
 
 fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
@@ -205,15 +174,11 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     config.bin_dir = arguments.bin_dir.clone();
     config.progress = Arc::new(progress);
     let (mut environment, ticks, start) = (Environment::read(), CpuTime::now(), Instant::now());
-    if environment.iperf3 == "missing" {
+    environment.iperf3 = first_line_of("iperf3", &["--version"]);
+    if environment.iperf3.is_none() {
         bail!("iperf3 is not installed; `apt-get install iperf3`, or `make prepare`");
     }
-    if environment.build == "debug" {
-        println!("note: this is a debug build; its figures do not count");
-    }
-    if environment.is_busy() {
-        println!("note: others use {:.0} % of this machine's CPU time; expect noise", environment.others_before_percent);
-    }
+    print_doubts(&environment);
     let bench = Bench::up(config, cpus);
     end_progress();
     let mut bench = bench?;
@@ -286,20 +251,6 @@ fn half(bench: &mut Bench, kind: Kind, hooks: Hooks, seconds: u32) -> Result<Opt
         bail!("hooks {hooks:?}: nothing got through; the dataplane counted {counters:?}");
     }
     Ok(Some((sample, counters)))
-}
-
-/// One line that overwrites itself on a terminal.
-fn progress(step: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K  {step}");
-        let _ = std::io::stderr().flush();
-    }
-}
-
-fn end_progress() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What came out: for people as a table, for programs as JSON, both from the same values.
 
 use super::bench::{Counters, Hooks};
-use super::{Cpus, Kind, Promise, Sample};
+use super::{Cpus, Kind, Sample};
 use crate::environment::Environment;
+use crate::report::{Must, Promise, print_environment};
 use crate::stats::Summary;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -22,18 +23,6 @@ pub(crate) struct Report {
     workers: Vec<WorkerInfo>,
     musts: Vec<Must>,
     sections: Vec<Section>,
-}
-
-/// A promise and what became of it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Must {
-    name: &'static str,
-    #[serde(flatten)]
-    promise: Promise,
-    measured: f64,
-    must_met: bool,
-    aim_met: bool,
 }
 
 /// A worker, and how much work it had in the whole run.
@@ -220,8 +209,7 @@ impl Section {
 
     fn must(&self) -> Option<Must> {
         let (promise, measured) = (self.kind.promise()?, self.ratio?.median);
-        let name = self.title;
-        Some(Must { name, promise, measured, must_met: measured >= promise.must, aim_met: measured >= promise.aim })
+        Some(Must::of(self.title, promise, measured))
     }
 }
 
@@ -272,9 +260,9 @@ impl Report {
         Self { bench: "forward", quick, took_s: took.as_secs_f64(), environment, cpus, workers, musts, sections }
     }
 
-    /// Every promise that was measured is kept, and one was.
+    /// Whether the promises are kept.
     pub(crate) fn musts_hold(&self) -> bool {
-        !self.musts.is_empty() && self.musts.iter().all(|must| must.must_met)
+        Must::all_hold(&self.musts)
     }
 
     /// The table and the machine.
@@ -285,7 +273,9 @@ impl Report {
                 println!("{:<26}{:>26}   {}", section.title, "not measured", section.stopped.as_deref().unwrap_or_default());
                 continue;
             };
-            let bound = |of: fn(Promise) -> f64| section.kind.promise().map_or("–".into(), |promise| format!("≥ {:.2}", of(promise)));
+            let bound = |of: fn(Promise) -> f64| {
+                section.kind.promise().map_or("–".into(), |promise| format!("{} {:.2}", promise.bound.sign(), of(promise)))
+            };
             let interval = format!("{:.3}–{:.3}", ratio.low95, ratio.high95);
             println!(
                 "{:<26}{:>8}{:>8}{:>10.3}   {interval:<14}{:<12}{}",
@@ -302,24 +292,7 @@ impl Report {
         if self.musts.is_empty() {
             println!("the must (TCP, 1 stream) was not measured");
         }
-        let environment = &self.environment;
-        println!(
-            "\n{}, {} cores, {}; commit {}, {} build{}; {}\n\
-             load {} before, {} after; others' CPU time {:.0} % before, {:.0} % after; steal {:.1} %; {:.0} s",
-            environment.cpu_model,
-            environment.cores,
-            environment.kernel,
-            environment.commit,
-            environment.build,
-            if self.quick { ", quick" } else { "" },
-            environment.iperf3,
-            environment.load_before,
-            environment.load_after,
-            environment.others_before_percent,
-            environment.others_after_percent,
-            environment.steal_percent,
-            self.took_s,
-        );
+        print_environment(&self.environment, self.quick, Duration::from_secs_f64(self.took_s));
         println!("client on CPU {}, server on CPU {}; {}", self.cpus.client, self.cpus.server, self.workers_line());
     }
 
@@ -329,16 +302,6 @@ impl Report {
             format!("worker {} {cpu}: {} frames, {} dropped", worker.worker, worker.received, worker.dropped)
         };
         self.workers.iter().map(of).collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl Must {
-    fn result(&self) -> &'static str {
-        match (self.must_met, self.aim_met) {
-            (true, true) => "must and aim met",
-            (true, false) => "must met, aim missed",
-            (false, _) => "MUST MISSED",
-        }
     }
 }
 

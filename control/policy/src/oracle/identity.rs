@@ -61,7 +61,11 @@ impl<'a> Directory<'a> {
 
 /// What `name` is to policies.
 pub(crate) fn standing(snapshot: &Snapshot, name: &ObjectName) -> Standing {
-    let Some(pod) = snapshot.pods.get(name) else { return Standing::Unknown };
+    snapshot.pods.get(name).map_or(Standing::Unknown, |pod| standing_of(pod))
+}
+
+/// What a pod of the snapshot is to policies.
+pub(crate) fn standing_of(pod: &Pod) -> Standing {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
         Standing::Ended

@@ -26,7 +26,7 @@ mod service;
 mod tests;
 
 pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
-pub(crate) use identity::{Standing, belongs, standing, status_addresses};
+pub(crate) use identity::{Standing, belongs, standing, standing_of, status_addresses};
 pub(crate) use miss::listed;
 pub use rule::Rule;
 pub(crate) use rule::{

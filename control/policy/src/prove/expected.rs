@@ -8,9 +8,10 @@ use super::cells::{Cell, Cells};
 use super::people::Environment;
 use super::sides::{Profile, ProfileId, RuleInPlay, RuleIndex};
 use crate::oracle::port_entry_matches;
+use ahash::RandomState;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Direction, Protocol};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub(super) type UnitId = u32;
 pub(super) type RowId = u32;
@@ -42,25 +43,48 @@ pub(super) type Row = Vec<Option<RuleIndex>>;
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) rows: Vec<Row>,
-    row_ids: HashMap<Row, RowId>,
-    /// By what a row depends on.
-    known: HashMap<(ProfileId, Vec<RuleIndex>, u32), RowId>,
+    row_ids: HashMap<Row, RowId, RandomState>,
+    /// By profile.
+    known: Vec<Known>,
     pub(super) environments: Vec<Environment>,
     environment_ids: HashMap<Environment, u32>,
     pub(super) columns: Vec<Vec<RowId>>,
-    column_ids: HashMap<Vec<RowId>, ColumnId>,
+    column_ids: HashMap<Vec<RowId>, ColumnId, RandomState>,
+    /// By all that a column depends on.
+    column_of_terms: HashMap<(RuleBits, u32), ColumnId, RandomState>,
     /// By unit; [`NO_COLUMN`] until somebody asks.
     column_of_unit: Vec<ColumnId>,
 }
 
 const NO_COLUMN: ColumnId = ColumnId::MAX;
 
+/// The rows of one profile that have been asked for.
+#[derive(Debug, Default)]
+struct Known {
+    /// The words of [`RuleBits`] that hold the profile's rules, and which bits of them do.
+    words: Vec<(usize, u64)>,
+    /// By what a row depends on: these bits of the unit, and its environment where that matters.
+    rows: HashMap<Vec<u64>, RowId, RandomState>,
+    /// The row where none of them matches, which is what most are.
+    nothing: Option<RowId>,
+}
+
+impl Known {
+    fn of(profile: &Profile) -> Self {
+        let mut words: BTreeMap<usize, u64> = BTreeMap::new();
+        for &rule in &profile.rules {
+            *words.entry(rule as usize / 64).or_default() |= 1 << (rule % 64);
+        }
+        Self { words: words.into_iter().collect(), ..Self::default() }
+    }
+}
+
 /// What the rows are made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
     pub(super) rules: &'a [RuleInPlay],
-    /// Of each rule: whether it asks for a named port.
-    pub(super) asks_names: &'a [bool],
+    /// The rules that ask for a named port.
+    pub(super) asks_names: &'a [u64],
     pub(super) profiles: &'a [Profile],
     pub(super) cells: &'a Cells,
 }
@@ -90,36 +114,59 @@ impl Expected {
             self.column_of_unit.resize(id as usize + 1, NO_COLUMN);
         }
         if self.column_of_unit[id as usize] == NO_COLUMN {
-            let rows = (0..terms.profiles.len() as ProfileId).map(|profile| self.row(terms, profile, unit)).collect();
-            let next = self.columns.len() as ColumnId;
-            self.column_of_unit[id as usize] = *self.column_ids.entry(rows).or_insert_with_key(|rows| {
-                self.columns.push(rows.clone());
-                next
-            });
+            let dependent = (unit.matched.clone(), unit.environment);
+            let known = self.column_of_terms.get(&dependent).copied();
+            let column = known.unwrap_or_else(|| self.ask_column(terms, unit));
+            self.column_of_terms.insert(dependent, column);
+            self.column_of_unit[id as usize] = column;
         }
         self.column_of_unit[id as usize]
     }
 
-    fn row(&mut self, terms: Terms<'_>, id: ProfileId, unit: &Unit) -> RowId {
-        let profile = &terms.profiles[id as usize];
-        let matching: Vec<RuleIndex> = profile.rules.iter().copied().filter(|&rule| has(&unit.matched, rule)).collect();
-        let asks = profile.direction == Direction::Egress && matching.iter().any(|&rule| terms.asks_names[rule as usize]);
-        let environment = if asks { unit.environment + 1 } else { 0 };
-        let key = (id, matching, environment);
-        if let Some(&row) = self.known.get(&key) {
+    fn ask_column(&mut self, terms: Terms<'_>, unit: &Unit) -> ColumnId {
+        if self.known.is_empty() {
+            self.known = terms.profiles.iter().map(Known::of).collect();
+        }
+        let mut key = Vec::new();
+        let rows = (0..terms.profiles.len() as ProfileId).map(|profile| self.row(terms, profile, unit, &mut key)).collect();
+        let next = self.columns.len() as ColumnId;
+        *self.column_ids.entry(rows).or_insert_with_key(|rows| {
+            self.columns.push(rows.clone());
+            next
+        })
+    }
+
+    fn row(&mut self, terms: Terms<'_>, id: ProfileId, unit: &Unit, key: &mut Vec<u64>) -> RowId {
+        let (profile, known) = (&terms.profiles[id as usize], &self.known[id as usize]);
+        if let Some(nothing) = known.nothing
+            && known.words.iter().all(|&(word, bits)| unit.matched[word] & bits == 0)
+        {
+            return nothing;
+        }
+        key.clear();
+        key.extend(known.words.iter().map(|&(word, bits)| unit.matched[word] & bits));
+        let asks = || known.words.iter().zip(&*key).any(|(&(word, _), matched)| matched & terms.asks_names[word] != 0);
+        let environment = if profile.direction == Direction::Egress && asks() { u64::from(unit.environment) + 1 } else { 0 };
+        key.push(environment);
+        if let Some(&row) = known.rows.get(key) {
             return row;
         }
         let defined = match profile.direction {
             Direction::Ingress => &profile.environment,
             Direction::Egress => &self.environments[unit.environment as usize],
         };
-        let row = row(terms, &key.1, defined);
+        let matching: Vec<RuleIndex> = profile.rules.iter().copied().filter(|&rule| has(&unit.matched, rule)).collect();
+        let row = row(terms, &matching, defined);
         let next = self.rows.len() as RowId;
         let row = *self.row_ids.entry(row).or_insert_with_key(|row| {
             self.rows.push(row.clone());
             next
         });
-        self.known.insert(key, row);
+        let known = &mut self.known[id as usize];
+        if matching.is_empty() {
+            known.nothing = Some(row);
+        }
+        known.rows.insert(key.clone(), row);
         row
     }
 }
@@ -150,7 +197,13 @@ fn defines(environment: &Environment, name: &str, protocol: Protocol, port: u16)
     environment.iter().any(|(one, of, number)| one == name && *of == protocol && *number == i32::from(port))
 }
 
-/// Whether a rule asks for a named port.
-pub(super) fn asks_names(rule: &RuleInPlay) -> bool {
-    rule.rule().ports().iter().any(|entry| matches!(entry.port, Some(IntOrString::String(_))))
+/// The rules that ask for a named port.
+pub(super) fn asking_names(rules: &[RuleInPlay]) -> RuleBits {
+    let mut bits = vec![0; rules.len().div_ceil(64)];
+    for (index, rule) in (0..).zip(rules) {
+        if rule.rule().ports().iter().any(|entry| matches!(entry.port, Some(IntOrString::String(_)))) {
+            set(&mut bits, index);
+        }
+    }
+    bits
 }

@@ -30,7 +30,8 @@
 //! So asking one representative of each (profile, unit, cell) asks the oracle everything. The table is asked everything
 //! because every address and every port is walked: each piece of the table's address space against each unit that meets
 //! it, each of its 196 609 port entries against each cell, and the row of each endpoint's direction and class. What is
-//! found equal once is not compared twice; that is the only saving, and the counts of [`Proof`] include what it covers.
+//! found equal once is not compared twice, not even in the next table where all that the outcome depends on is the same
+//! again, byte by byte; that is the only saving, and the counts of [`Proof`] include what it covers.
 //!
 //! The oracle reads the raw objects with functions of its own; this module and the compiler share none that reads an
 //! object. A [`Prover`] keeps what the oracle said for as long as the objects it was asked about are the same objects, and
@@ -43,7 +44,9 @@ mod interest;
 mod matches;
 mod people;
 mod regions;
+mod settled;
 mod sides;
+mod singles;
 mod sweep;
 #[cfg(test)]
 mod tests;

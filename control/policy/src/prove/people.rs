@@ -5,8 +5,9 @@
 //! each that changed. Nobody tells this module what changed: it looks, so that a mistake in telling is found too.
 
 use super::interest::Interest;
-use crate::oracle::{Standing, belongs, named_ports, standing, status_addresses};
+use crate::oracle::{Standing, belongs, named_ports, standing_of, status_addresses};
 use crate::snapshot::Snapshot;
+use ahash::RandomState;
 use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -58,14 +59,14 @@ pub(super) struct People {
     order: Vec<(Arc<Pod>, u32)>,
     people: Vec<Person>,
     free: Vec<u32>,
-    claims: HashMap<IpAddr, Vec<u32>>,
+    claims: HashMap<IpAddr, Vec<u32>, RandomState>,
     /// Pods that had an endpoint at the last update.
     attached: BTreeSet<ObjectName>,
     pub(super) identities: Vec<Identity>,
-    identity_ids: HashMap<Vec<u8>, IdentityId>,
+    identity_ids: HashMap<Vec<u8>, IdentityId, RandomState>,
     /// Identities of each group, ascending; the first group is [`NOBODY`].
     pub(super) groups: Vec<Vec<IdentityId>>,
-    group_ids: HashMap<Vec<IdentityId>, GroupId>,
+    group_ids: HashMap<Vec<IdentityId>, GroupId, RandomState>,
 }
 
 /// How many identities may be remembered before those that left are forgotten.
@@ -84,27 +85,29 @@ impl People {
             self.group_ids.insert(Vec::new(), NOBODY);
             self.attached = reported.keys().map(|&name| name.clone()).collect();
             for (name, object) in &snapshot.pods {
-                let person = self.enter(snapshot, name, object, reported.get(name));
+                let person = self.enter(name, object, reported.get(name));
                 self.order.push((Arc::clone(object), person));
             }
             return Changed::All;
         }
         let mut changed = BTreeSet::new();
         self.follow(snapshot, &reported, &mut changed);
-        self.follow_endpoints(snapshot, &reported, &mut changed);
+        self.follow_endpoints(&reported, &mut changed);
         Changed::Addresses(changed.into_iter().collect())
     }
 
     /// Finds pods that came, went or changed.
     fn follow(&mut self, snapshot: &Snapshot, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
-        let same = self.order.iter().zip(snapshot.pods.values()).take_while(|((old, _), new)| Arc::ptr_eq(old, new)).count();
-        if same == self.order.len() && same == snapshot.pods.len() {
+        let mut pods = snapshot.pods.iter().peekable();
+        let known = self.order.iter().take_while(|(known, _)| pods.next_if(|(_, object)| Arc::ptr_eq(known, object)).is_some());
+        let same = known.count();
+        if same == self.order.len() && pods.peek().is_none() {
             return;
         }
         let mut order = mem::take(&mut self.order);
         let tail = order.split_off(same);
         let mut old = tail.into_iter().peekable();
-        for (name, object) in snapshot.pods.iter().skip(same) {
+        for (name, object) in pods {
             if let Some(entry) = old.next_if(|(known, _)| Arc::ptr_eq(known, object)) {
                 order.push(entry);
                 continue;
@@ -119,7 +122,7 @@ impl People {
             if let Some((_, person)) = old.next_if(|(_, person)| self.people[*person as usize].name == *name) {
                 self.leave(person, changed);
             }
-            let person = self.enter(snapshot, name, object, reported.get(name));
+            let person = self.enter(name, object, reported.get(name));
             changed.extend(&self.people[person as usize].addresses);
             order.push((Arc::clone(object), person));
         }
@@ -128,12 +131,7 @@ impl People {
     }
 
     /// Finds pods whose object stayed but whose endpoints did not.
-    fn follow_endpoints(
-        &mut self,
-        snapshot: &Snapshot,
-        reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>,
-        changed: &mut BTreeSet<IpAddr>,
-    ) {
+    fn follow_endpoints(&mut self, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
         let moved = |person: &Person| {
             let now = reported.get(&person.name).map_or(&[][..], Vec::as_slice);
             !person.reported.iter().eq(now.iter().copied())
@@ -146,7 +144,7 @@ impl People {
             let (object, person) = (Arc::clone(&self.order[at].0), self.order[at].1);
             if moved(&self.people[person as usize]) {
                 self.leave(person, changed);
-                let person = self.enter(snapshot, name, &object, reported.get(name));
+                let person = self.enter(name, &object, reported.get(name));
                 changed.extend(&self.people[person as usize].addresses);
                 self.order[at].1 = person;
             }
@@ -154,8 +152,8 @@ impl People {
     }
 
     /// Adds a pod; returns its number.
-    fn enter(&mut self, snapshot: &Snapshot, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> u32 {
-        let takes_part = standing(snapshot, name) == Standing::Pod;
+    fn enter(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> u32 {
+        let takes_part = standing_of(pod) == Standing::Pod;
         let identity = takes_part.then(|| self.identity(name, pod));
         let reported: Vec<LocalEndpoint> = reported.into_iter().flatten().map(|&endpoint| endpoint.clone()).collect();
         let mut addresses: Vec<IpAddr> = Vec::new();

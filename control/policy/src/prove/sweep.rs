@@ -31,6 +31,12 @@ impl Found {
         Self { first: vec![0; units], more: HashSet::new(), pairs: Vec::new(), pieces: 0 }
     }
 
+    /// How many units some address has, among the pairs that are left.
+    pub(super) fn in_use(&self) -> usize {
+        let mut seen = vec![false; self.first.len()];
+        self.pairs.iter().filter(|pair| !std::mem::replace(&mut seen[pair.unit as usize], true)).count()
+    }
+
     #[inline]
     pub(super) fn add(&mut self, unit: UnitId, class: usize, address: impl FnOnce() -> IpAddr) {
         self.pieces += 1;
@@ -53,20 +59,28 @@ pub(super) fn spans<'s>(
     singles: &'s [(u128, UnitId)],
     end: u128,
 ) -> impl Iterator<Item = (u128, UnitId)> + 's {
+    let mut pieces = pieces.iter().copied().peekable();
     let mut singles = singles.iter().copied().peekable();
-    pieces.iter().enumerate().flat_map(move |(index, &(first, outside))| {
-        let last = pieces.get(index + 1).map_or(end, |next| next.0 - 1);
-        let mut spans = Vec::with_capacity(2);
-        let mut next = Some(first);
-        while let Some((address, unit)) = singles.next_if(|(address, _)| *address <= last) {
-            if let Some(from) = next.filter(|&from| from < address) {
-                spans.push((from, outside));
+    // the piece's unit, and where it goes on, if nothing else begins there
+    let (mut outside, mut rest) = (0, None);
+    std::iter::from_fn(move || {
+        loop {
+            let (piece, single) = (pieces.peek().map(|piece| piece.0), singles.peek().map(|single| single.0));
+            if let Some(from) = rest.take().filter(|from| piece != Some(*from) && single != Some(*from)) {
+                return Some((from, outside));
             }
-            spans.push((address, unit));
-            next = (address < last).then(|| address + 1);
+            match (piece, single) {
+                (Some(first), single) if single.is_none_or(|single| first <= single) => {
+                    (_, outside) = pieces.next()?;
+                    rest = Some(first);
+                }
+                _ => {
+                    let (address, unit) = singles.next()?;
+                    rest = (address < end).then(|| address + 1);
+                    return Some((address, unit));
+                }
+            }
         }
-        spans.extend(next.map(|from| (from, outside)));
-        spans
     })
 }
 
@@ -111,6 +125,27 @@ impl<'f, S: Iterator<Item = (u128, UnitId)>> Walk<'f, S> {
         while let Some((start, unit)) = self.spans.next_if(|(start, _)| *start < before) {
             self.unit = unit;
             self.found.add(unit, self.class, || (self.address)(start));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_begin_where_a_piece_a_single_or_what_follows_it_begins() {
+        type List<'l> = &'l [(u128, UnitId)];
+        let cases: [(List<'_>, List<'_>, List<'_>); 6] = [
+            (&[(0, 1)], &[], &[(0, 1)]),
+            (&[(0, 1)], &[(0, 7)], &[(0, 7), (1, 1)]),
+            (&[(0, 1)], &[(3, 7), (4, 8), (9, 7)], &[(0, 1), (3, 7), (4, 8), (5, 1), (9, 7)]),
+            (&[(0, 1), (4, 2)], &[(3, 7)], &[(0, 1), (3, 7), (4, 2)]),
+            (&[(0, 1), (4, 2), (5, 1)], &[(4, 7), (6, 8)], &[(0, 1), (4, 7), (5, 1), (6, 8), (7, 1)]),
+            (&[(0, 1), (8, 2)], &[(1, 7), (8, 7), (9, 8)], &[(0, 1), (1, 7), (2, 1), (8, 7), (9, 8)]),
+        ];
+        for (pieces, singles, expected) in cases {
+            assert_eq!(spans(pieces, singles, 9).collect::<Vec<_>>(), expected, "{pieces:?} {singles:?}");
         }
     }
 }

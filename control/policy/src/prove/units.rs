@@ -2,12 +2,15 @@
 
 use super::Change;
 use super::cells::Cells;
-use super::expected::{Expected, Terms, Unit, UnitId, asks_names};
+use super::expected::{Expected, RuleBits, Terms, Unit, UnitId, asking_names};
 use super::matches::Matches;
 use super::people::{Changed, GroupId, NOBODY, People};
 use super::regions::{RegionId, number_of};
+use super::settled::Settled;
 use super::sides::Sides;
+use super::singles::Singles;
 use crate::snapshot::Snapshot;
+use ahash::RandomState;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -16,16 +19,19 @@ use std::net::IpAddr;
 pub(super) struct Units {
     matches: Matches,
     pub(super) units: Vec<Unit>,
-    ids: HashMap<(RegionId, GroupId), UnitId>,
+    ids: HashMap<(RegionId, GroupId), UnitId, RandomState>,
     /// Pods' addresses as numbers, ascending, with their units.
-    v4: Vec<(u128, UnitId)>,
-    v6: Vec<(u128, UnitId)>,
+    pub(super) v4: Vec<(u128, UnitId)>,
+    pub(super) v6: Singles,
     /// First address of each piece of a region, with the unit of its unclaimed addresses.
     v4_pieces: Vec<(u128, UnitId)>,
     v6_pieces: Vec<(u128, UnitId)>,
     pub(super) cells: Cells,
     pub(super) expected: Expected,
-    asks_names: Vec<bool>,
+    /// About these columns; forgotten with them.
+    pub(super) settled: Settled,
+    /// The rules that ask for a named port.
+    asks_names: RuleBits,
 }
 
 /// More changed addresses than this are not worth changing one by one.
@@ -37,14 +43,13 @@ const REMEMBERED_MIN: usize = 4096;
 impl Units {
     /// Follows people, rules and profiles. Returns how many units are new.
     pub(super) fn update(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People, change: &Change) -> u64 {
-        let in_use = [&self.v4, &self.v6, &self.v4_pieces, &self.v6_pieces].map(Vec::len).iter().sum::<usize>();
+        let in_use = self.v4.len() + self.v6.list().len() + self.v4_pieces.len() + self.v6_pieces.len();
         let worn = self.units.len() > REMEMBERED_MIN.max(REMEMBERED_FACTOR * in_use);
         let anew = change.peers || worn || change.people == Changed::All || self.units.is_empty();
         if anew {
-            *self =
-                Self { matches: Matches::of(&sides.rules), asks_names: sides.rules.iter().map(asks_names).collect(), ..Self::default() };
+            *self = Self { matches: Matches::of(&sides.rules), asks_names: asking_names(&sides.rules), ..Self::default() };
         }
-        let before = self.units.len();
+        let (before, environments) = (self.units.len(), self.expected.environments.len());
         if anew {
             let pieces = |v6| self.matches.regions.pieces(v6).to_vec();
             let (v4, v6) = (pieces(false), pieces(true));
@@ -57,21 +62,19 @@ impl Units {
             Changed::Addresses(changed) if !anew && changed.len() <= CHANGED_MAX => {
                 changed.iter().for_each(|&address| self.place(snapshot, sides, people, address));
             }
-            Changed::Addresses(changed) if !anew && changed.is_empty() => {}
             _ => self.place_all(snapshot, sides, people),
         }
-        let own = sides.profiles.iter().map(|profile| &profile.environment);
-        let cells = Cells::of(&sides.rules, self.expected.environments.iter().chain(own));
-        if cells != self.cells || change.profiles {
-            self.cells = cells;
-            self.expected.forget_rows();
+        // the cells of the same rules, profiles and environments are the same
+        if anew || change.profiles || self.expected.environments.len() != environments {
+            let own = sides.profiles.iter().map(|profile| &profile.environment);
+            let cells = Cells::of(&sides.rules, self.expected.environments.iter().chain(own));
+            if cells != self.cells || change.profiles {
+                self.cells = cells;
+                self.expected.forget_rows();
+                self.settled = Settled::default();
+            }
         }
         if change.profiles { self.units.len() as u64 } else { (self.units.len() - before) as u64 }
-    }
-
-    /// Pods' addresses of a family, ascending.
-    pub(super) fn singles(&self, v6: bool) -> &[(u128, UnitId)] {
-        if v6 { &self.v6 } else { &self.v4 }
     }
 
     /// The pieces of a family's regions, ascending from 0.
@@ -92,7 +95,10 @@ impl Units {
             let region = self.matches.regions.at(address);
             self.unit(snapshot, sides, people, region, group)
         });
-        let singles = if v6 { &mut self.v6 } else { &mut self.v4 };
+        if v6 {
+            return self.v6.put(number, unit);
+        }
+        let singles = &mut self.v4;
         match (singles.binary_search_by_key(&number, |single| single.0), unit) {
             (Ok(at), Some(unit)) => singles[at].1 = unit,
             (Ok(at), None) => drop(singles.remove(at)),
@@ -103,16 +109,15 @@ impl Units {
 
     fn place_all(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People) {
         self.v4.clear();
-        self.v6.clear();
+        self.v6 = Singles::default();
         let addresses: Vec<IpAddr> = people.addresses().collect();
         for address in addresses {
             let (number, v6) = number_of(address);
             let (region, group) = (self.matches.regions.at(address), people.group_at(address));
             let unit = self.unit(snapshot, sides, people, region, group);
-            if v6 { self.v6.push((number, unit)) } else { self.v4.push((number, unit)) }
+            if v6 { self.v6.put(number, Some(unit)) } else { self.v4.push((number, unit)) }
         }
         self.v4.sort_unstable();
-        self.v6.sort_unstable();
     }
 
     fn unit(&mut self, snapshot: &Snapshot, sides: &Sides, people: &People, region: RegionId, group: GroupId) -> UnitId {

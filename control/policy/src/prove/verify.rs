@@ -1,8 +1,9 @@
 //! The comparison itself.
 
 use super::cells::CellClass;
-use super::expected::RowId;
+use super::expected::{ColumnId, Row, RowId};
 use super::regions::{address_of, is_mapped};
+use super::settled::{Reading, Wanted};
 use super::sides::{ProfileId, RuleIndex, Side, Sides};
 use super::sweep::{Found, UnitClass, Walk, spans};
 use super::units::Units;
@@ -23,16 +24,14 @@ pub(super) fn verify(
 ) -> Result<Proof, Counterexample> {
     let endpoints = check_endpoints(sides, table)?;
     let services = check_services(services, table)?;
+    units.v6.arrange(table.v6_singles());
     let found = sweep(table, units);
     let cell_classes = units.cells.classes(table);
-    let in_use = found.pairs.iter().map(|pair| pair.unit).collect::<HashSet<_>>().len() as u64;
-    let mut comparison = Comparison::new(snapshot, table, sides, &cell_classes);
-    let mut columns = HashSet::new();
-    for pair in &found.pairs {
-        let column = units.column(sides, pair.unit);
-        if columns.insert((column, pair.class)) {
-            comparison.compare(units, column, pair)?;
-        }
+    let in_use = found.in_use() as u64;
+    let rules = rules_of_table(table, sides);
+    let reading = Reading { cell_classes: &cell_classes, rules: &rules, actions: table.action_words(), port_classes: table.port_classes() };
+    if !agrees(table, sides, units, &found.pairs, reading) {
+        return Err(first_difference(snapshot, table, sides, units, reading));
     }
     let verdicts = in_use * sides.profiles.len() as u64 * units.cells.0.len() as u64;
     let addresses = found.pieces + table.port_class_entries().len() as u64 + services;
@@ -43,6 +42,47 @@ pub(super) fn verify(
         units: in_use,
         units_asked: units_asked.min(in_use),
     })
+}
+
+/// Whether every class of every unit has the rows it should have, in every run.
+fn agrees(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass], reading: Reading<'_>) -> bool {
+    let wanted = pairs.iter().map(|pair| Wanted { class: pair.class as u32, column: units.column(sides, pair.unit) });
+    let mut wanted: Vec<Wanted> = wanted.collect();
+    // the rows of neighbouring classes lie side by side
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut comparison = Comparison::new(table, sides, reading);
+    let runs: Vec<(ProfileId, &[u16])> = comparison.runs.iter().map(|run| (run.profile, run.rows)).collect();
+    let mut left = wanted.clone();
+    let same = units.settled.strike(reading, &runs, &mut left);
+    if left.iter().any(|one| comparison.difference(units, one.column, one.class as usize).is_some()) {
+        return false;
+    }
+    units.settled.keep(reading, &runs, &wanted, units.expected.columns.len(), same);
+    true
+}
+
+/// The difference to show: the same one whatever tables were proved before.
+fn first_difference(snapshot: &Snapshot, table: &Table, sides: &Sides, units: &mut Units, reading: Reading<'_>) -> Counterexample {
+    units.v6.sort();
+    let mut comparison = Comparison::new(table, sides, reading);
+    for pair in sweep(table, units).pairs {
+        let column = units.column(sides, pair.unit);
+        if let Some((run, different)) = comparison.difference(units, column, pair.class) {
+            let cell = units.cells.0[different.cell];
+            let wrong = WrongVerdict::of(snapshot, table, (run.endpoint, run.direction), pair.address, (cell, different.port));
+            return Counterexample::Verdict(Box::new(wrong));
+        }
+    }
+    unreachable!("another order of the same comparisons found a difference")
+}
+
+/// By the table's rule id: the rule in play of that name.
+fn rules_of_table(table: &Table, sides: &Sides) -> Vec<Option<RuleIndex>> {
+    let in_play: HashMap<(&ObjectName, Direction, usize), RuleIndex> =
+        sides.rules.iter().zip(0..).map(|(rule, index)| ((&rule.policy, rule.direction, rule.index), index)).collect();
+    let names = table.names().rules.iter();
+    names.map(|name| in_play.get(&(&name.policy, name.direction, name.index as usize)).copied()).collect()
 }
 
 /// The same endpoints, isolated by the same policies.
@@ -103,7 +143,7 @@ fn check_services(expected: &[u128], table: &Table) -> Result<u64, Counterexampl
 /// Meets every unit with every class that the table gives an address of it, as far as a lookup can ask for it.
 fn sweep(table: &Table, units: &Units) -> Found {
     let mut found = Found::new(units.units.len());
-    let v4 = spans(units.pieces(false), units.singles(false), u128::from(u32::MAX));
+    let v4 = spans(units.pieces(false), &units.v4, u128::from(u32::MAX));
     let mut walk = Walk::new(v4, &mut found, |number| address_of(number, false));
     table.v4_pieces(|first, class| walk.piece(u128::from(first), class));
     walk.finish();
@@ -112,16 +152,18 @@ fn sweep(table: &Table, units: &Units) -> Found {
     let mut walk = Walk::new(units.pieces(true).iter().copied(), &mut found, |number| address_of(number, true));
     table.v6_intervals().for_each(|(first, class)| walk.piece(first, class));
     walk.finish();
-    let singles = units.singles(true);
-    for &(number, unit) in singles {
-        found.add(unit, table.v6_class(number), || address_of(number, true));
+    let mut met = 0;
+    for &(number, unit) in units.v6.list() {
+        let single = table.v6_single(number);
+        met += usize::from(single.is_some());
+        found.add(unit, single.unwrap_or_else(|| table.v6_class(number)), || address_of(number, true));
     }
-    for number in table.v6_singles() {
-        if singles.binary_search_by_key(&number, |single| single.0).is_err() {
-            let pieces = units.pieces(true);
-            let unit = pieces[pieces.partition_point(|(first, _)| *first <= number) - 1].1;
-            found.add(unit, table.v6_class(number), || address_of(number, true));
-        }
+    // each was met in an entry of its own, so as many as there are leave none unmet
+    let unmet = met < table.v6_singles().count();
+    for number in table.v6_singles().filter(|&number| unmet && !units.v6.has(number)) {
+        let pieces = units.pieces(true);
+        let unit = pieces[pieces.partition_point(|(first, _)| *first <= number) - 1].1;
+        found.add(unit, table.v6_class(number), || address_of(number, true));
     }
     // a region has either no such address or no other
     found.pairs.retain(|pair| !is_mapped(pair.address));
@@ -138,11 +180,8 @@ struct Run<'c> {
 
 /// Rows against rows, each pair once.
 struct Comparison<'c> {
-    snapshot: &'c Snapshot,
     table: &'c Table,
-    cell_classes: &'c [CellClass],
-    /// By the table's rule id: the rule in play of that name.
-    rules: Vec<Option<RuleIndex>>,
+    reading: Reading<'c>,
     runs: Vec<Run<'c>>,
     /// By expected row: the table's row that was found equal first, counted from 1.
     equal: Vec<u32>,
@@ -150,11 +189,7 @@ struct Comparison<'c> {
 }
 
 impl<'c> Comparison<'c> {
-    fn new(snapshot: &'c Snapshot, table: &'c Table, sides: &'c Sides, cell_classes: &'c [CellClass]) -> Self {
-        let in_play: HashMap<(&ObjectName, Direction, usize), RuleIndex> =
-            sides.rules.iter().zip(0..).map(|(rule, index)| ((&rule.policy, rule.direction, rule.index), index)).collect();
-        let names = table.names().rules.iter();
-        let rules = names.map(|name| in_play.get(&(&name.policy, name.direction, name.index as usize)).copied()).collect();
+    fn new(table: &'c Table, sides: &'c Sides, reading: Reading<'c>) -> Self {
         let mut runs: Vec<Run<'c>> = Vec::new();
         let mut of_profile: HashMap<ProfileId, Vec<usize>> = HashMap::new();
         for (side, direction) in sides.sides.iter().flat_map(|side| Direction::BOTH.map(|direction| (side, direction))) {
@@ -166,24 +201,20 @@ impl<'c> Comparison<'c> {
                 runs.push(Run { profile, rows, endpoint: &side.endpoint, direction });
             }
         }
-        Self { snapshot, table, cell_classes, rules, runs, equal: Vec::new(), more_equal: HashSet::new() }
+        Self { table, reading, runs, equal: Vec::new(), more_equal: HashSet::new() }
     }
 
-    /// Every run's row of a class against the expected row of a column.
-    fn compare(&mut self, units: &Units, column: u32, pair: &UnitClass) -> Result<(), Counterexample> {
+    /// Every run's row of a class against the expected row of a column: the first run that differs, and where.
+    fn difference(&mut self, units: &Units, column: ColumnId, class: usize) -> Option<(&Run<'c>, &'c CellClass)> {
         self.equal.resize(units.expected.rows.len(), 0);
         let column = &units.expected.columns[column as usize];
-        for index in 0..self.runs.len() {
-            let run = &self.runs[index];
-            let (expected, row) = (column[run.profile as usize], run.rows[pair.class]);
+        for (index, run) in self.runs.iter().enumerate() {
+            let (expected, row) = (column[run.profile as usize], run.rows[class]);
             if self.equal[expected as usize] == u32::from(row) + 1 || self.more_equal.contains(&(expected, row)) {
                 continue;
             }
-            if let Some(different) = self.different(units, expected, row) {
-                let cell = units.cells.0[different.cell];
-                let judged = (run.endpoint, run.direction);
-                let wrong = WrongVerdict::of(self.snapshot, self.table, judged, pair.address, (cell, different.port));
-                return Err(Counterexample::Verdict(Box::new(wrong)));
+            if let Some(different) = different(self.table, self.reading, &units.expected.rows[expected as usize], row) {
+                return Some((&self.runs[index], different));
             }
             if self.equal[expected as usize] == 0 {
                 self.equal[expected as usize] = u32::from(row) + 1;
@@ -191,16 +222,15 @@ impl<'c> Comparison<'c> {
                 self.more_equal.insert((expected, row));
             }
         }
-        Ok(())
+        None
     }
+}
 
-    /// The first cell in which the two rows differ.
-    fn different(&self, units: &Units, expected: RowId, row: u16) -> Option<&CellClass> {
-        let expected = &units.expected.rows[expected as usize];
-        self.cell_classes.iter().find(|cell_class| match (self.table.action(row, cell_class.class), expected[cell_class.cell]) {
-            (Action::Deny, None) => false,
-            (Action::Allow(id), Some(rule)) => self.rules.get(id.0 as usize).copied().flatten() != Some(rule),
-            (Action::Deny, Some(_)) | (Action::Allow(_), None) => true,
-        })
-    }
+/// The first cell in which the two rows differ.
+fn different<'c>(table: &Table, reading: Reading<'c>, expected: &Row, row: u16) -> Option<&'c CellClass> {
+    reading.cell_classes.iter().find(|cell_class| match (table.action(row, cell_class.class), expected[cell_class.cell]) {
+        (Action::Deny, None) => false,
+        (Action::Allow(id), Some(rule)) => reading.rules.get(id.0 as usize).copied().flatten() != Some(rule),
+        (Action::Deny, Some(_)) | (Action::Allow(_), None) => true,
+    })
 }

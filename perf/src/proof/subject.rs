@@ -1,0 +1,88 @@
+//! One cluster whose states are compiled, loaded and proved, one after another, with a clock at each step.
+
+use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
+use sluice_policy::Snapshot;
+use sluice_policy::compile::Compiler;
+use sluice_policy::prove::{Proof, Prover};
+use sluice_table::Table;
+use std::time::{Duration, Instant};
+
+/// How long something took by the wall's clock, and how much of that this thread was on a CPU.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Took {
+    pub(super) wall_ms: f64,
+    pub(super) cpu_ms: f64,
+}
+
+impl Took {
+    pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let (cpu, wall) = (thread_time(), Instant::now());
+        let result = work();
+        let (wall, cpu) = (wall.elapsed(), thread_time().saturating_sub(cpu));
+        (result, Self { wall_ms: wall.as_secs_f64() * 1e3, cpu_ms: cpu.as_secs_f64() * 1e3 })
+    }
+}
+
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// One state from objects to proof.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) compile: Took,
+    pub(super) load: Took,
+    pub(super) prove: Took,
+    pub(super) proof: Proof,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) snapshot: Snapshot,
+    pub(super) table: Table,
+    compiler: Compiler,
+    prover: Prover,
+}
+
+impl Subject {
+    /// Compiles and proves `snapshot` from scratch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::step`].
+    pub(super) fn new(snapshot: Snapshot) -> Result<(Self, Step)> {
+        let (mut compiler, mut prover) = (Compiler::new(), Prover::new());
+        let (step, table) = step(&snapshot, &mut compiler, &mut prover, 1)?;
+        Ok((Self { snapshot, table, compiler, prover }, step))
+    }
+
+    /// Compiles, loads and proves the snapshot as it is now, with everything remembered of the state before.
+    ///
+    /// # Errors
+    ///
+    /// The snapshot has no table, or the table is wrong: then a time would mean nothing.
+    pub(super) fn step(&mut self) -> Result<Step> {
+        let generation = self.table.generation() + 1;
+        let (step, table) = step(&self.snapshot, &mut self.compiler, &mut self.prover, generation)?;
+        self.table = table;
+        Ok(step)
+    }
+
+    /// Forgets everything but the objects.
+    pub(super) fn into_snapshot(self) -> Snapshot {
+        self.snapshot
+    }
+}
+
+fn step(snapshot: &Snapshot, compiler: &mut Compiler, prover: &mut Prover, generation: u64) -> Result<(Step, Table)> {
+    let (image, compile) = Took::of(|| compiler.compile(snapshot, generation));
+    let image = image.context("compiling")?;
+    let (table, load) = Took::of(|| Table::from_bytes(&image));
+    let table = table.context("loading the image")?;
+    let (proof, prove) = Took::of(|| prover.prove(snapshot, &table));
+    let proof = proof.context("the table is wrong")?;
+    Ok((Step { compile, load, prove, proof }, table))
+}
