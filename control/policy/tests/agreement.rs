@@ -201,6 +201,8 @@ proptest! {
         let Ok(table) = Table::from_bytes(&build_image(&parts, 1)) else { return Ok(()) };
         match Prover::new().prove(&snapshot, &table) {
             Ok(_) => assert_agree(&snapshot, &table, &questions),
+            // the class of an IPv6 interval counts even where single addresses hide all of it from lookups
+            Err(Counterexample::Verdict(wrong)) if wrong.remote.is_ipv6() && !wrong.remote_pods.is_empty() => {}
             Err(Counterexample::Verdict(wrong)) => prop_assert_ne!(&wrong.expected, &wrong.found, "{}", wrong),
             Err(_) => {}
         }

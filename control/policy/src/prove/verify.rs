@@ -148,7 +148,8 @@ fn sweep(table: &Table, units: &Units) -> Found {
     table.v4_pieces(|first, class| walk.piece(u128::from(first), class));
     walk.finish();
 
-    // IPv6 looks for single addresses first, so those are asked one by one and the intervals as if there were none
+    // IPv6 looks for single addresses first, so those are asked one by one and the intervals as if there were none: a wrong
+    // class is refused even where single addresses hide it
     let mut walk = Walk::new(units.pieces(true).iter().copied(), &mut found, |number| address_of(number, true));
     table.v6_intervals().for_each(|(first, class)| walk.piece(first, class));
     walk.finish();
