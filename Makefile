@@ -48,6 +48,12 @@ check: ## All checks that run nothing: format, lints, both feature sets
 bench-forward: prepare release ## Forwarding against the same pods without hooks (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
 	@target/release/sluice-perf forward $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
+.PHONY: bench-proof
+bench-proof: ## The proof of a table, from scratch and after one-pod changes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+	@echo "building the optimised bench (some minutes the first time) ..."
+	@$(CARGO) build -q --release -p sluice-perf
+	@target/release/sluice-perf proof $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
 .PHONY: clean
 clean: ## Remove build products
 	@$(CARGO) clean

@@ -92,7 +92,8 @@ The proof of a table: from scratch, and after a change of one pod.
 
 Makes a cluster from a seed (110 of its pods are attached here), compiles it and proves the table, on one core. From \
 scratch means a new prover each time. Then one pod changes at a time, as often as asked, and what stands is proved again by \
-the prover that proved the state before. Only the proof counts; compiling and loading are printed beside.
+the prover that proved the state before. Only the proof counts, by its time on the CPU: it computes and never waits, so \
+that is what it takes of a free core. Its time by the wall's clock, compiling and loading are printed beside.
 
   address    a remote pod with known labels appears or disappears
   labels     a remote pod gets labels that no pod had before

@@ -57,9 +57,10 @@ struct Changed {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Measured {
+    /// The proof's time on the CPU. It computes and never waits, so this is what it takes of a free core.
     prove: Option<Summary>,
-    /// Of the proof's time, what this thread was on the CPU.
-    prove_cpu: Option<Summary>,
+    /// By the wall's clock, which also runs while others have the core.
+    prove_wall: Option<Summary>,
     compile: Option<Summary>,
     load: Option<Summary>,
     units_asked: Option<Summary>,
@@ -71,10 +72,10 @@ struct Measured {
 impl Measured {
     fn add(&mut self, step: &Step) {
         self.steps.push(*step);
-        self.prove_ms.push(step.prove.wall_ms);
+        self.prove_ms.push(step.prove.cpu_ms);
         let all = |of: fn(&Step) -> f64| Summary::of(&self.steps.iter().map(of).collect::<Vec<_>>());
-        self.prove = all(|step| step.prove.wall_ms);
-        self.prove_cpu = all(|step| step.prove.cpu_ms);
+        self.prove = all(|step| step.prove.cpu_ms);
+        self.prove_wall = all(|step| step.prove.wall_ms);
         self.compile = all(|step| step.compile.wall_ms);
         self.load = all(|step| step.load.wall_ms);
         self.units_asked = all(|step| step.proof.units_asked as f64);
@@ -184,18 +185,18 @@ impl Section {
 }
 
 fn print_measured(title: &str, measured: &Measured) {
-    let (Some(prove), Some(cpu), Some(asked)) = (measured.prove, measured.prove_cpu, measured.units_asked) else {
+    let (Some(prove), Some(wall), Some(asked)) = (measured.prove, measured.prove_wall, measured.units_asked) else {
         println!("  {title:<24} not measured: no such change was found");
         return;
     };
     println!(
-        "  {title:<24} {:>3} times: median {:.2} ms, quartiles {:.2}–{:.2}, 95 % interval {:.2}–{:.2}; on CPU {:.2} ms; {:.0} units asked",
-        prove.count, prove.median, prove.q1, prove.q3, prove.low95, prove.high95, cpu.median, asked.median
+        "  {title:<24} {:>3} times: median {:.2} ms, quartiles {:.2}–{:.2}, 95 % interval {:.2}–{:.2}; by the wall {:.2}; {:.0} units asked",
+        prove.count, prove.median, prove.q1, prove.q3, prove.low95, prove.high95, wall.median, asked.median
     );
 }
 
 fn print_row(title: &str, promise: Option<Promise>, measured: &Measured) {
-    let Measured { prove: Some(prove), prove_cpu: Some(cpu), compile: Some(compile), load: Some(load), .. } = measured else {
+    let Measured { prove: Some(prove), prove_wall: Some(wall), compile: Some(compile), load: Some(load), .. } = measured else {
         println!("  {title:<24}{:>29}", "not measured");
         return;
     };
@@ -208,7 +209,7 @@ fn print_row(title: &str, promise: Option<Promise>, measured: &Measured) {
         prove.median,
         prove.p99,
         prove.max,
-        cpu.median,
+        wall.median,
         compile.median,
         load.median,
     );
@@ -230,10 +231,13 @@ impl Report {
     pub(super) fn print(&self) {
         println!(
             "\n{:<26}{:>8}{:>8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   result",
-            "proof, ms", "must", "aim", "measured", "p99", "max", "on CPU", "compile", "load"
+            "proof, ms of one core", "must", "aim", "measured", "p99", "max", "wall", "compile", "load"
         );
         self.sections.iter().for_each(Section::print_rows);
-        println!("\nmeasured, on CPU, compile and load are medians; compiling and loading are not part of the proof");
+        println!(
+            "\nmeasured: CPU time of the proof, median; wall: the same by the wall's clock, which others' use of the core lengthens;\n\
+             compile, load: medians of what comes before, by the wall's clock and not part of the proof"
+        );
         if self.musts.is_empty() {
             println!("no promise is about this cluster");
         }
