@@ -19,25 +19,27 @@ impl Table {
     /// Walks the IPv4 space in ascending pieces of one class each: `visit(first address, class)`. Every address from one
     /// first to the next has that class, so the visits say everything that [`Table::class_of`] can say of IPv4.
     pub fn v4_pieces(&self, mut visit: impl FnMut(u32, usize)) {
+        let mut last = usize::MAX;
+        let mut piece = |first: u32, class: usize| {
+            if last != class {
+                last = class;
+                visit(first, class);
+            }
+        };
         for (high, &l1) in (0u32..).zip(&self.v4_l1) {
             if l1 & LEAF != 0 {
-                visit(high << 16, (l1 & !LEAF) as usize);
+                piece(high << 16, (l1 & !LEAF) as usize);
                 continue;
             }
             let l2 = &self.v4_l2[l1 as usize * 256..][..256];
             for (middle, &l2) in (0u32..).zip(l2) {
                 let first = high << 16 | middle << 8;
                 if l2 & LEAF != 0 {
-                    visit(first, (l2 & !LEAF) as usize);
+                    piece(first, (l2 & !LEAF) as usize);
                     continue;
                 }
                 let l3 = &self.v4_l3[l2 as usize * 256..][..256];
-                let mut last = None;
-                for (low, &class) in (0u32..).zip(l3) {
-                    if last.replace(class) != Some(class) {
-                        visit(first | low, usize::from(class));
-                    }
-                }
+                (0u32..).zip(l3).for_each(|(low, &class)| piece(first | low, usize::from(class)));
             }
         }
     }
@@ -114,7 +116,7 @@ mod tests {
         let mut pieces = Vec::new();
         table.v4_pieces(|first, class| pieces.push((first, class)));
         assert_eq!(pieces[0].0, 0);
-        assert!(pieces.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(pieces.is_sorted_by(|a, b| a.0 < b.0 && a.1 != b.1));
         for (index, &(first, class)) in pieces.iter().enumerate() {
             let last = pieces.get(index + 1).map_or(u32::MAX, |next| next.0 - 1);
             for address in [first, last, first + (last - first) / 2] {

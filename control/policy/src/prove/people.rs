@@ -10,9 +10,11 @@ use crate::snapshot::Snapshot;
 use ahash::RandomState;
 use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::net::IpAddr;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 pub(super) type IdentityId = u32;
@@ -50,6 +52,19 @@ pub(super) enum Changed {
     /// Everything was read anew.
     All,
 }
+
+/// A part of the pods' order.
+#[derive(Debug, Clone)]
+struct Stretch {
+    /// Where it was at the last update.
+    known: Range<usize>,
+    /// The names that belong to it.
+    names: (Bound<ObjectName>, Bound<ObjectName>),
+}
+
+const STRETCHES: usize = 16;
+/// Fewer pods are not worth stretches.
+const STRETCHED_MIN: usize = 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -96,38 +111,66 @@ impl People {
         Changed::Addresses(changed.into_iter().collect())
     }
 
-    /// Finds pods that came, went or changed.
+    /// Finds pods that came, went or changed. Most stretches are the same throughout, so only the others are gone through
+    /// pod by pod, from the last to the first, so that positions before them stay what they are.
     fn follow(&mut self, snapshot: &Snapshot, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
-        let mut pods = snapshot.pods.iter().peekable();
-        let known = self.order.iter().take_while(|(known, _)| pods.next_if(|(_, object)| Arc::ptr_eq(known, object)).is_some());
-        let same = known.count();
-        if same == self.order.len() && pods.peek().is_none() {
-            return;
+        for stretch in self.differing(snapshot) {
+            let behind = self.order.split_off(stretch.known.end);
+            let mut old = self.order.split_off(stretch.known.start).into_iter().peekable();
+            for (name, object) in snapshot.pods.range(stretch.names) {
+                while let Some((_, person)) =
+                    old.next_if(|(known, person)| !Arc::ptr_eq(known, object) && self.people[*person as usize].name <= *name)
+                {
+                    self.leave(person, changed);
+                }
+                let same = old.next_if(|(known, _)| Arc::ptr_eq(known, object));
+                let entry = same.unwrap_or_else(|| {
+                    let person = self.enter(name, object, reported.get(name));
+                    changed.extend(&self.people[person as usize].addresses);
+                    (Arc::clone(object), person)
+                });
+                self.order.push(entry);
+            }
+            old.for_each(|(_, person)| self.leave(person, changed));
+            self.order.extend(behind);
         }
-        let mut order = mem::take(&mut self.order);
-        let tail = order.split_off(same);
-        let mut old = tail.into_iter().peekable();
-        for (name, object) in pods {
-            if let Some(entry) = old.next_if(|(known, _)| Arc::ptr_eq(known, object)) {
-                order.push(entry);
-                continue;
-            }
-            while let Some((_, person)) = old.next_if(|(_, person)| self.people[*person as usize].name < *name) {
-                self.leave(person, changed);
-            }
-            if let Some(entry) = old.next_if(|(known, _)| Arc::ptr_eq(known, object)) {
-                order.push(entry);
-                continue;
-            }
-            if let Some((_, person)) = old.next_if(|(_, person)| self.people[*person as usize].name == *name) {
-                self.leave(person, changed);
-            }
-            let person = self.enter(name, object, reported.get(name));
-            changed.extend(&self.people[person as usize].addresses);
-            order.push((Arc::clone(object), person));
+    }
+
+    /// The stretches in which some object is another, the last first.
+    fn differing(&self, snapshot: &Snapshot) -> Vec<Stretch> {
+        let mut walks: Vec<_> = self
+            .stretches()
+            .into_iter()
+            .map(|stretch| (self.order[stretch.known.clone()].iter(), snapshot.pods.range(stretch.names.clone()), stretch))
+            .collect();
+        let mut differing = Vec::new();
+        // the map's nodes lie all over the memory: walks side by side wait for them together
+        while !walks.is_empty() {
+            walks.retain_mut(|(old, new, stretch)| match (old.next(), new.next()) {
+                (Some((known, _)), Some((_, object))) if Arc::ptr_eq(known, object) => true,
+                (None, None) => false,
+                _ => {
+                    differing.push(stretch.clone());
+                    false
+                }
+            });
         }
-        old.for_each(|(_, person)| self.leave(person, changed));
-        self.order = order;
+        differing.sort_unstable_by_key(|stretch| Reverse(stretch.known.start));
+        differing
+    }
+
+    /// Cuts all names into stretches at names that are known.
+    fn stretches(&self) -> Vec<Stretch> {
+        let pods = self.order.len();
+        let count = if pods < STRETCHED_MIN { 1 } else { STRETCHES };
+        let name = |at: usize| self.people[self.order[at].1 as usize].name.clone();
+        let stretch = |index: usize| {
+            let known = index * pods / count..(index + 1) * pods / count;
+            let first = if index == 0 { Bound::Unbounded } else { Bound::Included(name(known.start)) };
+            let end = if index + 1 == count { Bound::Unbounded } else { Bound::Excluded(name(known.end)) };
+            Stretch { known, names: (first, end) }
+        };
+        (0..count).map(stretch).collect()
     }
 
     /// Finds pods whose object stayed but whose endpoints did not.
@@ -258,4 +301,47 @@ fn key_of<'t>(namespace: &str, labels: impl Iterator<Item = (&'t str, &'t str)>,
 
 fn key_number(add: &mut impl FnMut(&str), number: i32) {
     add(&number.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(number: usize) -> (ObjectName, Arc<Pod>) {
+        let name = format!("p{number:05}");
+        let ip = format!("10.0.{}.{}", number / 256, number % 256);
+        let pod = json!({"metadata": {"namespace": "x", "name": name}, "status": {"podIP": ip}});
+        (ObjectName::new("x", name), Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+
+    #[test]
+    fn changes_in_any_stretch_are_found_and_nothing_else_is() {
+        let even = |count: usize| (0..count).map(|number| pod(2 * number)).collect::<BTreeMap<_, _>>();
+        for count in [0, 1, 10, STRETCHED_MIN, 3 * STRETCHED_MIN + 7] {
+            let mut snapshot = Snapshot { pods: even(count), ..Snapshot::default() };
+            let (mut people, interest) = (People::default(), Arc::default());
+            assert_eq!(people.update(&snapshot, &interest), Changed::All);
+            assert_eq!(people.update(&snapshot, &interest), Changed::Addresses(vec![]));
+            let step = (count / 40).max(1);
+            for number in (0..2 * count + 2).step_by(step) {
+                let (name, object) = pod(number);
+                // odd ones come; even ones are replaced, go or come
+                match number % 4 {
+                    0 => drop(snapshot.pods.insert(name, object)),
+                    2 => drop(snapshot.pods.remove(&name)),
+                    _ => drop(snapshot.pods.insert(name, object)),
+                }
+            }
+            let before: BTreeSet<IpAddr> = people.addresses().collect();
+            let Changed::Addresses(changed) = people.update(&snapshot, &interest) else { panic!("read anew") };
+            let after: BTreeSet<IpAddr> = people.addresses().collect();
+            assert!(before.symmetric_difference(&after).all(|address| changed.contains(address)), "{count}");
+            assert!(changed.len() <= (2 * count + 2).div_ceil(step), "{count}: {} changed", changed.len());
+            let mut fresh = People::default();
+            fresh.update(&snapshot, &interest);
+            assert_eq!(after, fresh.addresses().collect::<BTreeSet<_>>(), "{count}");
+            assert!(people.order.iter().map(|entry| Arc::as_ptr(&entry.0)).eq(snapshot.pods.values().map(Arc::as_ptr)), "{count}");
+        }
+    }
 }
