@@ -152,3 +152,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_same_content_means_the_same_at_every_reading() {
+    let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {spec}\n");
+    let text = format!("{}---\n{}", pod("7"), pod("{containers: [{name: c}]}"));
+    let files = || vec![("web.yaml".into(), Ok(text.clone().into_bytes()))];
+    let mut set = ManifestSet::new();
+    let first = set.update(files()).clone();
+    assert_eq!((first.errors.len(), first.snapshot.pods.len(), first.kept.len()), (1, 1, 0), "{:?}", first.errors);
+    let again = set.update(files());
+    assert_eq!((&again.errors, &again.origins, &again.kept), (&first.errors, &first.origins, &first.kept));
+}

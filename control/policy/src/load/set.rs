@@ -2,8 +2,8 @@
 //!
 //! Each update brings the whole present content. Who decides about an object, in this order:
 //!
-//! 1. the first document that names it, in the order of files and documents: its object if it is valid, the last good
-//!    state if it is not and the same file gave that; later documents that name it are duplicates;
+//! 1. the first file that names it: its first valid document, or the last good state if none is valid and the same file
+//!    gave that; further valid documents that name it, here and in later files, are duplicates;
 //! 2. otherwise any document that names it and is broken: the last good state, wherever that came from;
 //! 3. otherwise a file that gave it last and now cannot be read or parsed, or holds a document that nobody can identify
 //!    (it may be this one): the last good state;
@@ -146,6 +146,8 @@ impl Update {
         self.sources.workloads.extend(content.workloads);
         self.sources.opaque.extend(content.opaque);
         let shared: Arc<Path> = Arc::from(file);
+        // kept only where no document of the file is valid, so that the same content means the same at every reading
+        let mut own = Vec::new();
         for claim in content.claims {
             let Claim { place, id: Some(id), object, source_line, tree } = claim else { continue };
             match (object, self.new.origins.get(&id)) {
@@ -168,10 +170,11 @@ impl Update {
                     self.sources.trees.extend(tree.map(|tree| (id.clone(), (Arc::clone(&shared), tree))));
                     self.new.origins.insert(id, (file.to_path_buf(), place.line));
                 }
-                (None, _) if self.old.origins.get(&id).is_some_and(|(last, _)| last == file) => self.keep(&id),
+                (None, _) if self.old.origins.get(&id).is_some_and(|(last, _)| last == file) => own.push(id),
                 (None, _) => broken.push(id),
             }
         }
+        own.iter().for_each(|id| self.keep(id));
         self.new.errors[errors_before..].sort_by_key(|error| (error.line, error.column));
         if unlisted > 0 {
             self.new.errors.push(ManifestError::whole_file(file, format!("{unlisted} more problems are not listed")));
