@@ -57,7 +57,7 @@ fn is_out_of_reach(reason: DropReason) -> bool {
 
 /// The first of the seeds that finds a planted fault, and how.
 fn found(options: Options) -> String {
-    const SEEDS: u64 = 150;
+    const SEEDS: u64 = 1500;
     let found = (0..SEEDS).find_map(|seed| run(seed, options).violation.map(|violation| (seed, violation)));
     let Some((seed, violation)) = found else { panic!("{options:?} went unnoticed for {SEEDS} seeds") };
     assert_eq!(plain(seed).violation, None, "seed {seed} is sound without {options:?}");
