@@ -21,4 +21,4 @@ pub mod snapshot;
 pub use compile::{CompileError, compile};
 pub use oracle::Oracle;
 pub use sluice_flow::{LocalEndpoint, ObjectName};
-pub use snapshot::Snapshot;
+pub use snapshot::{Objects, Snapshot};

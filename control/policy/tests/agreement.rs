@@ -10,9 +10,8 @@ use sluice_flow::{Addr, Direction, Protocol, RuleId, Verdict};
 use sluice_policy::compile::{Compiler, compile_parts};
 use sluice_policy::oracle::RuleRef;
 use sluice_policy::prove::{Counterexample, Prover};
-use sluice_policy::{Oracle, Snapshot, compile};
+use sluice_policy::{Objects, Oracle, Snapshot, compile};
 use sluice_table::{Action, Table, TableParts, build_image};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -130,9 +129,9 @@ fn mix(one: &Snapshot, other: &Snapshot, mut seed: u64) -> Snapshot {
 }
 
 fn merge<K: Ord + Clone, V>(
-    one: &BTreeMap<K, Arc<V>>,
-    other: &BTreeMap<K, Arc<V>>,
-    mixed: &mut BTreeMap<K, Arc<V>>,
+    one: &Objects<K, V>,
+    other: &Objects<K, V>,
+    mixed: &mut Objects<K, V>,
     choose: &mut impl FnMut() -> u64,
 ) {
     for key in one.keys().chain(other.keys()) {

@@ -126,22 +126,11 @@ async fn a_late_proof_goes_on_behind_the_publication() {
 
 #[tokio::test]
 async fn a_difference_found_behind_the_publication_rolls_back() {
-    let mut rig = Rig::new();
-    rig.read("good");
-    let (first, outcome) = rig.made().await;
-    rig.handle(Event::Proved(first, outcome));
-    rig.received();
-    rig.read("bad");
-    let (bad, _) = rig.made().await;
-    rig.handle(Event::ProofLate(bad));
-    assert_eq!(rig.received(), bad);
+    let (mut rig, bad) = sent_before_its_proof().await;
     rig.handle(Event::Proved(bad, Err("a counterexample".into())));
-    let (back, outcome) = rig.made().await;
-    rig.handle(Event::Proved(back, Ok(outcome.unwrap())));
-    assert_eq!(rig.received(), back);
-    assert!(back > bad, "generations rise");
+    assert_rolled_back(&mut rig, bad).await;
     let status = &rig.engine.view.status;
-    assert_eq!((rig.policy().as_str(), status.rollbacks, status.proof_pending, status.settled), ("good", 1, false, false));
+    assert!(!status.proof_pending && !status.settled);
     assert!(status.last_failure.as_ref().unwrap().contains("taken back: a counterexample"));
     // what failed is not tried again, and what comes next is
     rig.read("better");

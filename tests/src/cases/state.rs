@@ -6,7 +6,7 @@ use sluice_control::Merger;
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::{Loaded, ManifestSet};
-use sluice_policy::{Oracle, Snapshot, compile};
+use sluice_policy::{Objects, Oracle, Snapshot, compile};
 use sluice_table::Table;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -113,7 +113,7 @@ impl State {
     /// What would be published next if all policies went.
     pub(super) fn image_without_policies(&mut self) -> Result<Vec<u8>, String> {
         self.generation += 1;
-        let without = Snapshot { policies: BTreeMap::new(), ..self.snapshot.clone() };
+        let without = Snapshot { policies: Objects::new(), ..self.snapshot.clone() };
         compile(&without, self.generation).map_err(|refusal| format!("the compiler refuses: {refusal}"))
     }
 

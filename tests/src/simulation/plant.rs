@@ -145,11 +145,12 @@ impl Plant {
             _ => return snapshot.clone(),
         };
         let mut snapshot = snapshot.clone();
-        for policy in snapshot.policies.values_mut() {
+        let damaged = snapshot.policies.iter().map(|(name, policy)| {
             let mut value = serde_json::to_value(&**policy).expect("a policy is JSON");
             everywhere(&mut value, damage);
-            *policy = Arc::new(serde_json::from_value(value).expect("it still is a policy"));
-        }
+            (name.clone(), Arc::new(serde_json::from_value(value).expect("it still is a policy")))
+        });
+        snapshot.policies = damaged.collect();
         snapshot
     }
 }

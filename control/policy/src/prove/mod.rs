@@ -56,13 +56,13 @@ mod verify;
 pub use counterexample::{Counterexample, WrongVerdict};
 
 use crate::oracle::service_addresses;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Objects, Snapshot, same};
 use interest::Interest;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use people::{Changed, People};
 use sides::Sides;
-use sluice_flow::{Addr, LocalEndpoint};
+use sluice_flow::{Addr, LocalEndpoint, ObjectName};
 use sluice_table::Table;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -116,9 +116,9 @@ impl Proof {
 /// ```
 #[derive(Debug, Default)]
 pub struct Prover {
-    policies: Vec<Arc<NetworkPolicy>>,
-    namespaces: Vec<Arc<Namespace>>,
-    services: Vec<Arc<Service>>,
+    policies: Objects<ObjectName, NetworkPolicy>,
+    namespaces: Objects<String, Namespace>,
+    services: Objects<ObjectName, Service>,
     /// As numbers, ascending.
     service_addresses: Vec<u128>,
     attached: Vec<(LocalEndpoint, Option<Arc<Pod>>)>,
@@ -145,8 +145,8 @@ impl Prover {
 
     /// Compares `table` with the oracle on `snapshot`, from which it was compiled.
     ///
-    /// Cost: the first time about (pods) + (profiles × units); afterwards one step for each pod and piece of the table,
-    /// and the oracle's time for what changed.
+    /// Cost: the first time about (pods) + (profiles × units); afterwards one step for each piece of the table, and the
+    /// oracle's time for what changed.
     ///
     /// # Errors
     /// The first difference; the prover stays usable.
@@ -156,24 +156,24 @@ impl Prover {
         verify::verify(snapshot, table, &self.sides, &self.service_addresses, &mut self.units, asked)
     }
 
-    /// Follows the snapshot, by pointers.
+    /// Follows the snapshot, by what it does not share with the last.
     fn look(&mut self, snapshot: &Snapshot) -> Change {
-        let policies_same = same(&self.policies, snapshot.policies.values());
+        let policies_same = same(&self.policies, &snapshot.policies);
         if !policies_same {
-            self.policies = snapshot.policies.values().cloned().collect();
+            self.policies = snapshot.policies.clone();
             let interest = Interest::of(snapshot);
             if interest != *self.interest {
                 self.interest = Arc::new(interest);
             }
         }
-        let namespaces_same = same(&self.namespaces, snapshot.namespaces.values());
+        let namespaces_same = same(&self.namespaces, &snapshot.namespaces);
         if !namespaces_same {
-            self.namespaces = snapshot.namespaces.values().cloned().collect();
+            self.namespaces = snapshot.namespaces.clone();
         }
-        if !same(&self.services, snapshot.services.values()) {
-            self.services = snapshot.services.values().cloned().collect();
+        if !same(&self.services, &snapshot.services) {
+            self.services = snapshot.services.clone();
             let addresses: BTreeSet<u128> =
-                self.services.iter().flat_map(|service| service_addresses(service)).map(|ip| Addr::from(ip).to_u128()).collect();
+                self.services.values().flat_map(|service| service_addresses(service)).map(|ip| Addr::from(ip).to_u128()).collect();
             self.service_addresses = addresses.into_iter().collect();
         }
         let people = self.people.update(snapshot, &self.interest);
@@ -194,9 +194,4 @@ impl Prover {
         }
         Change { people, peers: !rules_same || !namespaces_same, profiles: !profiles_same }
     }
-}
-
-/// Whether these are the same objects.
-fn same<'n, T: 'n>(old: &[Arc<T>], new: impl ExactSizeIterator<Item = &'n Arc<T>>) -> bool {
-    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
 }

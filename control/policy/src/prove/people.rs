@@ -1,20 +1,20 @@
 //! Who is behind each address: pods that no policy can tell apart are one *identity*, and the identities that claim one
 //! address are one *group*. Nothing is merged by what policies say; only what they cannot see is left out.
 //!
-//! Pods are followed by the pointers of their objects, so that a change costs one step for each pod and one reading for
-//! each that changed. Nobody tells this module what changed: it looks, so that a mistake in telling is found too.
+//! Pods are followed by a copy of the map that held them, which shares with the next one whatever did not change, so that a
+//! change costs one reading for each pod that changed. Nobody tells this module what changed: it looks, so that a mistake
+//! in telling is found too.
 
 use super::interest::Interest;
 use crate::oracle::{Standing, belongs, named_ports, standing_of, status_addresses};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
+use imbl::ordmap::DiffItem;
 use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::net::IpAddr;
-use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 pub(super) type IdentityId = u32;
@@ -36,7 +36,6 @@ pub(super) struct Identity {
 
 #[derive(Debug)]
 struct Person {
-    name: ObjectName,
     /// `None` where the pod takes part in nothing.
     identity: Option<IdentityId>,
     /// What the endpoints of this pod said when its addresses were read.
@@ -53,25 +52,13 @@ pub(super) enum Changed {
     All,
 }
 
-/// A part of the pods' order.
-#[derive(Debug, Clone)]
-struct Stretch {
-    /// Where it was at the last update.
-    known: Range<usize>,
-    /// The names that belong to it.
-    names: (Bound<ObjectName>, Bound<ObjectName>),
-}
-
-const STRETCHES: usize = 16;
-/// Fewer pods are not worth stretches.
-const STRETCHED_MIN: usize = 1024;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct People {
     interest: Arc<Interest>,
-    /// By name, like the snapshot.
-    order: Vec<(Arc<Pod>, u32)>,
+    /// As of the last update.
+    pods: Objects<ObjectName, Pod>,
+    numbers: HashMap<ObjectName, u32, RandomState>,
     people: Vec<Person>,
     free: Vec<u32>,
     claims: HashMap<IpAddr, Vec<u32>, RandomState>,
@@ -94,108 +81,48 @@ impl People {
         for endpoint in &snapshot.endpoints {
             reported.entry(&endpoint.pod).or_default().push(endpoint);
         }
-        let worn = self.identities.len() > REMEMBERED_MIN.max(2 * self.order.len());
+        let worn = self.identities.len() > REMEMBERED_MIN.max(2 * self.pods.len());
         if worn || self.groups.is_empty() || self.interest != *interest {
             *self = Self { interest: Arc::clone(interest), groups: vec![Vec::new()], ..Self::default() };
             self.group_ids.insert(Vec::new(), NOBODY);
             self.attached = reported.keys().map(|&name| name.clone()).collect();
             for (name, object) in &snapshot.pods {
-                let person = self.enter(name, object, reported.get(name));
-                self.order.push((Arc::clone(object), person));
+                self.enter(name, object, reported.get(name));
             }
+            self.pods = snapshot.pods.clone();
             return Changed::All;
         }
         let mut changed = BTreeSet::new();
-        self.follow(snapshot, &reported, &mut changed);
+        let before = mem::replace(&mut self.pods, snapshot.pods.clone());
+        for difference in before.diff(&snapshot.pods) {
+            if let DiffItem::Remove(name, _) | DiffItem::Update { old: (name, _), .. } = difference {
+                self.leave(name, &mut changed);
+            }
+            if let DiffItem::Add(name, object) | DiffItem::Update { new: (name, object), .. } = difference {
+                changed.extend(self.enter(name, object, reported.get(name)));
+            }
+        }
         self.follow_endpoints(&reported, &mut changed);
         Changed::Addresses(changed.into_iter().collect())
     }
 
-    /// Finds pods that came, went or changed. Most stretches are the same throughout, so only the others are gone through
-    /// pod by pod, from the last to the first, so that positions before them stay what they are.
-    fn follow(&mut self, snapshot: &Snapshot, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
-        for stretch in self.differing(snapshot) {
-            let behind = self.order.split_off(stretch.known.end);
-            let mut old = self.order.split_off(stretch.known.start).into_iter().peekable();
-            for (name, object) in snapshot.pods.range(stretch.names) {
-                while let Some((_, person)) =
-                    old.next_if(|(known, person)| !Arc::ptr_eq(known, object) && self.people[*person as usize].name <= *name)
-                {
-                    self.leave(person, changed);
-                }
-                let same = old.next_if(|(known, _)| Arc::ptr_eq(known, object));
-                let entry = same.unwrap_or_else(|| {
-                    let person = self.enter(name, object, reported.get(name));
-                    changed.extend(&self.people[person as usize].addresses);
-                    (Arc::clone(object), person)
-                });
-                self.order.push(entry);
-            }
-            old.for_each(|(_, person)| self.leave(person, changed));
-            self.order.extend(behind);
-        }
-    }
-
-    /// The stretches in which some object is another, the last first.
-    fn differing(&self, snapshot: &Snapshot) -> Vec<Stretch> {
-        let mut walks: Vec<_> = self
-            .stretches()
-            .into_iter()
-            .map(|stretch| (self.order[stretch.known.clone()].iter(), snapshot.pods.range(stretch.names.clone()), stretch))
-            .collect();
-        let mut differing = Vec::new();
-        // the map's nodes lie all over the memory: walks side by side wait for them together
-        while !walks.is_empty() {
-            walks.retain_mut(|(old, new, stretch)| match (old.next(), new.next()) {
-                (Some((known, _)), Some((_, object))) if Arc::ptr_eq(known, object) => true,
-                (None, None) => false,
-                _ => {
-                    differing.push(stretch.clone());
-                    false
-                }
-            });
-        }
-        differing.sort_unstable_by_key(|stretch| Reverse(stretch.known.start));
-        differing
-    }
-
-    /// Cuts all names into stretches at names that are known.
-    fn stretches(&self) -> Vec<Stretch> {
-        let pods = self.order.len();
-        let count = if pods < STRETCHED_MIN { 1 } else { STRETCHES };
-        let name = |at: usize| self.people[self.order[at].1 as usize].name.clone();
-        let stretch = |index: usize| {
-            let known = index * pods / count..(index + 1) * pods / count;
-            let first = if index == 0 { Bound::Unbounded } else { Bound::Included(name(known.start)) };
-            let end = if index + 1 == count { Bound::Unbounded } else { Bound::Excluded(name(known.end)) };
-            Stretch { known, names: (first, end) }
-        };
-        (0..count).map(stretch).collect()
-    }
-
     /// Finds pods whose object stayed but whose endpoints did not.
     fn follow_endpoints(&mut self, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
-        let moved = |person: &Person| {
-            let now = reported.get(&person.name).map_or(&[][..], Vec::as_slice);
-            !person.reported.iter().eq(now.iter().copied())
-        };
         // only those that had or have an endpoint can have moved
         let attached: BTreeSet<ObjectName> = reported.keys().map(|&name| name.clone()).collect();
         let before = mem::replace(&mut self.attached, attached.clone());
         for name in attached.union(&before) {
-            let Ok(at) = self.order.binary_search_by(|(_, person)| self.people[*person as usize].name.cmp(name)) else { continue };
-            let (object, person) = (Arc::clone(&self.order[at].0), self.order[at].1);
-            if moved(&self.people[person as usize]) {
-                self.leave(person, changed);
-                let person = self.enter(name, &object, reported.get(name));
-                changed.extend(&self.people[person as usize].addresses);
-                self.order[at].1 = person;
+            let (Some(&number), Some(object)) = (self.numbers.get(name), self.pods.get(name).cloned()) else { continue };
+            let now = reported.get(name);
+            if !self.people[number as usize].reported.iter().eq(now.into_iter().flatten().copied()) {
+                self.leave(name, changed);
+                changed.extend(self.enter(name, &object, now));
             }
         }
     }
 
-    /// Adds a pod; returns its number.
-    fn enter(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> u32 {
+    /// Adds a pod; returns its addresses.
+    fn enter(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> &[IpAddr] {
         let takes_part = standing_of(pod) == Standing::Pod;
         let identity = takes_part.then(|| self.identity(name, pod));
         let reported: Vec<LocalEndpoint> = reported.into_iter().flatten().map(|&endpoint| endpoint.clone()).collect();
@@ -213,16 +140,18 @@ impl People {
         for &address in &addresses {
             self.claims.entry(address).or_default().push(person);
         }
-        let entry = Person { name: name.clone(), identity, reported, addresses };
+        self.numbers.insert(name.clone(), person);
+        let entry = Person { identity, reported, addresses };
         match self.people.get_mut(person as usize) {
             Some(slot) => *slot = entry,
             None => self.people.push(entry),
         }
-        person
+        &self.people[person as usize].addresses
     }
 
     /// Removes a pod; its addresses are among the changed ones.
-    fn leave(&mut self, person: u32, changed: &mut BTreeSet<IpAddr>) {
+    fn leave(&mut self, name: &ObjectName, changed: &mut BTreeSet<IpAddr>) {
+        let person = self.numbers.remove(name).expect("whoever leaves has entered");
         for address in mem::take(&mut self.people[person as usize].addresses) {
             if let Some(claims) = self.claims.get_mut(&address) {
                 claims.retain(|&other| other != person);
@@ -316,9 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn changes_in_any_stretch_are_found_and_nothing_else_is() {
-        let even = |count: usize| (0..count).map(|number| pod(2 * number)).collect::<BTreeMap<_, _>>();
-        for count in [0, 1, 10, STRETCHED_MIN, 3 * STRETCHED_MIN + 7] {
+    fn changes_are_found_and_nothing_else_is() {
+        let even = |count: usize| (0..count).map(|number| pod(2 * number)).collect::<Objects<_, _>>();
+        for count in [0, 1, 10, 1000, 3000] {
             let mut snapshot = Snapshot { pods: even(count), ..Snapshot::default() };
             let (mut people, interest) = (People::default(), Arc::default());
             assert_eq!(people.update(&snapshot, &interest), Changed::All);
@@ -328,8 +257,8 @@ mod tests {
                 let (name, object) = pod(number);
                 // odd ones come; even ones are replaced, go or come
                 match number % 4 {
-                    0 => drop(snapshot.pods.insert(name, object)),
                     2 => drop(snapshot.pods.remove(&name)),
+                    0 => drop(snapshot.pods.insert(name, relabelled(object))),
                     _ => drop(snapshot.pods.insert(name, object)),
                 }
             }
@@ -341,7 +270,12 @@ mod tests {
             let mut fresh = People::default();
             fresh.update(&snapshot, &interest);
             assert_eq!(after, fresh.addresses().collect::<BTreeSet<_>>(), "{count}");
-            assert!(people.order.iter().map(|entry| Arc::as_ptr(&entry.0)).eq(snapshot.pods.values().map(Arc::as_ptr)), "{count}");
+            assert!(people.pods.ptr_eq(&snapshot.pods) || count == 0, "{count}");
         }
+    }
+
+    fn relabelled(mut pod: Arc<Pod>) -> Arc<Pod> {
+        Arc::make_mut(&mut pod).metadata.labels = Some([("app".to_owned(), "other".to_owned())].into());
+        pod
     }
 }
