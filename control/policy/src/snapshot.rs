@@ -60,7 +60,9 @@ fn share<K: Ord + Clone, V: PartialEq>(new: &mut Objects<K, V>, old: &Objects<K,
     let mut shared = old.clone();
     for difference in old.diff(new) {
         match difference {
-            DiffItem::Add(name, object) | DiffItem::Update { new: (name, object), .. } => drop(shared.insert(name.clone(), Arc::clone(object))),
+            DiffItem::Add(name, object) | DiffItem::Update { new: (name, object), .. } => {
+                drop(shared.insert(name.clone(), Arc::clone(object)))
+            }
             DiffItem::Remove(name, _) => drop(shared.remove(name)),
         }
     }
@@ -81,7 +83,11 @@ mod tests {
         let old = Snapshot { services: (0..1000).map(|number| service(number, 1)).collect(), ..Snapshot::default() };
         // read again: 3 is another, 5 is gone, 2000 has come
         let mut new = Snapshot {
-            services: (0..1000).chain([2000]).filter(|&number| number != 5).map(|number| service(number, 1 + usize::from(number == 3))).collect(),
+            services: (0..1000)
+                .chain([2000])
+                .filter(|&number| number != 5)
+                .map(|number| service(number, 1 + usize::from(number == 3)))
+                .collect(),
             ..Snapshot::default()
         };
         let read = new.clone();

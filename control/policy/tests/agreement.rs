@@ -128,12 +128,7 @@ fn mix(one: &Snapshot, other: &Snapshot, mut seed: u64) -> Snapshot {
     mixed
 }
 
-fn merge<K: Ord + Clone, V>(
-    one: &Objects<K, V>,
-    other: &Objects<K, V>,
-    mixed: &mut Objects<K, V>,
-    choose: &mut impl FnMut() -> u64,
-) {
+fn merge<K: Ord + Clone, V>(one: &Objects<K, V>, other: &Objects<K, V>, mixed: &mut Objects<K, V>, choose: &mut impl FnMut() -> u64) {
     for key in one.keys().chain(other.keys()) {
         let object = match choose() {
             0 => None,

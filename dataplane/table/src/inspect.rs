@@ -5,6 +5,27 @@ use crate::parts::Action;
 use crate::table::Table;
 use sluice_flow::{Direction, PortIndex, RuleId};
 
+/// A part of the IPv4 space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V4Stretch<'t> {
+    /// One class for all its addresses.
+    Same {
+        /// Its first address.
+        first: u32,
+        /// Its last address.
+        last: u32,
+        /// The class.
+        class: usize,
+    },
+    /// A /24.
+    Each {
+        /// Its first address.
+        first: u32,
+        /// The classes of its 256 addresses.
+        classes: &'t [u16],
+    },
+}
+
 impl Table {
     /// Address classes; each class index is below it.
     pub fn classes(&self) -> usize {
@@ -16,32 +37,36 @@ impl Table {
         self.port_classes
     }
 
-    /// Walks the IPv4 space in ascending pieces of one class each: `visit(first address, class)`. Every address from one
-    /// first to the next has that class, so the visits say everything that [`Table::class_of`] can say of IPv4.
-    pub fn v4_pieces(&self, mut visit: impl FnMut(u32, usize)) {
-        let mut last = usize::MAX;
-        let mut piece = |first: u32, class: usize| {
-            if last != class {
-                last = class;
-                visit(first, class);
-            }
-        };
+    /// Walks the whole IPv4 space, ascending, so that the visits say everything that [`Table::class_of`] can say of IPv4.
+    /// Neighbouring stretches of one class are one.
+    pub fn v4_stretches<'t>(&'t self, mut visit: impl FnMut(V4Stretch<'t>)) {
+        let (mut from, mut class) = (0, None);
         for (high, &l1) in (0u32..).zip(&self.v4_l1) {
+            let high = high << 16;
             if l1 & LEAF != 0 {
-                piece(high << 16, (l1 & !LEAF) as usize);
+                let next = Some(l1 & !LEAF);
+                if next != class {
+                    same(&mut visit, from, high, class);
+                    (from, class) = (high, next);
+                }
                 continue;
             }
             let l2 = &self.v4_l2[l1 as usize * 256..][..256];
             for (middle, &l2) in (0u32..).zip(l2) {
-                let first = high << 16 | middle << 8;
-                if l2 & LEAF != 0 {
-                    piece(first, (l2 & !LEAF) as usize);
+                let first = high | middle << 8;
+                let next = (l2 & LEAF != 0).then_some(l2 & !LEAF);
+                if next.is_some() && next == class {
                     continue;
                 }
-                let l3 = &self.v4_l3[l2 as usize * 256..][..256];
-                (0u32..).zip(l3).for_each(|(low, &class)| piece(first | low, usize::from(class)));
+                same(&mut visit, from, first, class);
+                (from, class) = (first, next);
+                if next.is_none() {
+                    visit(V4Stretch::Each { first, classes: &self.v4_l3[l2 as usize * 256..][..256] });
+                    from = first.wrapping_add(256);
+                }
             }
         }
+        same(&mut visit, from, 0, class);
     }
 
     /// The first address and the class of each IPv6 interval, ascending; single addresses go before them.
@@ -91,14 +116,21 @@ impl Table {
     }
 }
 
+/// The stretch that ends before `next`, if there is one.
+fn same<'t>(visit: &mut impl FnMut(V4Stretch<'t>), first: u32, next: u32, class: Option<u32>) {
+    if let Some(class) = class {
+        visit(V4Stretch::Same { first, last: next.wrapping_sub(1), class: class as usize });
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::{Table, TableParts, build_image};
+    use crate::{Table, TableParts, V4Stretch, build_image};
     use sluice_flow::Addr;
     use std::net::IpAddr;
 
     #[test]
-    fn pieces_say_what_lookups_find() {
+    fn stretches_say_what_lookups_find() {
         let v4_intervals =
             vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
         let v6_intervals = vec![(0, 0), (1 << 120, 1), (3 << 119, 0)];
@@ -113,16 +145,24 @@ mod tests {
             ..TableParts::default()
         };
         let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
-        let mut pieces = Vec::new();
-        table.v4_pieces(|first, class| pieces.push((first, class)));
-        assert_eq!(pieces[0].0, 0);
-        assert!(pieces.is_sorted_by(|a, b| a.0 < b.0 && a.1 != b.1));
-        for (index, &(first, class)) in pieces.iter().enumerate() {
-            let last = pieces.get(index + 1).map_or(u32::MAX, |next| next.0 - 1);
-            for address in [first, last, first + (last - first) / 2] {
-                assert_eq!(table.class_of(Addr::from(IpAddr::from(address.to_be_bytes()))), class, "{address:#x}");
+        let mut next = 0u64;
+        let mut blocks = 0;
+        table.v4_stretches(|stretch| {
+            let (first, last, class): (u32, u32, Box<dyn Fn(u32) -> usize>) = match stretch {
+                V4Stretch::Same { first, last, class } => (first, last, Box::new(move |_| class)),
+                V4Stretch::Each { first, classes } => {
+                    blocks += 1;
+                    assert_eq!(classes.len(), 256);
+                    (first, first + 255, Box::new(move |address| usize::from(classes[(address - first) as usize])))
+                }
+            };
+            assert_eq!(u64::from(first), next, "nothing is left out");
+            next = u64::from(last) + 1;
+            for address in (first..=last).step_by(if last - first > 255 { 251 } else { 1 }).chain([last]) {
+                assert_eq!(table.class_of(Addr::from(IpAddr::from(address.to_be_bytes()))), class(address), "{address:#x}");
             }
-        }
+        });
+        assert_eq!((next, blocks), (1 << 32, 2));
         let mut singles: Vec<u128> = table.v6_singles().collect();
         singles.sort_unstable();
         assert_eq!(singles, [5, 1 << 120]);

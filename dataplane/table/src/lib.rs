@@ -32,6 +32,7 @@ mod table;
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
 pub use image::build_image;
+pub use inspect::V4Stretch;
 pub use names::{EndpointName, Names, PodName, RuleName};
 pub use parts::{Action, EndpointRow, TableParts};
 pub use table::Table;

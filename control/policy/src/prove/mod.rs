@@ -37,6 +37,7 @@
 //! object. A [`Prover`] keeps what the oracle said for as long as the objects it was asked about are the same objects, and
 //! finds by itself which are not: a compiler that overlooks a change does not make the proof overlook it.
 
+mod blocks;
 mod cells;
 mod counterexample;
 mod expected;

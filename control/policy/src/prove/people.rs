@@ -62,8 +62,8 @@ pub(super) struct People {
     people: Vec<Person>,
     free: Vec<u32>,
     claims: HashMap<IpAddr, Vec<u32>, RandomState>,
-    /// Pods that had an endpoint at the last update.
-    attached: BTreeSet<ObjectName>,
+    /// As of the last update.
+    endpoints: Vec<LocalEndpoint>,
     pub(super) identities: Vec<Identity>,
     identity_ids: HashMap<Vec<u8>, IdentityId, RandomState>,
     /// Identities of each group, ascending; the first group is [`NOBODY`].
@@ -85,7 +85,10 @@ impl People {
         if worn || self.groups.is_empty() || self.interest != *interest {
             *self = Self { interest: Arc::clone(interest), groups: vec![Vec::new()], ..Self::default() };
             self.group_ids.insert(Vec::new(), NOBODY);
-            self.attached = reported.keys().map(|&name| name.clone()).collect();
+            self.endpoints = snapshot.endpoints.clone();
+            self.people.reserve(snapshot.pods.len());
+            self.numbers.reserve(snapshot.pods.len());
+            self.claims.reserve(snapshot.pods.len());
             for (name, object) in &snapshot.pods {
                 self.enter(name, object, reported.get(name));
             }
@@ -102,16 +105,19 @@ impl People {
                 changed.extend(self.enter(name, object, reported.get(name)));
             }
         }
-        self.follow_endpoints(&reported, &mut changed);
+        if self.endpoints != snapshot.endpoints {
+            self.follow_endpoints(&reported, &mut changed);
+            self.endpoints = snapshot.endpoints.clone();
+        }
         Changed::Addresses(changed.into_iter().collect())
     }
 
     /// Finds pods whose object stayed but whose endpoints did not.
     fn follow_endpoints(&mut self, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
         // only those that had or have an endpoint can have moved
-        let attached: BTreeSet<ObjectName> = reported.keys().map(|&name| name.clone()).collect();
-        let before = mem::replace(&mut self.attached, attached.clone());
-        for name in attached.union(&before) {
+        let had: BTreeSet<ObjectName> = self.endpoints.iter().map(|endpoint| endpoint.pod.clone()).collect();
+        let have: BTreeSet<ObjectName> = reported.keys().map(|&name| name.clone()).collect();
+        for name in had.union(&have) {
             let (Some(&number), Some(object)) = (self.numbers.get(name), self.pods.get(name).cloned()) else { continue };
             let now = reported.get(name);
             if !self.people[number as usize].reported.iter().eq(now.into_iter().flatten().copied()) {

@@ -2,6 +2,7 @@
 //!
 //! Pods' addresses and the pieces of regions cut the address space on the oracle's side, the table's own pieces on the
 //! other. Both lists ascend, so one walk meets every combination; what stays is each (unit, class) with one address of it.
+//! IPv4 is walked in [`super::blocks`].
 
 use super::expected::UnitId;
 use std::collections::HashSet;
@@ -53,37 +54,6 @@ impl Found {
     }
 }
 
-/// Pieces of regions and single addresses as one ascending list of (first address, unit).
-pub(super) fn spans<'s>(
-    pieces: &'s [(u128, UnitId)],
-    singles: &'s [(u128, UnitId)],
-    end: u128,
-) -> impl Iterator<Item = (u128, UnitId)> + 's {
-    let mut pieces = pieces.iter().copied().peekable();
-    let mut singles = singles.iter().copied().peekable();
-    // the piece's unit, and where it goes on, if nothing else begins there
-    let (mut outside, mut rest) = (0, None);
-    std::iter::from_fn(move || {
-        loop {
-            let (piece, single) = (pieces.peek().map(|piece| piece.0), singles.peek().map(|single| single.0));
-            if let Some(from) = rest.take().filter(|from| piece != Some(*from) && single != Some(*from)) {
-                return Some((from, outside));
-            }
-            match (piece, single) {
-                (Some(first), single) if single.is_none_or(|single| first <= single) => {
-                    (_, outside) = pieces.next()?;
-                    rest = Some(first);
-                }
-                _ => {
-                    let (address, unit) = singles.next()?;
-                    rest = (address < end).then(|| address + 1);
-                    return Some((address, unit));
-                }
-            }
-        }
-    })
-}
-
 /// One walk over both lists. Feed it the table's pieces in ascending order, then [`Walk::finish`].
 pub(super) struct Walk<'f, S: Iterator<Item = (u128, UnitId)>> {
     spans: std::iter::Peekable<S>,
@@ -125,27 +95,6 @@ impl<'f, S: Iterator<Item = (u128, UnitId)>> Walk<'f, S> {
         while let Some((start, unit)) = self.spans.next_if(|(start, _)| *start < before) {
             self.unit = unit;
             self.found.add(unit, self.class, || (self.address)(start));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_begin_where_a_piece_a_single_or_what_follows_it_begins() {
-        type List<'l> = &'l [(u128, UnitId)];
-        let cases: [(List<'_>, List<'_>, List<'_>); 6] = [
-            (&[(0, 1)], &[], &[(0, 1)]),
-            (&[(0, 1)], &[(0, 7)], &[(0, 7), (1, 1)]),
-            (&[(0, 1)], &[(3, 7), (4, 8), (9, 7)], &[(0, 1), (3, 7), (4, 8), (5, 1), (9, 7)]),
-            (&[(0, 1), (4, 2)], &[(3, 7)], &[(0, 1), (3, 7), (4, 2)]),
-            (&[(0, 1), (4, 2), (5, 1)], &[(4, 7), (6, 8)], &[(0, 1), (4, 7), (5, 1), (6, 8), (7, 1)]),
-            (&[(0, 1), (8, 2)], &[(1, 7), (8, 7), (9, 8)], &[(0, 1), (1, 7), (2, 1), (8, 7), (9, 8)]),
-        ];
-        for (pieces, singles, expected) in cases {
-            assert_eq!(spans(pieces, singles, 9).collect::<Vec<_>>(), expected, "{pieces:?} {singles:?}");
         }
     }
 }

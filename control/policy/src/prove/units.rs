@@ -1,6 +1,7 @@
 //! Every unit that some address has, and what is expected of it.
 
 use super::Change;
+use super::blocks::Blocks;
 use super::cells::Cells;
 use super::expected::{Expected, RuleBits, Terms, Unit, UnitId, asking_names};
 use super::matches::Matches;
@@ -20,12 +21,11 @@ pub(super) struct Units {
     matches: Matches,
     pub(super) units: Vec<Unit>,
     ids: HashMap<(RegionId, GroupId), UnitId, RandomState>,
-    /// Pods' addresses as numbers, ascending, with their units.
-    pub(super) v4: Vec<(u128, UnitId)>,
+    pub(super) v4: Blocks,
     pub(super) v6: Singles,
     /// First address of each piece of a region, with the unit of its unclaimed addresses.
-    v4_pieces: Vec<(u128, UnitId)>,
-    v6_pieces: Vec<(u128, UnitId)>,
+    pub(super) v4_pieces: Vec<(u32, UnitId)>,
+    pub(super) v6_pieces: Vec<(u128, UnitId)>,
     pub(super) cells: Cells,
     pub(super) expected: Expected,
     /// About these columns; forgotten with them.
@@ -56,7 +56,9 @@ impl Units {
             let mut with_units = |pieces: Vec<(u128, RegionId)>| -> Vec<(u128, UnitId)> {
                 pieces.into_iter().map(|(first, region)| (first, self.unit(snapshot, sides, people, region, NOBODY))).collect()
             };
-            (self.v4_pieces, self.v6_pieces) = (with_units(v4), with_units(v6));
+            let (v4, v6) = (with_units(v4), with_units(v6));
+            self.v4_pieces = v4.into_iter().map(|(first, unit)| (first as u32, unit)).collect();
+            self.v6_pieces = v6;
         }
         match &change.people {
             Changed::Addresses(changed) if !anew && changed.len() <= CHANGED_MAX => {
@@ -77,11 +79,6 @@ impl Units {
         if change.profiles { self.units.len() as u64 } else { (self.units.len() - before) as u64 }
     }
 
-    /// The pieces of a family's regions, ascending from 0.
-    pub(super) fn pieces(&self, v6: bool) -> &[(u128, UnitId)] {
-        if v6 { &self.v6_pieces } else { &self.v4_pieces }
-    }
-
     /// The column of a unit.
     pub(super) fn column(&mut self, sides: &Sides, unit: UnitId) -> u32 {
         let terms = Terms { rules: &sides.rules, asks_names: &self.asks_names, profiles: &sides.profiles, cells: &self.cells };
@@ -95,29 +92,21 @@ impl Units {
             let region = self.matches.regions.at(address);
             self.unit(snapshot, sides, people, region, group)
         });
-        if v6 {
-            return self.v6.put(number, unit);
-        }
-        let singles = &mut self.v4;
-        match (singles.binary_search_by_key(&number, |single| single.0), unit) {
-            (Ok(at), Some(unit)) => singles[at].1 = unit,
-            (Ok(at), None) => drop(singles.remove(at)),
-            (Err(at), Some(unit)) => singles.insert(at, (number, unit)),
-            (Err(_), None) => {}
+        match v6 {
+            true => self.v6.put(number, unit),
+            false => self.v4.put(number as u32, unit),
         }
     }
 
     fn place_all(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People) {
-        self.v4.clear();
-        self.v6 = Singles::default();
+        (self.v4, self.v6) = Default::default();
         let addresses: Vec<IpAddr> = people.addresses().collect();
         for address in addresses {
             let (number, v6) = number_of(address);
             let (region, group) = (self.matches.regions.at(address), people.group_at(address));
             let unit = self.unit(snapshot, sides, people, region, group);
-            if v6 { self.v6.put(number, Some(unit)) } else { self.v4.push((number, unit)) }
+            if v6 { self.v6.put(number, Some(unit)) } else { self.v4.put(number as u32, Some(unit)) }
         }
-        self.v4.sort_unstable();
     }
 
     fn unit(&mut self, snapshot: &Snapshot, sides: &Sides, people: &People, region: RegionId, group: GroupId) -> UnitId {

@@ -5,12 +5,12 @@ use super::expected::{ColumnId, Row, RowId};
 use super::regions::{address_of, is_mapped};
 use super::settled::{Reading, Wanted};
 use super::sides::{ProfileId, RuleIndex, Side, Sides};
-use super::sweep::{Found, UnitClass, Walk, spans};
+use super::sweep::{Found, UnitClass, Walk};
 use super::units::Units;
 use super::{Counterexample, Factor, Proof, WrongVerdict};
 use crate::snapshot::Snapshot;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Addr, Direction, LocalEndpoint, ObjectName, PortIndex};
+use sluice_flow::{Addr, Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_table::{Action, Table};
 use std::collections::{HashMap, HashSet};
 
@@ -46,11 +46,7 @@ pub(super) fn verify(
 
 /// Whether every class of every unit has the rows it should have, in every run.
 fn agrees(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass], reading: Reading<'_>) -> bool {
-    let wanted = pairs.iter().map(|pair| Wanted { class: pair.class as u32, column: units.column(sides, pair.unit) });
-    let mut wanted: Vec<Wanted> = wanted.collect();
-    // the rows of neighbouring classes lie side by side
-    wanted.sort_unstable();
-    wanted.dedup();
+    let wanted = wanted(table, sides, units, pairs);
     let mut comparison = Comparison::new(table, sides, reading);
     let runs: Vec<(ProfileId, &[u16])> = comparison.runs.iter().map(|run| (run.profile, run.rows)).collect();
     let mut left = wanted.clone();
@@ -60,6 +56,25 @@ fn agrees(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass], 
     }
     units.settled.keep(reading, &runs, &wanted, units.expected.columns.len(), same);
     true
+}
+
+/// What must be equal, by class, because the rows of neighbouring classes lie side by side.
+fn wanted(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass]) -> Vec<Wanted> {
+    let mut next = vec![0u32; table.classes() + 1];
+    pairs.iter().for_each(|pair| next[pair.class + 1] += 1);
+    for class in 0..table.classes() {
+        next[class + 1] += next[class];
+    }
+    let mut wanted = vec![Wanted { class: 0, column: 0 }; pairs.len()];
+    for pair in pairs {
+        let at = &mut next[pair.class];
+        wanted[*at as usize] = Wanted { class: pair.class as u32, column: units.column(sides, pair.unit) };
+        *at += 1;
+    }
+    let by_class = wanted.chunk_by_mut(|one, other| one.class == other.class);
+    by_class.filter(|same| same.len() > 1).for_each(<[Wanted]>::sort_unstable);
+    wanted.dedup();
+    wanted
 }
 
 /// The difference to show: the same one whatever tables were proved before.
@@ -87,20 +102,21 @@ fn rules_of_table(table: &Table, sides: &Sides) -> Vec<Option<RuleIndex>> {
 
 /// The same endpoints, isolated by the same policies.
 fn check_endpoints(sides: &Sides, table: &Table) -> Result<u64, Counterexample> {
-    let text = |pod: &ObjectName, incarnation: u32| format!("{pod} (incarnation {incarnation})");
-    let nothing = || "nothing".to_owned();
-    let mut by_port: HashMap<u16, &Side> = HashMap::new();
+    let mut by_port: Vec<Option<&Side>> = vec![None; PORTS_MAX];
     for side in &sides.sides {
-        by_port.insert(side.endpoint.port.0, side);
+        by_port[usize::from(side.endpoint.port.0)] = Some(side);
     }
-    for port in 0..PORTS_MAX as u16 {
-        let side = by_port.get(&port);
-        let expected = side.map_or_else(nothing, |side| text(&side.endpoint.pod, side.endpoint.incarnation.0));
-        let found = table.endpoint(PortIndex(port)).map_or_else(nothing, |incarnation| {
-            table.names().endpoint(PortIndex(port)).map_or_else(|| "a nameless endpoint".to_owned(), |e| text(&e.pod, incarnation.0))
-        });
+    for (port, side) in (0..).zip(by_port) {
+        let expected = side.map(|side| (Some(&side.endpoint.pod), side.endpoint.incarnation));
+        let name = || table.names().endpoint(PortIndex(port)).map(|endpoint| &endpoint.pod);
+        let found = table.endpoint(PortIndex(port)).map(|incarnation| (name(), incarnation));
         if expected != found {
-            return Err(Counterexample::Endpoint { port, expected, found });
+            let text = |end: Option<(Option<&ObjectName>, Incarnation)>| match end {
+                None => "nothing".to_owned(),
+                Some((None, _)) => "a nameless endpoint".to_owned(),
+                Some((Some(pod), incarnation)) => format!("{pod} (incarnation {})", incarnation.0),
+            };
+            return Err(Counterexample::Endpoint { port, expected: text(expected), found: text(found) });
         }
         for direction in side.into_iter().flat_map(|_| Direction::BOTH) {
             check_isolation(side.expect("iterated only where there is one"), direction, table)?;
@@ -141,16 +157,13 @@ fn check_services(expected: &[u128], table: &Table) -> Result<u64, Counterexampl
 }
 
 /// Meets every unit with every class that the table gives an address of it, as far as a lookup can ask for it.
-fn sweep(table: &Table, units: &Units) -> Found {
+fn sweep(table: &Table, units: &mut Units) -> Found {
     let mut found = Found::new(units.units.len());
-    let v4 = spans(units.pieces(false), &units.v4, u128::from(u32::MAX));
-    let mut walk = Walk::new(v4, &mut found, |number| address_of(number, false));
-    table.v4_pieces(|first, class| walk.piece(u128::from(first), class));
-    walk.finish();
+    units.v4.sweep(table, &units.v4_pieces, &mut found);
 
     // IPv6 looks for single addresses first, so those are asked one by one and the intervals as if there were none: a wrong
     // class is refused even where single addresses hide it
-    let mut walk = Walk::new(units.pieces(true).iter().copied(), &mut found, |number| address_of(number, true));
+    let mut walk = Walk::new(units.v6_pieces.iter().copied(), &mut found, |number| address_of(number, true));
     table.v6_intervals().for_each(|(first, class)| walk.piece(first, class));
     walk.finish();
     let mut met = 0;
@@ -162,7 +175,7 @@ fn sweep(table: &Table, units: &Units) -> Found {
     // each was met in an entry of its own, so as many as there are leave none unmet
     let unmet = met < table.v6_singles().count();
     for number in table.v6_singles().filter(|&number| unmet && !units.v6.has(number)) {
-        let pieces = units.pieces(true);
+        let pieces = &units.v6_pieces;
         let unit = pieces[pieces.partition_point(|(first, _)| *first <= number) - 1].1;
         found.add(unit, table.v6_class(number), || address_of(number, true));
     }

@@ -1,0 +1,238 @@
+//! Pods' IPv4 addresses, and the sweep of their family, /24 by /24.
+//!
+//! What a sweep of a /24 finds depends on the units of its addresses, which only this side changes, and on the classes that
+//! the table gives them. Of those there is a copy here, taken from the table that was swept: where the next table's are the
+//! same in every byte, so is what was found.
+
+use super::expected::UnitId;
+use super::sweep::Found;
+use sluice_table::{Table, V4Stretch};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+const BLOCK: usize = 256;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// By the upper 24 bits.
+    blocks: BTreeMap<u32, Block>,
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Block {
+    /// Claimed addresses, ascending, with their units.
+    claimed: Vec<(u32, UnitId)>,
+    swept: Option<Swept>,
+}
+
+/// What a sweep found in a block.
+#[derive(Debug)]
+struct Swept {
+    classes: Box<[u16]>,
+    /// Each change along the addresses: the lowest byte of the first one, and what it has.
+    found: Vec<(u8, UnitId, u16)>,
+}
+
+impl Blocks {
+    /// How many addresses are claimed.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The unit of an address from now on; `None` where no pod claims it.
+    pub(super) fn put(&mut self, address: u32, unit: Option<UnitId>) {
+        let block = self.blocks.entry(address / BLOCK as u32).or_default();
+        block.swept = None;
+        self.len -= block.claimed.len();
+        match (block.claimed.binary_search_by_key(&address, |claimed| claimed.0), unit) {
+            (Ok(at), Some(unit)) => block.claimed[at].1 = unit,
+            (Ok(at), None) => drop(block.claimed.remove(at)),
+            (Err(at), Some(unit)) => block.claimed.insert(at, (address, unit)),
+            (Err(_), None) => {}
+        }
+        self.len += block.claimed.len();
+        if block.claimed.is_empty() {
+            self.blocks.remove(&(address / BLOCK as u32));
+        }
+    }
+
+    /// Meets every unit with every class that the table gives an address of it. `pieces`: where the regions' pieces begin,
+    /// ascending from 0, and the units of their unclaimed addresses, the same at every call.
+    pub(super) fn sweep(&mut self, table: &Table, pieces: &[(u32, UnitId)], found: &mut Found) {
+        let mut pieces = Pieces { pieces, at: 0 };
+        let mut blocks = self.blocks.iter_mut().peekable();
+        table.v4_stretches(|stretch| match stretch {
+            V4Stretch::Same { first, last, class } => {
+                let mut inside: Vec<&Block> = Vec::new();
+                while let Some((_, block)) = blocks.next_if(|(number, _)| **number <= last / BLOCK as u32) {
+                    inside.push(block);
+                }
+                sweep_one_class(first, last, class, &inside, &mut pieces, found);
+            }
+            V4Stretch::Each { first, classes } => {
+                let mut unclaimed = Block::default();
+                let block = blocks.next_if(|(number, _)| **number == first / BLOCK as u32).map_or(&mut unclaimed, |(_, block)| block);
+                if block.swept.as_ref().is_none_or(|swept| *swept.classes != *classes) {
+                    block.sweep(first, classes, &mut pieces);
+                }
+                for &(low, unit, class) in block.swept.iter().flat_map(|swept| &swept.found) {
+                    found.add(unit, usize::from(class), || Ipv4Addr::from(first | u32::from(low)).into());
+                }
+            }
+        });
+    }
+}
+
+/// Meets what has an address between the two with the class that all of them have. `blocks`: those that lie there.
+fn sweep_one_class(first: u32, last: u32, class: usize, blocks: &[&Block], pieces: &mut Pieces<'_>, found: &mut Found) {
+    let claimed = || blocks.iter().flat_map(|block| &block.claimed);
+    for &(address, unit) in claimed() {
+        found.add(unit, class, || Ipv4Addr::from(address).into());
+    }
+    pieces.within(first, last, |first, last, unit| {
+        // a piece counts where an address of it is left, be it one
+        let mut free = Some(first);
+        for &(address, _) in claimed().skip_while(|claimed| claimed.0 < first) {
+            if free != Some(address) {
+                break;
+            }
+            free = address.checked_add(1);
+        }
+        if let Some(free) = free.filter(|&free| free <= last) {
+            found.add(unit, class, || Ipv4Addr::from(free).into());
+        }
+    });
+}
+
+impl Block {
+    /// Meets each address with its class.
+    fn sweep(&mut self, first: u32, classes: &[u16], pieces: &mut Pieces<'_>) {
+        let mut units = [0; BLOCK];
+        pieces
+            .within(first, first + (BLOCK as u32 - 1), |from, to, unit| units[(from - first) as usize..=(to - first) as usize].fill(unit));
+        for &(address, unit) in &self.claimed {
+            units[(address - first) as usize] = unit;
+        }
+        let mut found: Vec<(u8, UnitId, u16)> = Vec::new();
+        for (low, (unit, &class)) in (0u8..=u8::MAX).zip(units.into_iter().zip(classes)) {
+            if found.last().is_none_or(|&(_, u, c)| (u, c) != (unit, class)) {
+                found.push((low, unit, class));
+            }
+        }
+        self.swept = Some(Swept { classes: classes.into(), found });
+    }
+}
+
+/// A walk along the regions' pieces.
+struct Pieces<'p> {
+    pieces: &'p [(u32, UnitId)],
+    at: usize,
+}
+
+impl Pieces<'_> {
+    /// The parts of pieces from `first` to `last`, no lower than those of the call before.
+    fn within(&mut self, first: u32, last: u32, mut visit: impl FnMut(u32, u32, UnitId)) {
+        while self.pieces.get(self.at + 1).is_some_and(|next| next.0 <= first) {
+            self.at += 1;
+        }
+        let mut from = first;
+        loop {
+            let next = self.pieces.get(self.at + 1).map(|piece| piece.0).filter(|&next| next <= last);
+            visit(from, next.map_or(last, |next| next - 1), self.pieces[self.at].1);
+            let Some(next) = next else { return };
+            (from, self.at) = (next, self.at + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_table::{Action, TableParts, build_image};
+    use std::collections::{BTreeSet, HashMap};
+
+    fn table(v4_intervals: &[(u32, u16)]) -> Table {
+        let parts = TableParts {
+            classes: 8,
+            v4_intervals: v4_intervals.to_vec(),
+            v6_intervals: vec![(0, 0)],
+            port_classes: 1,
+            port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
+            rows: vec![vec![Action::Deny]],
+            ..TableParts::default()
+        };
+        Table::from_bytes(&build_image(&parts, 1)).unwrap()
+    }
+
+    /// All combinations, address by address where something begins or ends, which is where they change.
+    fn slowly(table: &Table, pieces: &[(u32, UnitId)], claimed: &HashMap<u32, UnitId>, edges: &[u32]) -> BTreeSet<(UnitId, usize)> {
+        let around = edges.iter().flat_map(|edge| (0..600).map(move |step| edge.saturating_sub(300).saturating_add(step)));
+        let mut asked: BTreeSet<u32> = around.collect();
+        asked.extend([0, u32::MAX]);
+        let of_piece = |address| pieces[pieces.partition_point(|piece| piece.0 <= address) - 1].1;
+        let unit = |address: &u32| claimed.get(address).copied().unwrap_or_else(|| of_piece(*address));
+        asked.iter().map(|address| (unit(address), table.class_of(std::net::IpAddr::from(address.to_be_bytes()).into()))).collect()
+    }
+
+    #[test]
+    fn a_sweep_finds_what_asking_every_address_finds_whatever_was_swept_before() {
+        let at = |third: u32, low: u32| 0x0a00_0000 | third << 8 | low;
+        // a /32 with a pod on it, one without, a /24 full of pods, and pieces that end in the middle of a block
+        let pieces = [
+            (0, 1),
+            (at(1, 0), 2),
+            (at(1, 7), 3),
+            (at(1, 8), 2),
+            (at(1, 9), 4),
+            (at(1, 10), 2),
+            (at(3, 0), 5),
+            (at(4, 0), 1),
+            (at(9, 128), 6),
+            (u32::MAX, 7),
+        ];
+        let edges: Vec<u32> = pieces.iter().map(|piece| piece.0).chain([at(200, 0), at(0, 77)]).collect();
+        let tables = [
+            table(&[(0, 0)]),
+            table(&[(0, 0), (at(1, 5), 1), (at(1, 8), 2), (at(3, 0), 3), (at(4, 0), 0)]),
+            table(&[(0, 0), (at(1, 5), 1), (at(1, 9), 2), (at(3, 9), 3), (at(4, 0), 0), (u32::MAX, 5)]),
+            table(&[(0, 4), (at(9, 128), 1)]),
+        ];
+        let (mut blocks, mut claimed) = (Blocks::default(), HashMap::new());
+        let put = |blocks: &mut Blocks, claimed: &mut HashMap<u32, UnitId>, address, unit: Option<UnitId>| {
+            blocks.put(address, unit);
+            match unit {
+                Some(unit) => drop(claimed.insert(address, unit)),
+                None => drop(claimed.remove(&address)),
+            }
+            assert_eq!(blocks.len(), claimed.len());
+        };
+        (0..256).for_each(|low| put(&mut blocks, &mut claimed, at(3, low), Some(20 + low % 3)));
+        put(&mut blocks, &mut claimed, at(1, 7), Some(30));
+        put(&mut blocks, &mut claimed, 0, Some(31));
+        let edits = [
+            (at(1, 9), Some(40)),
+            (at(3, 255), None),
+            (at(200, 3), Some(41)),
+            (u32::MAX, Some(42)),
+            (at(1, 7), None),
+            (at(200, 3), None),
+            (at(3, 0), Some(43)),
+            (at(1, 9), Some(44)),
+        ];
+        for (step, table) in tables.iter().cycle().take(24).enumerate() {
+            // each table is met twice: with the blocks as they were, and after an edit
+            for edit in [None, edits.get(step / 3).copied()].into_iter().skip(usize::from(step % 3 != 0)) {
+                edit.into_iter().for_each(|(address, unit)| put(&mut blocks, &mut claimed, address, unit));
+                let mut found = Found::new(100);
+                blocks.sweep(table, &pieces, &mut found);
+                let pairs: BTreeSet<(UnitId, usize)> = found.pairs.iter().map(|pair| (pair.unit, pair.class)).collect();
+                assert_eq!(pairs, slowly(table, &pieces, &claimed, &edges), "{step} {edit:?}");
+                for pair in &found.pairs {
+                    assert_eq!(table.class_of(pair.address.into()), pair.class, "an address to show");
+                }
+            }
+        }
+    }
+}
