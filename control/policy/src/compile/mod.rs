@@ -155,26 +155,27 @@ fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TablePa
     rows.sort_unstable();
     rows.dedup();
     let ports = PortTable::of(&columns.rows, &rows)?;
-    let column = |id: u32| -> Vec<u16> { columns.column(id).iter().map(|row| ports.row_numbers[row]).collect() };
-    let numbered: Vec<Vec<u16>> = used.iter().map(|&id| column(id)).collect();
-    let distinct: BTreeSet<&Vec<u16>> = numbered.iter().collect();
-    let distinct: Vec<&Vec<u16>> = distinct.into_iter().collect();
-    capacity("address classes", distinct.len(), usize::from(u16::MAX))?;
-    let mut class_of_column = vec![0u16; used.last().map_or(0, |&last| last as usize + 1)];
+    let column = |id: u32| -> Vec<u32> { columns.column(id).iter().map(|row| u32::from(ports.row_numbers[row])).collect() };
+    let numbered: Vec<Vec<u32>> = used.iter().map(|&id| column(id)).collect();
+    let distinct: BTreeSet<&Vec<u32>> = numbered.iter().collect();
+    let distinct: Vec<&Vec<u32>> = distinct.into_iter().collect();
+    let mut class_of_column = vec![0u32; used.last().map_or(0, |&last| last as usize + 1)];
     for (&id, column) in used.iter().zip(&numbered) {
-        class_of_column[id as usize] = distinct.binary_search(&column).expect("every column is among the distinct ones") as u16;
+        class_of_column[id as usize] = distinct.binary_search(&column).expect("every column is among the distinct ones") as u32;
     }
     let class = |id: u32| class_of_column[id as usize];
+    let profiles = model.endpoints.iter().flat_map(|endpoint| endpoint.profiles.iter().flatten()).max().map_or(0, |last| last + 1);
     let endpoints = model.endpoints.iter().map(|endpoint| EndpointRow {
         port: endpoint.source.port,
         incarnation: endpoint.source.incarnation,
-        rows_of_class: endpoint.profiles.map(|profile| profile.map(|profile| distinct.iter().map(|column| column[profile]).collect())),
+        profiles: endpoint.profiles.map(|profile| profile.map(|profile| profile as u32)),
     });
     Ok(TableParts {
         classes: distinct.len(),
         v4_intervals: merged(atoms.v4_intervals.iter().map(|&(start, column)| (start, class(column)))),
         v6_intervals: merged(atoms.v6_intervals.iter().map(|&(start, column)| (start, class(column)))),
         v6_exact: atoms.v6_exact.iter().map(|&(address, column)| (address, class(column))).collect(),
+        profiles: (0..profiles).map(|profile| distinct.iter().map(|column| column[profile]).collect()).collect(),
         endpoints: endpoints.collect(),
         port_classes: ports.port_classes,
         port_intervals: ports.intervals,
@@ -186,8 +187,8 @@ fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TablePa
 }
 
 /// Neighbours of the same class are one interval.
-fn merged<T: Copy>(intervals: impl Iterator<Item = (T, u16)>) -> Vec<(T, u16)> {
-    let mut merged: Vec<(T, u16)> = Vec::new();
+fn merged<T: Copy>(intervals: impl Iterator<Item = (T, u32)>) -> Vec<(T, u32)> {
+    let mut merged: Vec<(T, u32)> = Vec::new();
     for (start, class) in intervals {
         if merged.last().is_none_or(|&(_, last)| last != class) {
             merged.push((start, class));

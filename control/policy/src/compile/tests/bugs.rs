@@ -215,14 +215,13 @@ fn identity_bugs() -> [ModelBug; 12] {
 }
 
 fn numbering_bugs() -> [PartsBug; 16] {
-    fn classes(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
+    fn classes(parts: &mut TableParts, edit: impl Fn(u32) -> u32) {
         parts.v4_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_exact.iter_mut().for_each(|one| one.1 = edit(one.1));
     }
-    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
-        let runs = parts.endpoints.iter_mut().flat_map(|endpoint| &mut endpoint.rows_of_class).flatten();
-        runs.flatten().for_each(|row| *row = edit(*row));
+    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u32) -> u32) {
+        parts.profiles.iter_mut().flatten().for_each(|row| *row = edit(*row));
     }
     [
         ("a class does not fit its u8", |parts| classes(parts, |class| class & 0xff)),
@@ -230,8 +229,8 @@ fn numbering_bugs() -> [PartsBug; 16] {
         ("a port class does not fit its u8", |parts| {
             parts.port_intervals.iter_mut().flatten().for_each(|one| one.1 &= 0xff);
         }),
-        ("the rows of the other direction", |parts| parts.endpoints[0].rows_of_class.swap(0, 1)),
-        ("the rows of another endpoint", |parts| parts.endpoints[0].rows_of_class = parts.endpoints[1].rows_of_class.clone()),
+        ("the rows of the other direction", |parts| parts.endpoints[0].profiles.swap(0, 1)),
+        ("the rows of another endpoint", |parts| parts.endpoints[0].profiles = parts.endpoints[1].profiles),
         ("an IPv4 interval begins one address early", |parts| {
             let at = parts.v4_intervals.windows(2).rposition(|pair| pair[1].0 - pair[0].0 > 2).unwrap();
             parts.v4_intervals[at + 1].0 -= 1;
@@ -241,6 +240,7 @@ fn numbering_bugs() -> [PartsBug; 16] {
         ("an IPv6 address that is no pod's", |parts| {
             let (address, class) = parts.v6_exact[0];
             parts.v6_exact.push((address + (1 << 64), class));
+            parts.v6_exact.sort_unstable();
         }),
         ("protocols without ports are judged as TCP 5432", |parts| {
             let tcp = &parts.port_intervals[0];
