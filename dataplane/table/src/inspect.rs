@@ -123,6 +123,15 @@ impl<'t> Profile<'t> {
 
     /// The row of each class.
     pub fn rows_of_classes(&self) -> Vec<u16> {
+        let (width, bytes) = self.row_bytes();
+        match width {
+            1 => bytes.into_iter().map(u16::from).collect(),
+            _ => bytes.chunks_exact(2).map(|row| u16::from_le_bytes([row[0], row[1]])).collect(),
+        }
+    }
+
+    /// The same as little-endian numbers of so many bytes, 1 or 2, one after the other.
+    pub fn row_bytes(&self) -> (usize, Vec<u8>) {
         with_arrays!(&self.table.body, arrays => rows(arrays, &self.half, self.table.classes))
     }
 
@@ -171,14 +180,14 @@ fn read_all<L: Large>(classes: &[L], into: &mut [u32; BLOCK]) {
     into.iter_mut().zip(classes).for_each(|(into, class)| *into = class.read() as u32);
 }
 
-fn rows<L: Large, S: Small>(arrays: &Arrays<L, S>, half: &Half, classes: usize) -> Vec<u16> {
+fn rows<L: Large, S: Small>(arrays: &Arrays<L, S>, half: &Half, classes: usize) -> (usize, Vec<u8>) {
     let directory = &arrays.directory[half.directory as usize..][..classes.div_ceil(SEGMENT)];
-    let mut rows = Vec::with_capacity(directory.len() * SEGMENT);
+    let mut rows = Vec::with_capacity(directory.len() * SEGMENT * size_of::<S>());
     for segment in directory {
-        rows.extend(arrays.segments[segment.read() * SEGMENT..][..SEGMENT].iter().map(|row| row.read() as u16));
+        rows.extend_from_slice(bytemuck::cast_slice(&arrays.segments[segment.read() * SEGMENT..][..SEGMENT]));
     }
-    rows.truncate(classes);
-    rows
+    rows.truncate(classes * size_of::<S>());
+    (size_of::<S>(), rows)
 }
 
 /// Joins neighbours of one class.

@@ -9,13 +9,34 @@ use sluice_flow::{Direction, LocalEndpoint};
 use sluice_table::{Action, Profile, Table};
 use std::collections::HashMap;
 
+/// The table's row of each class, little-endian numbers of so many bytes.
+#[derive(Debug)]
+struct Rows {
+    width: usize,
+    bytes: Vec<u8>,
+}
+
+impl Rows {
+    fn of(&self, class: usize) -> u16 {
+        match self.width {
+            1 => u16::from(self.bytes[class]),
+            _ => u16::from_le_bytes([self.bytes[2 * class], self.bytes[2 * class + 1]]),
+        }
+    }
+
+    fn count(&self) -> usize {
+        let rows = || (0..self.bytes.len() / self.width).map(|class| self.of(class));
+        let last = if self.width == 1 { self.bytes.iter().copied().max().map(u16::from) } else { rows().max() };
+        last.map_or(0, |last| usize::from(last) + 1)
+    }
+}
+
 /// One direction of endpoints that have the same profile on both sides.
 #[derive(Debug)]
 pub(super) struct Run<'c> {
     profile: ProfileId,
     table: Profile<'c>,
-    /// The table's row of each class.
-    rows: Vec<u16>,
+    rows: Rows,
     /// The bytes that say what those rows mean.
     meaning: [&'c [u8]; 3],
     pub(super) endpoint: &'c LocalEndpoint,
@@ -42,8 +63,9 @@ impl<'c> Comparison<'c> {
             let known = of_profile.entry(profile).or_default();
             if known.iter().all(|&run| !runs[run].table.is(&found)) {
                 known.push(runs.len());
-                let rows = found.rows_of_classes();
-                let count = rows.iter().max().map_or(0, |&last| usize::from(last) + 1);
+                let (width, bytes) = found.row_bytes();
+                let rows = Rows { width, bytes };
+                let count = rows.count();
                 let (endpoint, meaning) = (&side.endpoint, found.meaning(count));
                 runs.push(Run { profile, table: found, rows, meaning, endpoint, direction, equal: vec![0; count] });
             }
@@ -53,7 +75,10 @@ impl<'c> Comparison<'c> {
 
     /// What the memory of the last proof is compared with.
     pub(super) fn seen(&self) -> Vec<Seen<'_>> {
-        self.runs.iter().map(|run| Seen { profile: run.profile, rows: &run.rows, meaning: run.meaning }).collect()
+        self.runs
+            .iter()
+            .map(|run| Seen { profile: run.profile, rows: &run.rows.bytes, width: run.rows.width, meaning: run.meaning })
+            .collect()
     }
 
     /// Every run's row of a class against the expected row of a column: the first run that differs, and where.
@@ -75,7 +100,7 @@ impl<'c> Comparison<'c> {
 
 impl Run<'_> {
     fn difference<'r>(&mut self, units: &Units, reading: Reading<'r>, expected: u32, class: usize) -> Option<&'r CellClass> {
-        let row = self.rows[class];
+        let row = self.rows.of(class);
         if self.equal[usize::from(row)] == expected + 1 {
             return None;
         }

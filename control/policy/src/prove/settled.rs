@@ -24,8 +24,9 @@ pub(super) struct Reading<'t> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'t> {
     pub(super) profile: ProfileId,
-    /// The row of each class.
-    pub(super) rows: &'t [u16],
+    /// The row of each class, in so many bytes each.
+    pub(super) rows: &'t [u8],
+    pub(super) width: usize,
     /// The bytes that say what those rows mean.
     pub(super) meaning: [&'t [u8]; 3],
 }
@@ -45,7 +46,8 @@ pub(super) struct Settled {
 struct Kept {
     profile: ProfileId,
     /// Of each class.
-    rows: Vec<u16>,
+    rows: Vec<u8>,
+    width: usize,
     meaning: [Vec<u8>; 3],
 }
 
@@ -84,7 +86,7 @@ impl Settled {
         if !reads_alike || !self.runs.iter().map(|run| run.profile).eq(runs.iter().map(|run| run.profile)) {
             return Same { left: wanted.to_vec(), reading: reads_alike, ..Same::default() };
         }
-        let Some(classes) = runs.first().map(|run| run.rows.len()) else { return Same { reading: true, ..Same::default() } };
+        let Some(classes) = runs.first().map(|run| run.rows.len() / run.width) else { return Same { reading: true, ..Same::default() } };
         let mut before = vec![NONE; classes];
         for one in wanted {
             let (slot, known) = (&mut before[one.class as usize], self.class_of(one.column));
@@ -96,18 +98,20 @@ impl Settled {
         let in_place = segments.iter().map(|segment| (segment.now, segment.before, segment.len)).eq([(0, 0, classes)]);
         let mut same = Same { reading: true, ..Same::default() };
         for (at, (old, new)) in self.runs.iter().zip(runs).enumerate() {
-            let mut run_same = in_place && old.rows.len() == classes;
-            if old.meaning.iter().zip(new.meaning).any(|(old, new)| old != new) {
+            let width = new.width;
+            let mut run_same = in_place && old.rows.len() == new.rows.len();
+            if old.width != width || old.meaning.iter().zip(new.meaning).any(|(old, new)| old != new) {
                 same.runs_left.push(at);
                 same.runs.push(false);
                 continue;
             }
             for segment in &segments {
-                let old = &old.rows[segment.before..][..segment.len];
-                let new = &new.rows[segment.now..][..segment.len];
+                let old = &old.rows[segment.before * width..][..segment.len * width];
+                let new = &new.rows[segment.now * width..][..segment.len * width];
                 if old != new {
                     run_same = false;
-                    let differ = (0..segment.len).filter(|&at| old[at] != new[at]);
+                    let row = |rows: &'_ [u8], at: usize| [rows[at * width], rows[at * width + width - 1]];
+                    let differ = (0..segment.len).filter(|&at| row(old, at) != row(new, at));
                     differ.for_each(|at| before[segment.now + at] = NONE);
                 }
             }
@@ -127,7 +131,14 @@ impl Settled {
         self.runs.resize_with(runs.len(), Kept::default);
         for (at, (old, new)) in self.runs.iter_mut().zip(runs).enumerate() {
             if same.runs.get(at) != Some(&true) {
-                *old = Kept { profile: new.profile, rows: new.rows.to_vec(), meaning: new.meaning.map(<[u8]>::to_vec) };
+                old.profile = new.profile;
+                old.width = new.width;
+                old.rows.clear();
+                old.rows.extend_from_slice(new.rows);
+                for (old, new) in old.meaning.iter_mut().zip(new.meaning) {
+                    old.clear();
+                    old.extend_from_slice(new);
+                }
             }
         }
         self.class_of_column.clear();
@@ -164,8 +175,9 @@ mod tests {
         Reading { cell_classes: &[], rules: &[] }
     }
 
-    fn runs<'r>(rows: [&'r [u16]; 2]) -> [Seen<'r>; 2] {
-        [Seen { profile: 0, rows: rows[0], meaning: MEANING }, Seen { profile: 1, rows: rows[1], meaning: MEANING }]
+    fn runs<'r>(rows: [&'r [u8]; 2]) -> [Seen<'r>; 2] {
+        let run = |profile: ProfileId| Seen { profile, rows: rows[profile as usize], width: 1, meaning: MEANING };
+        [run(0), run(1)]
     }
 
     fn wanted(list: &[(u32, ColumnId)]) -> Vec<Wanted> {
@@ -182,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_what_is_the_same_in_every_byte_is_struck() {
-        type Case<'c> = (&'c str, [&'c [u16]; 2], &'c [(u32, ColumnId)], &'c [(u32, ColumnId)]);
+        type Case<'c> = (&'c str, [&'c [u8]; 2], &'c [(u32, ColumnId)], &'c [(u32, ColumnId)]);
         let cases: [Case<'_>; 6] = [
             ("nothing changed", [&[0, 1, 2], &[2, 2, 0]], &[(0, 10), (1, 11), (2, 12)], &[]),
             ("a class in between", [&[0, 2, 1, 2], &[2, 0, 2, 0]], &[(0, 10), (1, 13), (2, 11), (3, 12)], &[(1, 13)]),
