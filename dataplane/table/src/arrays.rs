@@ -153,7 +153,7 @@ pub(crate) fn find(slots: &[V6Slot], key: u128) -> Option<usize> {
 /// # Safety
 /// `at` is below the length.
 #[inline(always)]
-unsafe fn read<T: Copy>(entries: &[T], at: usize) -> T {
+pub(crate) unsafe fn read<T: Copy>(entries: &[T], at: usize) -> T {
     debug_assert!(at < entries.len(), "{at} of {}", entries.len());
     // SAFETY: the caller's promise.
     *unsafe { entries.get_unchecked(at) }

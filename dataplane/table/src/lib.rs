@@ -16,11 +16,13 @@
 //! | parts, image | what a compiler hands over, and its bytes |
 //! | load | bytes → table, every index checked |
 //! | arrays, table | the lookup |
+//! | batch | many lookups at once |
 //! | inspect | the table as data, for proofs and reports |
 //! | names, dump | the cold section, and the table for people |
 //! | seal | sharing between processes: fully sealed memfd |
 
 mod arrays;
+mod batch;
 mod dump;
 mod format;
 mod image;
@@ -32,6 +34,7 @@ pub mod seal;
 mod table;
 mod width;
 
+pub use batch::Query;
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
 pub use image::build_image;

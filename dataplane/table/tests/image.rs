@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_table::{
-    Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, RuleName, Table, TableParts, build_image,
+    Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, Query, RuleName, Table, TableParts, build_image,
 };
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -120,6 +120,7 @@ fn ask(table: &Table, port: u16, direction: Direction, remote: &str, protocol: P
 
 /// Everything a table can be asked must be answered.
 fn ask_everything(table: &Table, remotes: &[u128]) {
+    let mut asked = Vec::new();
     let v4 = remotes.iter().map(|&remote| Addr::v4((remote as u32).to_be_bytes()));
     let v6 = remotes.iter().map(|&remote| Addr(remote.to_be_bytes()));
     for remote in v4.chain(v6) {
@@ -130,11 +131,22 @@ fn ask_everything(table: &Table, remotes: &[u128]) {
             for direction in Direction::BOTH {
                 table.isolated(port, direction);
                 for (protocol, dport) in [(Protocol::TCP, 80), (Protocol::UDP, 65535), (Protocol::SCTP, 65535), (Protocol(255), 0)] {
-                    if let Verdict::Allow(rule) = table.lookup(port, direction, remote, protocol, dport) {
+                    let verdict = table.lookup(port, direction, remote, protocol, dport);
+                    if let Verdict::Allow(rule) = verdict {
                         table.rule(rule).expect("a rule has a name");
                     }
+                    asked.push((Query { remote, port, dport, protocol, direction }, verdict));
                 }
             }
+        }
+    }
+    // the same in batches of every length
+    for len in [1, 2, 31, 32, 33, 100, asked.len()] {
+        for asked in asked.chunks(len) {
+            let (queries, expected): (Vec<Query>, Vec<Verdict>) = asked.iter().copied().unzip();
+            let mut verdicts = vec![Verdict::NotIsolated; queries.len()];
+            table.lookup_batch(&queries, &mut verdicts);
+            assert_eq!(verdicts, expected);
         }
     }
 }
