@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -95,6 +96,12 @@ pub(crate) fn pin(chosen: Option<usize>) -> Result<usize> {
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
     Ok(cpu)
+}
+
+/// How long this thread has been on a CPU.
+pub(crate) fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// Clock ticks of all CPUs since boot.

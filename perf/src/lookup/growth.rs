@@ -1,7 +1,6 @@
 //! What a lookup costs with many policies against few, of the same pods, in interleaved rounds.
 
 use super::backend::Backend;
-use super::machine::Machine;
 use super::measure::{Metric, alternate};
 use super::ours;
 use super::query::Trace;
@@ -32,7 +31,7 @@ impl Growth {
     /// # Errors
     ///
     /// An image is none.
-    pub(super) fn measure(many: &Case, few: &Case, rounds: usize, machine: &Machine) -> Result<Option<Self>> {
+    pub(super) fn measure(many: &Case, few: &Case, rounds: usize) -> Result<Option<Self>> {
         let mut best: Option<Self> = None;
         for (mut many_table, mut few_table) in ours::all(&many.image)?.into_iter().zip(ours::all(&few.image)?) {
             if !many_table.ways().batch() {
@@ -42,7 +41,7 @@ impl Growth {
             few_table.prepare(&few.trace.queries);
             let backend = many_table.name().to_owned();
             let count = many.trace.queries.len().min(few.trace.queries.len());
-            let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds, machine);
+            let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds);
             let (Some(many_ns), Some(few_ns)) = (Summary::of(&many_ns), Summary::of(&few_ns)) else { continue };
             if best.as_ref().is_none_or(|best| many_ns.median < best.many_ns.median) {
                 best = Some(Self { backend, many_ns, few_ns, ratio: many_ns.median / few_ns.median });

@@ -3,14 +3,18 @@
 //! ```text
 //!  warm        round 1   A serial │ B serial │ A burst │ B burst │ …      each a stretch of the trace, timed as a whole
 //!              round 2   … │ B burst │ A burst │ B serial │ A serial      the order alternates; median over the rounds
+//!              by the time on the CPU: a lookup never waits, and what others take of the core is not its cost
 //!  cold        disturb, then one burst or one lookup in a bracket of the clock, less the empty bracket
 //! ```
+//!
+//! A bracket of the clock goes by the wall: the largest values of a histogram are others' use of the core.
 
 use super::backend::Backend;
 use super::clock::{self, Sweep};
 use super::machine::Machine;
 use super::query::{Kind, Trace};
 use super::trace::BURST_MAX;
+use crate::environment::thread_time;
 use crate::stats::Summary;
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -144,7 +148,8 @@ pub(super) fn empty_bracket(machine: &Machine) -> Tail {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits")
+    // up to minutes, in ticks
+    Histogram::new_with_bounds(1, 1 << 40, 3).expect("sound bounds")
 }
 
 /// One backend and one metric, with what its rounds gave.
@@ -163,13 +168,13 @@ pub(super) fn warm(backends: &mut [&mut dyn Backend], trace: &Trace, rounds: usi
         let metrics: Vec<Metric> = Metric::ALL.into_iter().filter(|metric| metric.is_of(*backend)).collect();
         for metric in metrics {
             let probe = STRETCH_QUERIES_MIN.min(trace.queries.len());
-            let affordable = (STRETCH_NS / stretch(*backend, metric, probe, machine)) as usize;
+            let affordable = (STRETCH_NS / stretch(*backend, metric, probe)) as usize;
             let count = affordable.clamp(probe, trace.queries.len());
             runs.push(Run { backend: index, metric, count, ns: Vec::with_capacity(rounds) });
         }
     }
     for round in 0..rounds {
-        let mut time = |run: &mut Run| run.ns.push(stretch(backends[run.backend], run.metric, run.count, machine));
+        let mut time = |run: &mut Run| run.ns.push(stretch(backends[run.backend], run.metric, run.count));
         match round % 2 {
             0 => runs.iter_mut().for_each(&mut time),
             _ => runs.iter_mut().rev().for_each(&mut time),
@@ -190,18 +195,18 @@ pub(super) fn warm(backends: &mut [&mut dyn Backend], trace: &Trace, rounds: usi
 }
 
 /// Nanoseconds of a lookup over the first `count` queries; the first call of each stretch is not counted.
-fn stretch(backend: &mut dyn Backend, metric: Metric, count: usize, machine: &Machine) -> f64 {
+fn stretch(backend: &mut dyn Backend, metric: Metric, count: usize) -> f64 {
     let mut passes = [0; STRETCH];
     let size = metric.queries().min(count);
     metric.call(backend, 0, &mut passes[..size]);
     let calls = count / size;
-    let start = clock::begin();
+    let start = thread_time();
     for call in 0..calls {
         metric.call(backend, call * size, &mut passes[..size]);
     }
-    let ticks = clock::end() - start;
+    let took = thread_time().saturating_sub(start);
     std::hint::black_box(&passes);
-    ticks as f64 * machine.tick_ns / (calls * size) as f64
+    took.as_nanos() as f64 / (calls * size) as f64
 }
 
 fn tail(backend: &mut dyn Backend, metric: Metric, count: usize, machine: &Machine) -> Tail {
@@ -311,7 +316,7 @@ pub(super) fn alternate(backends: [&mut dyn Backend; 2], metric: Metric, count: 
     let mut ns = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for index in [round % 2, 1 - round % 2] {
-            ns[index].push(stretch(backends[index], metric, count, machine));
+            ns[index].push(stretch(backends[index], metric, count));
         }
     }
     ns

@@ -9,6 +9,10 @@
 
 mod backend;
 mod clock;
+#[cfg(feature = "dpdk")]
+mod dpdk;
+#[cfg(feature = "dpdk")]
+mod flat;
 mod growth;
 mod machine;
 mod measure;
@@ -32,7 +36,7 @@ use backend::Backend;
 use growth::{Case, Growth};
 use machine::Machine;
 use measure::{Samples, Sweeps};
-use report::{Built, Report, Section, TableCensus, TraceCensus};
+use report::{Built, Report, Section, Skipped, TableCensus, TraceCensus};
 use resolved::Resolved;
 use sluice_policy::{Oracle, compile};
 use sluice_table::Table;
@@ -84,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         sections.push(bench.section(workload).with_context(|| workload.name().to_owned())?);
     }
     let growth = match (&bench.many, &bench.few) {
-        (Some(many), Some(few)) => Growth::measure(many, few, bench.rounds * 3, &bench.machine)?,
+        (Some(many), Some(few)) => Growth::measure(many, few, bench.rounds * 3)?,
         _ => None,
     };
     if let Some(growth) = &growth {
@@ -178,7 +182,27 @@ impl Bench<'_> {
         let build_ms = start.elapsed().as_secs_f64() * 1e3;
         section.built.push(Built { backend: scan.name().to_owned(), build_ms, bytes: None, note: String::new() });
         backends.push(Box::new(scan));
+        if section.workload.has_peers() {
+            match self.acl(resolved) {
+                Ok((acls, built)) => {
+                    section.built.push(built);
+                    acls.into_iter().for_each(|acl| backends.push(acl));
+                }
+                Err(error) => section.skipped.push(Skipped { backend: musts::ACL.to_owned(), reason: format!("{error:#}") }),
+            }
+        }
         Ok(backends)
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn acl(&self, resolved: &Resolved) -> Result<(Vec<Box<dyn Backend>>, Built)> {
+        let (acls, built) = dpdk::all(resolved, self.cpu)?;
+        Ok((acls.into_iter().map(|acl| Box::new(acl) as Box<dyn Backend>).collect(), built))
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    fn acl(&self, _: &Resolved) -> Result<(Vec<Box<dyn Backend>>, Built)> {
+        anyhow::bail!("this build is without the feature dpdk (Debian: libdpdk-dev)")
     }
 
     fn measure(&self, section: &mut Section, backends: &mut [Box<dyn Backend + '_>], trace: &query::Trace) -> Result<()> {

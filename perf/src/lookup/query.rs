@@ -52,11 +52,6 @@ impl Kind {
         }
     }
 
-    /// Whether the packets of one pod and direction come together.
-    pub(super) fn is_grouped(self) -> bool {
-        matches!(self, Self::Bursts | Self::Isolated)
-    }
-
     /// Whether all addresses are IPv4.
     pub(super) fn is_v4(self) -> bool {
         !matches!(self, Self::V6 | Self::Dual)

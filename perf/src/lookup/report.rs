@@ -147,13 +147,13 @@ impl Section {
 
     fn print_warm(&self, trace: Kind) {
         print!("    {:<24}", "warm");
-        Metric::ALL.iter().for_each(|metric| print!("{:>26}", metric.name()));
+        Metric::ALL.iter().for_each(|metric| print!("{:>28}", metric.name()));
         println!();
         for backend in self.backends(trace, State::Warm) {
             print!("    {backend:<24}");
             for metric in Metric::ALL {
                 let figure = self.of_trace(trace, State::Warm).find(|figure| figure.backend == backend && figure.metric == metric);
-                print!("{:>26}", figure.map_or("–".to_owned(), spread));
+                print!("{:>28}", figure.map_or("–".to_owned(), spread));
             }
             println!();
         }

@@ -265,7 +265,7 @@ mod tests {
                 _ => (0..1, range(20.0, 95.0)),
             };
             assert!(wanted_v6.contains(&v6) && wanted.contains(&allowed), "{kind:?}: {v6} % IPv6, {allowed} % allowed");
-            assert!(!kind.is_grouped() || trace.queries.len().is_multiple_of(BURST_MAX), "{kind:?}");
+            assert!(!matches!(kind, Kind::Bursts | Kind::Isolated) || trace.queries.len().is_multiple_of(BURST_MAX), "{kind:?}");
         }
     }
 

@@ -95,6 +95,11 @@ impl Workload {
         }
     }
 
+    /// Whether peers that write every rule out are tried: elsewhere they would take minutes.
+    pub(crate) fn has_peers(self) -> bool {
+        matches!(self, Self::S1 | Self::S2 | Self::S3)
+    }
+
     /// Memory that making, compiling and questioning it takes at most.
     pub(crate) fn bytes_needed(self) -> u64 {
         let (pods, policies) = self.size();
