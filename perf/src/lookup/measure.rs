@@ -312,7 +312,7 @@ fn bracket(backend: &mut dyn Backend, metric: Metric, first: usize, machine: &Ma
 }
 
 /// Two backends, each over its own trace, in turn; nanoseconds of a lookup in each round.
-pub(super) fn alternate(backends: [&mut dyn Backend; 2], metric: Metric, count: usize, rounds: usize, machine: &Machine) -> [Vec<f64>; 2] {
+pub(super) fn alternate(backends: [&mut dyn Backend; 2], metric: Metric, count: usize, rounds: usize) -> [Vec<f64>; 2] {
     let mut ns = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for index in [round % 2, 1 - round % 2] {
