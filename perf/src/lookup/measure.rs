@@ -161,15 +161,28 @@ struct Run {
     ns: Vec<f64>,
 }
 
+/// What all backends took over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timed {
+    pub(super) kind: Kind,
+    pub(super) queries: usize,
+}
+
+impl Timed {
+    pub(super) fn of(trace: &Trace) -> Self {
+        Self { kind: trace.kind, queries: trace.queries.len() }
+    }
+}
+
 /// Every backend that `trace` was prepared for, in all its ways, warm.
-pub(super) fn warm(backends: &mut [&mut dyn Backend], trace: &Trace, rounds: usize, machine: &Machine) -> Vec<Figure> {
+pub(super) fn warm(backends: &mut [&mut dyn Backend], trace: Timed, rounds: usize, machine: &Machine) -> Vec<Figure> {
     let mut runs = Vec::new();
     for (index, backend) in backends.iter_mut().enumerate() {
         let metrics: Vec<Metric> = Metric::ALL.into_iter().filter(|metric| metric.is_of(*backend)).collect();
         for metric in metrics {
-            let probe = STRETCH_QUERIES_MIN.min(trace.queries.len());
+            let probe = STRETCH_QUERIES_MIN.min(trace.queries);
             let affordable = (STRETCH_NS / stretch(*backend, metric, probe)) as usize;
-            let count = affordable.clamp(probe, trace.queries.len());
+            let count = affordable.clamp(probe, trace.queries);
             runs.push(Run { backend: index, metric, count, ns: Vec::with_capacity(rounds) });
         }
     }

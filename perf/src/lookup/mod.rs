@@ -9,6 +9,7 @@
 
 mod backend;
 mod clock;
+mod connections;
 #[cfg(feature = "dpdk")]
 mod dpdk;
 #[cfg(feature = "dpdk")]
@@ -35,7 +36,7 @@ use anyhow::{Context, Result};
 use backend::Backend;
 use growth::{Case, Growth};
 use machine::Machine;
-use measure::{Samples, Sweeps};
+use measure::{Samples, Sweeps, Timed};
 use report::{Built, Report, Section, Skipped, TableCensus, TraceCensus};
 use resolved::Resolved;
 use sluice_policy::{Oracle, compile};
@@ -94,6 +95,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     if let Some(growth) = &growth {
         growth.print();
     }
+    let connections = match (arguments.workloads.is_empty(), quick) {
+        (true, quick) => {
+            let sizes = [10_000, 100_000, 1_000_000];
+            connections::measure(if quick { &sizes[..1] } else { &sizes }, bench.rounds, arguments.seed, &bench.machine)?
+        }
+        (false, _) => Vec::new(),
+    };
+    end_progress();
+    report::print_connections(&connections);
     environment.finish(ticks);
     let musts = musts::judge(&sections, growth.as_ref());
     let report = Report {
@@ -108,6 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         empty_bracket,
         musts,
         growth,
+        connections,
         sections,
     };
     report.print();
@@ -215,7 +226,7 @@ impl Bench<'_> {
             asked.push(&mut **backend);
         }
         step("timing");
-        let mut figures = measure::warm(&mut asked, trace, self.rounds, &self.machine);
+        let mut figures = measure::warm(&mut asked, Timed::of(trace), self.rounds, &self.machine);
         if matches!(section.workload, Workload::S3 | Workload::S4) && trace.kind == Kind::Bursts {
             step("timing cold caches");
             figures.extend(measure::cold(&mut asked, trace, self.samples, &self.sweeps, &self.machine)?);

@@ -1,5 +1,6 @@
 //! Tables on the terminal, and the same as JSON.
 
+use super::connections::Measured;
 use super::growth::Growth;
 use super::machine::Machine;
 use super::measure::{Figure, Metric, State, Tail};
@@ -192,6 +193,14 @@ fn tail_text(tail: &Tail) -> String {
     format!("p50 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0} ns", tail.p50, tail.p99, tail.p999, tail.max)
 }
 
+/// The connection tables, where any was measured.
+pub(super) fn print_connections(connections: &[Measured]) {
+    if !connections.is_empty() {
+        println!("\nconnection table, all flows alike frequent; ns of a lookup: median (quartiles; least)");
+        connections.iter().for_each(Measured::print);
+    }
+}
+
 /// Everything.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -207,6 +216,7 @@ pub(super) struct Report {
     pub(super) empty_bracket: Tail,
     pub(super) musts: Vec<Must>,
     pub(super) growth: Option<Growth>,
+    pub(super) connections: Vec<Measured>,
     pub(super) sections: Vec<Section>,
 }
 
