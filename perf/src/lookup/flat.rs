@@ -79,7 +79,7 @@ fn holds(peer: &Peer, address: Addr) -> bool {
 }
 
 /// Protocol, first, last; names as `destination` means them.
-fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
+pub(super) fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
     let range = |protocol: Protocol, first, last| (protocol.0, first, last);
     let mut ranges = Vec::new();
     for ports in ports {

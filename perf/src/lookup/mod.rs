@@ -11,10 +11,13 @@ mod backend;
 mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
+#[allow(unsafe_code)]
 mod dpdk;
 #[cfg(feature = "dpdk")]
 mod flat;
 mod growth;
+#[cfg(feature = "dpdk")]
+mod labelled;
 mod machine;
 mod measure;
 mod musts;
@@ -194,26 +197,24 @@ impl Bench<'_> {
         section.built.push(Built { backend: scan.name().to_owned(), build_ms, bytes: None, note: String::new() });
         backends.push(Box::new(scan));
         if section.workload.has_peers() {
-            match self.acl(resolved) {
-                Ok((acls, built)) => {
-                    section.built.push(built);
-                    acls.into_iter().for_each(|acl| backends.push(acl));
-                }
-                Err(error) => section.skipped.push(Skipped { backend: musts::ACL.to_owned(), reason: format!("{error:#}") }),
-            }
+            let (peers, built, skipped) = self.dpdk(resolved);
+            section.built.extend(built);
+            section.skipped.extend(skipped);
+            peers.into_iter().for_each(|peer| backends.push(peer));
         }
         Ok(backends)
     }
 
     #[cfg(feature = "dpdk")]
-    fn acl(&self, resolved: &Resolved) -> Result<(Vec<Box<dyn Backend>>, Built)> {
-        let (acls, built) = dpdk::all(resolved, self.cpu)?;
-        Ok((acls.into_iter().map(|acl| Box::new(acl) as Box<dyn Backend>).collect(), built))
+    fn dpdk(&self, resolved: &Resolved) -> (Vec<Box<dyn Backend>>, Vec<Built>, Vec<Skipped>) {
+        dpdk::all(resolved, self.cpu)
     }
 
     #[cfg(not(feature = "dpdk"))]
-    fn acl(&self, _: &Resolved) -> Result<(Vec<Box<dyn Backend>>, Built)> {
-        anyhow::bail!("this build is without the feature dpdk (Debian: libdpdk-dev)")
+    fn dpdk(&self, _: &Resolved) -> (Vec<Box<dyn Backend>>, Vec<Built>, Vec<Skipped>) {
+        let reason = "this build is without the feature dpdk (Debian: libdpdk-dev)";
+        let skipped = [musts::ACL, "rte_fib + rte_hash"].map(|backend| Skipped { backend: backend.to_owned(), reason: reason.to_owned() });
+        (Vec::new(), Vec::new(), skipped.to_vec())
     }
 
     fn measure(&self, section: &mut Section, backends: &mut [Box<dyn Backend + '_>], trace: &query::Trace) -> Result<()> {
