@@ -85,6 +85,12 @@ bench-proof: ## The proof of a table, from scratch and after one-pod changes (OU
 	@$(CARGO) build -q --release -p sluice-perf
 	@target/release/sluice-perf proof $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
+.PHONY: bench-lookup
+bench-lookup: ## The policy lookup beside its peers (OUT=FILE writes JSON, CHECK=1 fails on a missed must; rte_acl needs libdpdk-dev)
+	@echo "building the optimised bench (some minutes the first time) ..."
+	@$(CARGO) build -q --release -p sluice-perf $(shell pkg-config --exists libdpdk 2>/dev/null && echo --features sluice-perf/dpdk)
+	@target/release/sluice-perf lookup $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
 .PHONY: clean
 clean: ## Remove build products
 	@$(CARGO) clean

@@ -1,6 +1,8 @@
 //! The command line.
 
 use crate::forward::Kind;
+use crate::lookup::Kind as Trace;
+use crate::workload::Workload;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -17,6 +19,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     #[command(about = "Forwarding between two pods: hooks on against hooks off", long_about = FORWARD_ABOUT, after_help = FORWARD_EXAMPLES)]
     Forward(Forward),
+    #[command(about = "The policy lookup beside its peers, warm and cold", long_about = LOOKUP_ABOUT, after_help = LOOKUP_EXAMPLES)]
+    Lookup(Lookup),
     #[command(about = "The proof of a table: from scratch, and after a change of one pod", long_about = PROOF_ABOUT, after_help = PROOF_EXAMPLES)]
     Proof(Proof),
 }
@@ -138,6 +142,65 @@ pub(crate) struct Proof {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub(crate) changes: u32,
     /// Which clusters and which changes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The core to run on [default: the last allowed].
+    #[arg(long, value_name = "CPU")]
+    pub(crate) cpu: Option<usize>,
+}
+
+const LOOKUP_ABOUT: &str = "\
+The policy lookup beside its peers, warm and cold.
+
+Makes clusters from a seed, compiles each, draws traces of packets, and times how long the table and its peers take to say \
+whether a packet passes. On one core, in one process, in rounds that alternate; printed are the median over the rounds, the \
+quartiles and the least. Before anything is timed, every answer of every backend is compared with the oracle's.
+
+  serial       each query is found through the verdict before: a chain, nothing overlaps
+  throughput   1024 queries at once
+  burst 32/64  as many at once as a worker has; in the bursts traces all of one pod and direction
+
+  warm         what earlier lookups left in the caches
+  L2 evicted   the caches up to L2 were read full of other things
+  flushed      all caches were
+  just swapped the table was just loaded
+
+Peers: a linear scan over the pod's rules; rte_acl of DPDK, one context for each pod and direction. A peer that this build \
+or this machine does not have is listed as skipped, and a promise about it counts as missed.";
+
+const LOOKUP_EXAMPLES: &str = "\
+Examples:
+  sluice-perf lookup                            S1 to S4, all that is promised
+  sluice-perf lookup --quick                    does it run? (its figures mean little)
+  sluice-perf lookup --workload s3 --trace zipf --trace bursts --rounds 30
+  sluice-perf lookup --workload x               a million pods; says what memory it needs first
+  sluice-perf lookup --out lookup.json --check
+
+The environment variables OUT and CHECK stand for --out and --check. Exit status: 0; 1 when something failed, or a must was
+missed under --check.";
+
+/// See [`LOOKUP_ABOUT`].
+#[derive(Debug, Args)]
+pub(crate) struct Lookup {
+    /// Write the report there as JSON [default: $OUT, else nowhere].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Fail when a must is missed [default: whether $CHECK is set].
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// A short run that only shows that everything works: the smallest cluster, three rounds.
+    #[arg(long, conflicts_with_all = ["rounds"])]
+    pub(crate) quick: bool,
+    /// Only this cluster; may be repeated [default: S1, S2, S3, S3-few, S4].
+    #[arg(long = "workload", value_enum, value_name = "NAME", ignore_case = true)]
+    pub(crate) workloads: Vec<Workload>,
+    /// Only this trace; may be repeated [default: all of S3, fewer of the others].
+    #[arg(long = "trace", value_enum, value_name = "NAME")]
+    pub(crate) traces: Vec<Trace>,
+    /// Rounds over all backends.
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Which clusters and which packets.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// The core to run on [default: the last allowed].

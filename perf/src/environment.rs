@@ -1,5 +1,8 @@
 //! On what machine a figure was measured, and how quiet it was.
 
+use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -77,7 +80,28 @@ fn others_percent() -> f64 {
 /// CPUs that this process may use, in ascending order.
 pub(crate) fn allowed_cpus() -> BTreeSet<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return BTreeSet::from([0]) };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Stays on one core: a chosen one, or the last, which has the fewest interrupts.
+///
+/// # Errors
+///
+/// This process may not use that core.
+pub(crate) fn pin(chosen: Option<usize>) -> Result<usize> {
+    let allowed = allowed_cpus();
+    let cpu = chosen.or_else(|| allowed.last().copied()).context("no CPU is allowed")?;
+    ensure!(allowed.contains(&cpu), "CPU {cpu} is not among those allowed: {allowed:?}");
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
+    Ok(cpu)
+}
+
+/// How long this thread has been on a CPU.
+pub(crate) fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// Clock ticks of all CPUs since boot.

@@ -59,10 +59,10 @@ pub(crate) struct Promise {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Must {
-    name: String,
+    pub(crate) name: String,
     #[serde(flatten)]
     pub(crate) promise: Promise,
-    measured: f64,
+    pub(crate) measured: f64,
     pub(crate) must_met: bool,
     pub(crate) aim_met: bool,
 }

@@ -14,15 +14,14 @@ mod report;
 mod subject;
 
 use crate::cli::Proof as Arguments;
-use crate::environment::{CpuTime, Environment, allowed_cpus};
+use crate::environment::{CpuTime, Environment, pin};
 use crate::progress::{end_progress, progress};
 use crate::report::{Bound, Destination, Outcome, Promise, print_doubts};
 use crate::workload::{Census, Scale, cluster};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use changes::{Changes, Kind};
 use naive::Naive;
 use report::{Report, Section};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use std::time::Instant;
 use subject::{Step, Subject, Took};
 
@@ -72,17 +71,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let report = Report::new(environment, arguments, cpu, sections, start.elapsed());
     report.print();
     destination.finish(&report, report.musts_hold())
-}
-
-/// Stays on one core: a chosen one, or the last, which has the fewest interrupts.
-fn pin(chosen: Option<usize>) -> Result<usize> {
-    let allowed = allowed_cpus();
-    let cpu = chosen.or_else(|| allowed.last().copied()).context("no CPU is allowed")?;
-    ensure!(allowed.contains(&cpu), "CPU {cpu} is not among those allowed: {allowed:?}");
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
-    Ok(cpu)
 }
 
 fn section(plan: Plan, arguments: &Arguments) -> Result<Section> {

@@ -1,12 +1,12 @@
 //! One cluster whose states are compiled, loaded and proved, one after another, with a clock at each step.
 
+use crate::environment::thread_time;
 use anyhow::{Context, Result};
-use rustix::time::{ClockId, clock_gettime};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::{Proof, Prover};
 use sluice_table::Table;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How long something took by the wall's clock, and how much of that this thread was on a CPU.
 #[derive(Debug, Clone, Copy)]
@@ -22,11 +22,6 @@ impl Took {
         let (wall, cpu) = (wall.elapsed(), thread_time().saturating_sub(cpu));
         (result, Self { wall_ms: wall.as_secs_f64() * 1e3, cpu_ms: cpu.as_secs_f64() * 1e3 })
     }
-}
-
-fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// One state from objects to proof.

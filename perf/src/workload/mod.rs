@@ -9,12 +9,24 @@
 //! of a deployment and its ReplicaSet, every namespace starts from a default deny, and about a quarter of the other peers
 //! are CIDRs. One pod in a hundred is on its node's network, one has ended; policies must overlook both.
 //!
-//! Each further workload is a file beside these and a function like [`cluster`].
+//! That is the cluster of the proof. [`Workload`] has those of the lookup, one file for each family: what is promised about
+//! (S1–S4, X) and what others measure themselves with (G1–G8).
 
+mod blocks;
+mod cidr_heavy;
+mod dense_node;
+mod family;
+mod kube_burner;
+mod load_test;
+mod namespaces;
+mod objects;
 mod pods;
 mod policies;
+mod synthetic;
 
+pub(crate) use family::Workload;
 pub(crate) use pods::addresses;
+pub(crate) use synthetic::COMMON_PORTS;
 
 use crate::random::SplitMix;
 use serde::Serialize;

@@ -1,0 +1,61 @@
+//! What a lookup costs with many policies against few, of the same pods, in interleaved rounds.
+
+use super::backend::Backend;
+use super::measure::{Metric, alternate};
+use super::ours;
+use super::query::Trace;
+use crate::stats::Summary;
+use anyhow::Result;
+use serde::Serialize;
+
+/// A table and what it is asked.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) image: Vec<u8>,
+    pub(super) trace: Trace,
+}
+
+/// Of the entrance that is fastest with many policies.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Growth {
+    backend: String,
+    many_ns: Summary,
+    few_ns: Summary,
+    pub(super) ratio: f64,
+}
+
+impl Growth {
+    /// Both cases, burst of 32 by burst of 32.
+    ///
+    /// # Errors
+    ///
+    /// An image is none.
+    pub(super) fn measure(many: &Case, few: &Case, rounds: usize) -> Result<Option<Self>> {
+        let mut best: Option<Self> = None;
+        for (mut many_table, mut few_table) in ours::all(&many.image)?.into_iter().zip(ours::all(&few.image)?) {
+            if !many_table.ways().batch() {
+                continue;
+            }
+            many_table.prepare(&many.trace.queries);
+            few_table.prepare(&few.trace.queries);
+            let backend = many_table.name().to_owned();
+            let count = many.trace.queries.len().min(few.trace.queries.len());
+            let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds);
+            let (Some(many_ns), Some(few_ns)) = (Summary::of(&many_ns), Summary::of(&few_ns)) else { continue };
+            if best.as_ref().is_none_or(|best| many_ns.median < best.many_ns.median) {
+                best = Some(Self { backend, many_ns, few_ns, ratio: many_ns.median / few_ns.median });
+            }
+        }
+        Ok(best)
+    }
+
+    pub(super) fn print(&self) {
+        let Self { backend, many_ns, few_ns, ratio } = self;
+        println!(
+            "\nthe same pods, isolated ones only, bursts of 32, {backend}: 10k policies {:.1} ns (quartiles {:.1}–{:.1}), \
+             50 policies {:.1} ns ({:.1}–{:.1}): {ratio:.2} times",
+            many_ns.median, many_ns.q1, many_ns.q3, few_ns.median, few_ns.q1, few_ns.q3
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Sluice's table, as a worker asks it.
+
+use super::backend::{Backend, Ways, touch};
+use super::clock::zero_after;
+use super::query::{Expected, Kind, Query, Trace};
+use anyhow::{Context, Result, ensure};
+use sluice_flow::Verdict;
+use sluice_table::Table;
+
+/// Which of its entrances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    /// One by one.
+    Lookup,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ours<'i> {
+    name: String,
+    entrance: Entrance,
+    image: &'i [u8],
+    table: Table,
+    queries: Vec<Query>,
+}
+
+/// Every entrance that this processor has.
+///
+/// # Errors
+///
+/// The image is none.
+pub(super) fn all(image: &[u8]) -> Result<Vec<Ours<'_>>> {
+    let load = |(name, entrance): (&str, Entrance)| {
+        let table = Table::from_bytes(image).context("loading the image")?;
+        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new() })
+    };
+    [("table, one by one", Entrance::Lookup)].into_iter().map(load).collect()
+}
+
+impl Ours<'_> {
+    #[inline(always)]
+    fn answer(&self, query: &Query) -> Verdict {
+        self.table.lookup(query.port, query.direction, query.remote, query.protocol, query.dport)
+    }
+}
+
+impl Backend for Ours<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self, _: Kind) -> bool {
+        true
+    }
+
+    fn ways(&self) -> Ways {
+        match self.entrance {
+            Entrance::Lookup => Ways::Both,
+        }
+    }
+
+    fn prepare(&mut self, queries: &[Query]) {
+        self.queries = queries.to_vec();
+    }
+
+    fn touch(&self, first: usize, count: usize) {
+        touch(&self.queries[first..first + count]);
+    }
+
+    fn serial(&mut self, first: usize, passes: &mut [u8]) {
+        let queries = &self.queries[first..first + passes.len()];
+        let mut last = 0;
+        for (index, passes) in passes.iter_mut().enumerate() {
+            last = u32::from(self.answer(&queries[index + zero_after(last)]).is_allow());
+            *passes = last as u8;
+        }
+    }
+
+    fn batch(&mut self, first: usize, passes: &mut [u8]) {
+        let queries = &self.queries[first..first + passes.len()];
+        for (query, passes) in queries.iter().zip(passes) {
+            *passes = u8::from(self.answer(query).is_allow());
+        }
+    }
+
+    fn check_rules(&self, trace: &Trace) -> Result<()> {
+        for (query, expected) in trace.queries.iter().zip(&trace.expected) {
+            let verdict = self.answer(query);
+            let agrees = match (verdict, *expected) {
+                (Verdict::Deny, Expected::Deny) | (Verdict::NotIsolated, Expected::NotIsolated) => true,
+                (Verdict::Allow(id), Expected::Allow(rule)) => {
+                    let (found, wanted) =
+                        (self.table.rule(id).context("a rule that the table does not name")?, &trace.rules[rule as usize]);
+                    found.policy == wanted.policy && found.direction == wanted.direction && found.index as usize == wanted.index
+                }
+                _ => false,
+            };
+            ensure!(agrees, "{}: {query:?}: found {verdict:?}, the oracle says {expected:?}", self.name);
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self) -> Result<bool> {
+        self.table = Table::from_bytes(self.image).context("loading the image")?;
+        Ok(true)
+    }
+}
