@@ -19,22 +19,30 @@
 //! set of matching rules, so that a small change costs little. What it remembers never shows: rows are numbered by what
 //! they say and classes by their rows, both only among those in use, so the bytes depend on the snapshot alone.
 
+mod blocks;
 mod columns;
+mod labels;
+mod local;
+mod matching;
 mod model;
 mod number;
 mod peers;
 mod pods;
 mod ports;
+mod rulebook;
 mod rules;
 mod selector;
+mod sides;
+mod sorted;
 #[cfg(test)]
 mod tests;
 
 use crate::snapshot::Snapshot;
 use columns::Columns;
-use model::{Memory, Model};
+use local::Local;
+use model::Model;
 use number::{capacity, number};
-use peers::atoms;
+use peers::Atoms;
 use sluice_flow::LocalEndpoint;
 use sluice_flow::limits::PORTS_MAX;
 use sluice_table::{TableParts, build_image};
@@ -84,14 +92,16 @@ pub enum CompileError {
 /// ```
 #[derive(Debug, Default)]
 pub struct Compiler {
-    memory: Memory,
+    model: Model,
+    local: Local,
     columns: Columns,
+    atoms: Atoms,
 }
 
 /// Looks at, and in tests changes, what one stage hands to the next.
 trait Stages {
     /// After the objects were read.
-    fn model(&self, _: &mut Model<'_>) {}
+    fn model(&self, _: &mut Model) {}
     /// After everything was numbered.
     fn parts(&self, _: &mut TableParts) {}
 }
@@ -116,11 +126,11 @@ impl Compiler {
     }
 
     fn parts(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<TableParts, CompileError> {
-        let mut model = self.memory.model(snapshot)?;
-        stages.model(&mut model);
-        self.columns.renew(&model, &self.memory.namespaces, &self.memory.pods);
-        let atoms = atoms(&model, &self.memory, &mut self.columns);
-        let mut parts = number(&model, &self.columns, &atoms)?;
+        self.model.follow(snapshot);
+        self.local.update(&mut self.model, snapshot)?;
+        stages.model(&mut self.model);
+        self.atoms.update(&mut self.model, &mut self.columns);
+        let mut parts = number(&self.model, &self.columns, &self.atoms)?;
         stages.parts(&mut parts);
         Ok(parts)
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 const NAMED_PODS_MAX: usize = 4000;
 
 /// Gives rows and classes their final numbers: by content, among those in use.
-pub(super) fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
+pub(super) fn number(model: &Model, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
     let all = atoms.v4_intervals.iter().map(|atom| atom.1).chain(atoms.v6_intervals.iter().chain(&atoms.v6_exact).map(|atom| atom.1));
     let mut used: Vec<u32> = all.collect();
     used.sort_unstable();
@@ -64,23 +64,23 @@ fn merged<T: Copy>(intervals: impl Iterator<Item = (T, u16)>) -> Vec<(T, u16)> {
     merged
 }
 
-fn names(model: &Model<'_>) -> Names {
+fn names(model: &Model) -> Names {
     let rules =
         model.rules.iter().map(|rule| RuleName { policy: rule.policy.clone(), direction: rule.direction, index: rule.index }).collect();
     let endpoints = model
         .endpoints
         .iter()
         .map(|endpoint| {
-            let isolating = |direction: Direction| endpoint.isolating[direction as usize].iter().map(|&policy| policy.clone()).collect();
+            let isolating = |direction: Direction| endpoint.isolating[direction as usize].iter().cloned().collect();
             let LocalEndpoint { port, incarnation, pod, uid, addresses } = endpoint.source.clone();
             let (isolating_ingress, isolating_egress) = (isolating(Direction::Ingress), isolating(Direction::Egress));
             EndpointName { port, incarnation, pod, uid, addresses, isolating_ingress, isolating_egress }
         })
         .collect();
     let mut pods = Vec::new();
-    if model.addresses.len() <= NAMED_PODS_MAX {
-        for (address, claims) in &model.addresses {
-            pods.push(PodName { address: *address, pod: model.pods[claims[0] as usize].name.clone() });
+    if model.address_count() <= NAMED_PODS_MAX {
+        for (address, pod) in model.first_claims() {
+            pods.push(PodName { address, pod: pod.clone() });
         }
     }
     Names { endpoints, rules, pods }
