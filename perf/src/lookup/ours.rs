@@ -12,6 +12,8 @@ use sluice_table::Table;
 enum Entrance {
     /// One by one.
     Lookup,
+    /// As many as there are.
+    Batch,
 }
 
 /// See the module.
@@ -22,6 +24,7 @@ pub(super) struct Ours<'i> {
     image: &'i [u8],
     table: Table,
     queries: Vec<Query>,
+    verdicts: Vec<Verdict>,
 }
 
 /// Every entrance that this processor has.
@@ -32,9 +35,9 @@ pub(super) struct Ours<'i> {
 pub(super) fn all(image: &[u8]) -> Result<Vec<Ours<'_>>> {
     let load = |(name, entrance): (&str, Entrance)| {
         let table = Table::from_bytes(image).context("loading the image")?;
-        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new() })
+        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new(), verdicts: Vec::new() })
     };
-    [("table, one by one", Entrance::Lookup)].into_iter().map(load).collect()
+    [("table, one by one", Entrance::Lookup), ("table, batched", Entrance::Batch)].into_iter().map(load).collect()
 }
 
 impl Ours<'_> {
@@ -56,11 +59,13 @@ impl Backend for Ours<'_> {
     fn ways(&self) -> Ways {
         match self.entrance {
             Entrance::Lookup => Ways::Both,
+            Entrance::Batch => Ways::Batch,
         }
     }
 
     fn prepare(&mut self, queries: &[Query]) {
         self.queries = queries.to_vec();
+        self.verdicts = vec![Verdict::Deny; queries.len()];
     }
 
     fn touch(&self, first: usize, count: usize) {
@@ -78,8 +83,19 @@ impl Backend for Ours<'_> {
 
     fn batch(&mut self, first: usize, passes: &mut [u8]) {
         let queries = &self.queries[first..first + passes.len()];
-        for (query, passes) in queries.iter().zip(passes) {
-            *passes = u8::from(self.answer(query).is_allow());
+        match self.entrance {
+            Entrance::Lookup => {
+                for (query, passes) in queries.iter().zip(passes) {
+                    *passes = u8::from(self.answer(query).is_allow());
+                }
+            }
+            Entrance::Batch => {
+                let verdicts = &mut self.verdicts[..passes.len()];
+                self.table.lookup_batch(queries, verdicts);
+                for (verdict, passes) in verdicts.iter().zip(passes) {
+                    *passes = u8::from(verdict.is_allow());
+                }
+            }
         }
     }
 

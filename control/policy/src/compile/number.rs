@@ -8,7 +8,6 @@ use super::peers::Atoms;
 use super::ports::PortTable;
 use sluice_flow::{Direction, LocalEndpoint};
 use sluice_table::{EndpointName, EndpointRow, Names, PodName, RuleName, TableParts};
-use std::collections::BTreeSet;
 
 /// Above so many pods the table does not carry the names of remote pods.
 const NAMED_PODS_MAX: usize = 4000;
@@ -16,22 +15,11 @@ const NAMED_PODS_MAX: usize = 4000;
 /// Gives rows and classes their final numbers: by content, among those in use.
 pub(super) fn number(model: &Model, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
     let all = atoms.v4_intervals.iter().map(|atom| atom.1).chain(atoms.v6_intervals.iter().chain(&atoms.v6_exact).map(|atom| atom.1));
-    let mut used: Vec<u32> = all.collect();
-    used.sort_unstable();
-    used.dedup();
-    let mut rows: Vec<u32> = used.iter().flat_map(|&column| columns.column(column).iter().copied()).collect();
-    rows.sort_unstable();
-    rows.dedup();
+    let used = distinct(all);
+    let rows = distinct(used.iter().flat_map(|&column| columns.column(column).iter().copied()));
     let ports = PortTable::of(&columns.rows, &rows)?;
-    let column = |id: u32| -> Vec<u32> { columns.column(id).iter().map(|row| u32::from(ports.row_numbers[row])).collect() };
-    let numbered: Vec<Vec<u32>> = used.iter().map(|&id| column(id)).collect();
-    let distinct: BTreeSet<&Vec<u32>> = numbered.iter().collect();
-    let distinct: Vec<&Vec<u32>> = distinct.into_iter().collect();
-    let mut class_of_column = vec![0u32; used.last().map_or(0, |&last| last as usize + 1)];
-    for (&id, column) in used.iter().zip(&numbered) {
-        class_of_column[id as usize] = distinct.binary_search(&column).expect("every column is among the distinct ones") as u32;
-    }
-    let class = |id: u32| class_of_column[id as usize];
+    let classes = Classes::of(columns, &used, &ports);
+    let class = |id: u32| classes.of_column[id as usize];
     let profiles = model.endpoints.iter().flat_map(|endpoint| endpoint.profiles.iter().flatten()).max().map_or(0, |last| last + 1);
     let endpoints = model.endpoints.iter().map(|endpoint| EndpointRow {
         port: endpoint.source.port,
@@ -39,11 +27,11 @@ pub(super) fn number(model: &Model, columns: &Columns, atoms: &Atoms) -> Result<
         profiles: endpoint.profiles.map(|profile| profile.map(|profile| profile as u32)),
     });
     Ok(TableParts {
-        classes: distinct.len(),
+        classes: classes.columns.len(),
         v4_intervals: merged(atoms.v4_intervals.iter().map(|&(start, column)| (start, class(column)))),
         v6_intervals: merged(atoms.v6_intervals.iter().map(|&(start, column)| (start, class(column)))),
         v6_exact: atoms.v6_exact.iter().map(|&(address, column)| (address, class(column))).collect(),
-        profiles: (0..profiles).map(|profile| distinct.iter().map(|column| column[profile]).collect()).collect(),
+        profiles: classes.by_profile(profiles),
         endpoints: endpoints.collect(),
         port_classes: ports.port_classes,
         port_intervals: ports.intervals,
@@ -52,6 +40,70 @@ pub(super) fn number(model: &Model, columns: &Columns, atoms: &Atoms) -> Result<
         services: model.services.clone(),
         names: names(model),
     })
+}
+
+/// Ascending, each once. Cost: linear in the numbers and in the highest one.
+fn distinct(numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut seen: Vec<bool> = Vec::new();
+    for number in numbers {
+        let at = number as usize;
+        if at >= seen.len() {
+            seen.resize(at + 1, false);
+        }
+        seen[at] = true;
+    }
+    (0..).zip(seen).filter(|(_, seen)| *seen).map(|(number, _)| number).collect()
+}
+
+/// Columns that say the same are a class; classes stand in the order of what they say.
+struct Classes {
+    /// The rows of each column in use, as numbers in network order, so that bytes compare as they do.
+    rows: Vec<u8>,
+    width: usize,
+    /// Of each class, one of the columns in `rows`.
+    columns: Vec<usize>,
+    /// By column id.
+    of_column: Vec<u32>,
+}
+
+const NUMBER: usize = size_of::<u32>();
+/// Classes whose rows are written together, so that what is read of them stays near.
+const TOGETHER: usize = 64;
+
+impl Classes {
+    fn of(columns: &Columns, used: &[u32], ports: &PortTable) -> Self {
+        let mut numbers = vec![0u32; ports.row_numbers.keys().max().map_or(0, |&last| last as usize + 1)];
+        ports.row_numbers.iter().for_each(|(&row, &number)| numbers[row as usize] = number);
+        let width = used.first().map_or(0, |&id| columns.column(id).len()) * NUMBER;
+        let mut rows = Vec::with_capacity(used.len() * width);
+        for &id in used {
+            columns.column(id).iter().for_each(|&row| rows.extend_from_slice(&numbers[row as usize].to_be_bytes()));
+        }
+        let of = |column: usize| &rows[column * width..][..width];
+        let mut order: Vec<usize> = (0..used.len()).collect();
+        order.sort_unstable_by(|&a, &b| of(a).cmp(of(b)));
+        let mut of_column = vec![0; used.last().map_or(0, |&last| last as usize + 1)];
+        let mut distinct: Vec<usize> = Vec::new();
+        for column in order {
+            if distinct.last().is_none_or(|&last| of(last) != of(column)) {
+                distinct.push(column);
+            }
+            of_column[used[column] as usize] = distinct.len() as u32 - 1;
+        }
+        Self { rows, width, columns: distinct, of_column }
+    }
+
+    /// For each profile the row of each class.
+    fn by_profile(&self, profiles: usize) -> Vec<Vec<u32>> {
+        let mut by_profile: Vec<Vec<u32>> = (0..profiles).map(|_| Vec::with_capacity(self.columns.len())).collect();
+        for together in self.columns.chunks(TOGETHER) {
+            for (profile, rows) in by_profile.iter_mut().enumerate() {
+                let row = |&column: &usize| &self.rows[column * self.width + profile * NUMBER..][..NUMBER];
+                rows.extend(together.iter().map(row).map(|row| u32::from_be_bytes([row[0], row[1], row[2], row[3]])));
+            }
+        }
+        by_profile
+    }
 }
 
 /// Neighbours of the same class are one interval.

@@ -14,6 +14,7 @@ use ahash::RandomState;
 use sluice_flow::{Protocol, RuleId};
 use sluice_table::Action;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 /// One opening of a row: the rule allows these ports; `None` opens every port of every protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,28 +103,28 @@ pub(super) struct PortTable {
     /// Distinct rows, the one that denies everything first.
     pub(super) rows: Vec<Vec<Action>>,
     /// The number that each row of [`Rows`] has here.
-    pub(super) row_numbers: HashMap<u32, u16>,
+    pub(super) row_numbers: HashMap<u32, u32>,
 }
 
 impl PortTable {
     /// `used`: ascending, without repeats.
     pub(super) fn of(rows: &Rows, used: &[u32]) -> Result<Self, CompileError> {
         let openings: Vec<Vec<Opening>> = used.iter().map(|&row| rows.openings(row)).collect();
-        let openings: Vec<&[Opening]> = openings.iter().map(Vec::as_slice).collect();
-        let cells = cells(&openings);
-        let by_cell: Vec<Vec<Action>> =
-            openings.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();
-        let deny = vec![Action::Deny; cells.len()];
-        let distinct: BTreeSet<&Vec<Action>> = by_cell.iter().chain([&deny]).collect();
-        capacity("rows", distinct.len(), usize::from(u16::MAX))?;
-        let numbers: HashMap<&Vec<Action>, u16> = distinct.iter().copied().zip(0u16..).collect();
+        let cells = Cells::of(openings.iter().flatten());
+        let by_cell: Vec<Vec<Action>> = openings.iter().map(|openings| cells.actions(openings)).collect();
+        let deny = vec![Action::Deny; cells.0.len()];
+        let mut distinct: Vec<&Vec<Action>> = by_cell.iter().chain([&deny]).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        capacity("rows", distinct.len(), u32::MAX as usize)?;
+        let numbers: HashMap<&Vec<Action>, u32, RandomState> = distinct.iter().copied().zip(0u32..).collect();
         let row_numbers = used.iter().zip(&by_cell).map(|(&row, actions)| (row, numbers[actions])).collect();
 
-        let mut class_of_column: HashMap<Vec<Action>, u16> = HashMap::new();
+        let mut class_of_column: HashMap<&[Action], u16, RandomState> = HashMap::default();
         let mut representatives = Vec::new();
-        let mut class_of_cell = Vec::with_capacity(cells.len());
-        for cell in 0..cells.len() {
-            let column: Vec<Action> = distinct.iter().map(|row| row[cell]).collect();
+        let mut class_of_cell = Vec::with_capacity(cells.0.len());
+        let columns = transposed(&distinct);
+        for (cell, column) in columns.chunks(distinct.len()).enumerate() {
             let next = class_of_column.len();
             capacity("port classes", next + 1, usize::from(u16::MAX))?;
             class_of_cell.push(*class_of_column.entry(column).or_insert_with(|| {
@@ -133,7 +134,7 @@ impl PortTable {
         }
         let mut intervals: [Vec<(u16, u16)>; 3] = Default::default();
         let mut other_protocols = 0;
-        for (cell, &class) in cells.iter().zip(&class_of_cell) {
+        for (cell, &class) in cells.0.iter().zip(&class_of_cell) {
             match cell {
                 Cell::Other => other_protocols = class,
                 Cell::Port(protocol, first) => {
@@ -155,27 +156,59 @@ enum Cell {
     Other,
 }
 
-/// The first port of every cell of each protocol, and one cell for all protocols without ports.
-fn cells(rows: &[&[Opening]]) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    for protocol in Protocol::WITH_PORTS {
-        let mut bounds: BTreeSet<u16> = BTreeSet::from([0]);
-        for (_, first, last) in rows.iter().copied().flatten().filter_map(|opening| opening.ports).filter(|ports| ports.0 == protocol) {
-            bounds.insert(first);
-            bounds.extend(last.checked_add(1));
+/// What each row says of a cell, cell by cell.
+fn transposed(rows: &[&Vec<Action>]) -> Vec<Action> {
+    /// Cells that are written together, so that what is read of a row is a whole line.
+    const TOGETHER: usize = 64;
+    let cells = rows.first().map_or(0, |row| row.len());
+    let mut columns = vec![Action::Deny; cells * rows.len()];
+    for first in (0..cells).step_by(TOGETHER) {
+        for (at, row) in rows.iter().enumerate() {
+            for (cell, &action) in row.iter().enumerate().skip(first).take(TOGETHER) {
+                columns[cell * rows.len() + at] = action;
+            }
         }
-        cells.extend(bounds.into_iter().map(|first| Cell::Port(protocol, first)));
     }
-    cells.push(Cell::Other);
-    cells
+    columns
 }
 
-/// The first opening that covers the cell decides.
-fn action(openings: &[Opening], cell: Cell) -> Action {
-    let covers = |opening: &&Opening| match (opening.ports, cell) {
-        (None, _) => true,
-        (Some(_), Cell::Other) => false,
-        (Some((protocol, first, last)), Cell::Port(of, port)) => protocol == of && (first..=last).contains(&port),
-    };
-    openings.iter().find(covers).map_or(Action::Deny, |opening| Action::Allow(RuleId(opening.rule)))
+/// The first port of every cell of each protocol, and one cell for all protocols without ports.
+struct Cells(Vec<Cell>);
+
+impl Cells {
+    fn of<'o>(openings: impl Iterator<Item = &'o Opening> + Clone) -> Self {
+        let mut cells = Vec::new();
+        for protocol in Protocol::WITH_PORTS {
+            let mut bounds: BTreeSet<u16> = BTreeSet::from([0]);
+            for (_, first, last) in openings.clone().filter_map(|opening| opening.ports).filter(|ports| ports.0 == protocol) {
+                bounds.insert(first);
+                bounds.extend(last.checked_add(1));
+            }
+            cells.extend(bounds.into_iter().map(|first| Cell::Port(protocol, first)));
+        }
+        cells.push(Cell::Other);
+        Self(cells)
+    }
+
+    /// What each cell gets: the first opening that covers it decides.
+    fn actions(&self, openings: &[Opening]) -> Vec<Action> {
+        let mut actions = vec![Action::Deny; self.0.len()];
+        for opening in openings.iter().rev() {
+            let covered = opening.ports.map_or(0..self.0.len(), |ports| self.range(ports));
+            actions[covered].fill(Action::Allow(RuleId(opening.rule)));
+        }
+        actions
+    }
+
+    /// The cells of these ports, whose bounds are among theirs.
+    fn range(&self, (protocol, first, last): (Protocol, u16, u16)) -> Range<usize> {
+        let order = |protocol: Protocol| Protocol::WITH_PORTS.iter().position(|&with_ports| with_ports == protocol);
+        let before = |limit: u32| {
+            self.0.partition_point(|cell| match cell {
+                Cell::Port(of, port) => (order(*of), u32::from(*port)) < (order(protocol), limit),
+                Cell::Other => false,
+            })
+        };
+        before(first.into())..before(u32::from(last) + 1)
+    }
 }

@@ -6,8 +6,8 @@
 
 use crate::format::{Half, SEGMENT};
 use crate::parts::{Action, TableParts};
+use ahash::RandomState;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 /// Everything before it is written in some width.
@@ -32,9 +32,10 @@ impl Profiles {
         let mut local_rows = vec![u16::MAX; encoded.len()];
         for rows_of_classes in &parts.profiles {
             assert_eq!(rows_of_classes.len(), parts.classes, "one row for each class");
-            let mut rows: Vec<u32> = rows_of_classes.clone();
-            rows.sort_unstable();
-            rows.dedup();
+            // numbered in the order of the rows, whatever classes come first
+            let mut used = vec![false; encoded.len()];
+            rows_of_classes.iter().for_each(|&row| used[row as usize] = true);
+            let rows: Vec<u32> = (0..).zip(&used).filter(|(_, used)| **used).map(|(row, _)| row).collect();
             rows.iter().enumerate().for_each(|(local, &row)| local_rows[row as usize] = local as u16);
             let segments = rows_of_classes.chunks(SEGMENT).map(|classes| {
                 let mut segment = [0; SEGMENT];
@@ -65,7 +66,7 @@ impl Profiles {
 /// its port classes.
 fn ports(encoded: &[Vec<u32>], rows: &[u32], port_classes: usize) -> (Vec<u16>, Vec<usize>) {
     let mut numbers = vec![0u32; port_classes];
-    let mut ids: HashMap<(u32, u32), u32> = HashMap::new();
+    let mut ids: HashMap<(u32, u32), u32, RandomState> = HashMap::default();
     for &row in rows {
         ids.clear();
         for (number, &action) in numbers.iter_mut().zip(&encoded[row as usize]) {
@@ -87,25 +88,24 @@ fn ports(encoded: &[Vec<u32>], rows: &[u32], port_classes: usize) -> (Vec<u16>, 
 #[derive(Debug)]
 pub(super) struct Runs<T> {
     pub(super) all: Vec<T>,
-    places: HashMap<Vec<T>, u32>,
+    places: HashMap<Vec<T>, u32, RandomState>,
 }
 
 impl<T> Default for Runs<T> {
     fn default() -> Self {
-        Self { all: Vec::new(), places: HashMap::new() }
+        Self { all: Vec::new(), places: HashMap::default() }
     }
 }
 
 impl<T: Copy + Eq + Hash> Runs<T> {
     /// Where such a run begins.
     fn place(&mut self, run: &[T]) -> u32 {
-        match self.places.entry(run.to_vec()) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let place = self.all.len() as u32;
-                self.all.extend_from_slice(run);
-                *new.insert(place)
-            }
+        if let Some(&known) = self.places.get(run) {
+            return known;
         }
+        let place = self.all.len() as u32;
+        self.all.extend_from_slice(run);
+        self.places.insert(run.to_vec(), place);
+        place
     }
 }
