@@ -49,17 +49,23 @@ pub(super) trait Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ways {
     Serial,
-    Batch,
     Both,
+    /// Many at once, and so many that what a call costs does not count.
+    #[cfg(feature = "bpf")]
+    Stretch,
 }
 
 impl Ways {
     pub(super) fn serial(self) -> bool {
-        self != Self::Batch
+        matches!(self, Self::Serial | Self::Both)
     }
 
-    pub(super) fn batch(self) -> bool {
+    pub(super) fn throughput(self) -> bool {
         self != Self::Serial
+    }
+
+    pub(super) fn bursts(self) -> bool {
+        self == Self::Both
     }
 }
 
@@ -71,7 +77,7 @@ impl Ways {
 pub(super) fn check(backend: &mut dyn Backend, trace: &Trace) -> Result<()> {
     let mut passes = vec![0; trace.queries.len()];
     let ways = backend.ways();
-    for (way, wanted) in [("serial", ways.serial()), ("batched", ways.batch())] {
+    for (way, wanted) in [("serial", ways.serial()), ("batched", ways.throughput())] {
         if !wanted {
             continue;
         }

@@ -8,15 +8,18 @@
 //! No backend is timed on a trace before each of its answers was the oracle's, by every way it can be asked.
 
 mod backend;
+#[cfg(feature = "bpf")]
+#[allow(unsafe_code)]
+mod bpf;
 mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code)]
 mod dpdk;
-#[cfg(feature = "dpdk")]
+#[cfg(any(feature = "bpf", feature = "dpdk"))]
 mod flat;
 mod growth;
-#[cfg(feature = "dpdk")]
+#[cfg(any(feature = "bpf", feature = "dpdk"))]
 mod labelled;
 mod machine;
 mod measure;
@@ -201,6 +204,13 @@ impl Bench<'_> {
             section.built.extend(built);
             section.skipped.extend(skipped);
             peers.into_iter().for_each(|peer| backends.push(peer));
+            match self.bpf_maps(resolved) {
+                Ok((maps, built)) => {
+                    section.built.push(built);
+                    backends.push(maps);
+                }
+                Err(error) => section.skipped.push(Skipped { backend: "labels in BPF maps".to_owned(), reason: format!("{error:#}") }),
+            }
         }
         Ok(backends)
     }
@@ -215,6 +225,17 @@ impl Bench<'_> {
         let reason = "this build is without the feature dpdk (Debian: libdpdk-dev)";
         let skipped = [musts::ACL, "rte_fib + rte_hash"].map(|backend| Skipped { backend: backend.to_owned(), reason: reason.to_owned() });
         (Vec::new(), Vec::new(), skipped.to_vec())
+    }
+
+    #[cfg(feature = "bpf")]
+    fn bpf_maps(&self, resolved: &Resolved) -> Result<(Box<dyn Backend>, Built)> {
+        let (maps, built) = bpf::Maps::of(resolved)?;
+        Ok((Box::new(maps), built))
+    }
+
+    #[cfg(not(feature = "bpf"))]
+    fn bpf_maps(&self, _: &Resolved) -> Result<(Box<dyn Backend>, Built)> {
+        anyhow::bail!("this build is without the feature bpf")
     }
 
     fn measure(&self, section: &mut Section, backends: &mut [Box<dyn Backend + '_>], trace: &query::Trace) -> Result<()> {

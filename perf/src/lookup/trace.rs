@@ -43,7 +43,7 @@ pub(super) fn trace(kind: Kind, snapshot: &Snapshot, oracle: &Oracle<'_>, resolv
             if kind == Kind::Bursts { grouped(&drawn, BURST_MAX) } else { drawn }
         }
         Kind::Isolated => {
-            let flows: Vec<Query> = (0..flows).map(|_| draw.to_isolated()).collect();
+            let flows: Vec<Query> = (0..flows).map(|_| draw.packet_at_isolated()).collect();
             grouped(&zipf(&flows, packets, &mut draw.random), BURST_MAX)
         }
     };
@@ -79,7 +79,7 @@ impl<'r> Draw<'r> {
     }
 
     /// The same at a pod that policies isolate, where there is one.
-    fn to_isolated(&mut self) -> Query {
+    fn packet_at_isolated(&mut self) -> Query {
         let side = self.isolated_side();
         self.packet_at(side)
     }
