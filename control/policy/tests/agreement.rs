@@ -79,16 +79,15 @@ fn damage() -> impl Strategy<Value = Damage> {
 impl Damage {
     fn apply(&self, parts: &mut TableParts) {
         match self {
-            Self::V4Class(at, to) => at.get_mut(&mut parts.v4_intervals).1 = to.index(parts.classes) as u16,
-            Self::V6Class(at, to) => at.get_mut(&mut parts.v6_intervals).1 = to.index(parts.classes) as u16,
+            Self::V4Class(at, to) => at.get_mut(&mut parts.v4_intervals).1 = to.index(parts.classes) as u32,
+            Self::V6Class(at, to) => at.get_mut(&mut parts.v6_intervals).1 = to.index(parts.classes) as u32,
             Self::Single(_, _) if parts.v6_exact.is_empty() => {}
-            Self::Single(at, to) => at.get_mut(&mut parts.v6_exact).1 = to.index(parts.classes) as u16,
+            Self::Single(at, to) => at.get_mut(&mut parts.v6_exact).1 = to.index(parts.classes) as u32,
             Self::Row(at, to) => {
                 let rows = parts.rows.len();
-                let mut entries: Vec<&mut u16> =
-                    parts.endpoints.iter_mut().flat_map(|endpoint| &mut endpoint.rows_of_class).flatten().flatten().collect();
+                let mut entries: Vec<&mut u32> = parts.profiles.iter_mut().flatten().collect();
                 if !entries.is_empty() {
-                    **at.get_mut(&mut entries) = to.index(rows) as u16;
+                    **at.get_mut(&mut entries) = to.index(rows) as u32;
                 }
             }
             Self::Action(row, class, rule) => {

@@ -1,10 +1,11 @@
 //! A table for people: who may reach whom, read back from the very bytes the workers use, with names.
 
-use crate::format::LEAF;
+use crate::inspect::{Profile, V4Stretch};
+use crate::parts::Action;
 use crate::table::Table;
 use serde::Serialize;
-use sluice_flow::{Addr, Direction, ObjectName, Protocol, RuleId};
-use std::collections::BTreeMap;
+use sluice_flow::{Addr, Direction, ObjectName, PortIndex, Protocol, RuleId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -20,8 +21,8 @@ pub struct Dump {
     pub classes: usize,
     /// Port classes.
     pub port_classes: usize,
-    /// Distinct rows.
-    pub rows: usize,
+    /// Directions of endpoints that differ in what they allow.
+    pub profiles: usize,
     /// Rules, by id.
     pub rules: Vec<String>,
     /// Endpoints, by port.
@@ -91,7 +92,7 @@ impl Dump {
                         direction,
                         isolated: table.isolated(endpoint.port, direction),
                         isolating: endpoint.isolating(direction).to_vec(),
-                        allows: allows(table, usize::from(endpoint.port.0), direction, &members),
+                        allows: allows(table, endpoint.port.0, direction, &members),
                     })
                     .collect(),
             })
@@ -101,7 +102,7 @@ impl Dump {
             image_bytes: table.image_bytes(),
             classes: table.classes,
             port_classes: table.port_classes,
-            rows: table.actions.len() / table.port_classes,
+            profiles: profiles(table),
             rules: table.names().rules.iter().map(ToString::to_string).collect(),
             endpoints,
         }
@@ -109,24 +110,19 @@ impl Dump {
 }
 
 /// The allows of one direction, grouped by rule and ports.
-fn allows(table: &Table, port: usize, direction: Direction, members: &[Vec<String>]) -> Vec<Allow> {
-    let entry = &table.endpoints[port];
-    let rows = entry.rows[direction as usize];
-    if rows == crate::format::NOT_ISOLATED {
-        return Vec::new();
-    }
+fn allows(table: &Table, port: u16, direction: Direction, members: &[Vec<String>]) -> Vec<Allow> {
+    let Some(profile) = table.profile(PortIndex(port), direction) else { return Vec::new() };
     let mut classes_of_row: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
-    for class in 0..table.classes {
-        classes_of_row.entry(table.row_of_class[rows as usize + class]).or_default().push(class);
+    for (class, row) in profile.rows_of_classes().into_iter().enumerate() {
+        classes_of_row.entry(row).or_default().push(class);
     }
-    let mut grouped: BTreeMap<(u32, Vec<String>), Vec<usize>> = BTreeMap::new();
+    let mut grouped: BTreeMap<(RuleId, Vec<String>), Vec<usize>> = BTreeMap::new();
     for (row, classes) in classes_of_row {
-        let actions = &table.actions[usize::from(row) * table.port_classes..][..table.port_classes];
-        let mut rules: Vec<u32> = actions.iter().copied().filter(|&action| action != 0).collect();
-        rules.sort_unstable();
-        rules.dedup();
+        let actions: Vec<Action> = (0..table.port_classes).map(|port_class| profile.action(row, port_class)).collect();
+        let rules: BTreeSet<RuleId> =
+            actions.iter().filter_map(|action| if let Action::Allow(rule) = action { Some(*rule) } else { None }).collect();
         for rule in rules {
-            let ports = ports_with(table, |port_class| actions[port_class] == rule);
+            let ports = ports_with(table, |port_class| actions[port_class] == Action::Allow(rule));
             grouped.entry((rule, ports)).or_default().extend(&classes);
         }
     }
@@ -137,7 +133,7 @@ fn allows(table: &Table, port: usize, direction: Direction, members: &[Vec<Strin
             let all = classes.len() == table.classes;
             let peers =
                 if all { vec!["every peer".to_owned()] } else { classes.iter().flat_map(|&class| members[class].clone()).collect() };
-            let rule = table.rule(RuleId(rule - 1)).map_or_else(|| format!("rule {}", rule - 1), ToString::to_string);
+            let rule = table.rule(rule).map_or_else(|| format!("rule {}", rule.0), ToString::to_string);
             Allow { peers, ports, rule }
         })
         .filter(|allow| !allow.peers.is_empty())
@@ -196,14 +192,28 @@ fn class_members(table: &Table) -> Vec<Vec<String>> {
     for (first, last, class) in v4_intervals(table) {
         members[class].push(range(Addr::v4(first.to_be_bytes()), Addr::v4(last.to_be_bytes())));
     }
-    for slot in table.v6_exact.iter().filter(|slot| slot.class_plus_one != 0) {
-        members[(slot.class_plus_one - 1) as usize].push(name(Addr(slot.address).into()));
+    let intervals = table.v6_intervals();
+    let around = |address: u128| intervals[intervals.partition_point(|interval| interval.0 <= address) - 1].1;
+    let mut single = |address: u128, class: usize| members[class].push(name(Addr(address.to_be_bytes()).into()));
+    let mut in_blocks = BTreeSet::new();
+    table.v6_blocks(|first, classes| {
+        in_blocks.insert(first);
+        for (address, &class) in (first..).zip(classes) {
+            if class as usize != around(address) {
+                single(address, class as usize);
+            }
+        }
+    });
+    table
+        .v6_singles()
+        .filter(|address| !in_blocks.contains(&(address & !0xff)))
+        .for_each(|address| single(address, table.v6_class(address)));
+    for (index, &(start, class)) in intervals.iter().enumerate() {
+        let last = intervals.get(index + 1).map_or(u128::MAX, |next| next.0 - 1);
+        members[class].push(range(Addr(start.to_be_bytes()), Addr(last.to_be_bytes())));
     }
-    for (index, (&start, &class)) in table.v6_starts.iter().zip(&table.v6_classes).enumerate() {
-        let last = table.v6_starts.get(index + 1).map_or(u128::MAX, |next| next - 1);
-        members[usize::from(class)].push(range(Addr(start.to_be_bytes()), Addr(last.to_be_bytes())));
-    }
-    members.iter_mut().for_each(|members| members.sort());
+    // names first, because they say more
+    members.iter_mut().for_each(|members| members.sort_by_cached_key(|member| (!member.contains('('), member.clone())));
     members
 }
 
@@ -213,38 +223,36 @@ fn v4_intervals(table: &Table) -> Vec<(u32, u32, usize)> {
         Some(previous) if previous.2 == class => previous.1 = last,
         _ => out.push((first, last, class)),
     };
-    for (high, &l1) in (0u32..).zip(&table.v4_l1) {
-        let base = high << 16;
-        if l1 & LEAF != 0 {
-            push(base, base | 0xffff, (l1 & !LEAF) as usize);
-            continue;
-        }
-        for middle in 0..256u32 {
-            let base = base | middle << 8;
-            let l2 = table.v4_l2[l1 as usize * 256 + middle as usize];
-            if l2 & LEAF != 0 {
-                push(base, base | 0xff, (l2 & !LEAF) as usize);
-                continue;
-            }
-            for low in 0..256u32 {
-                push(base | low, base | low, usize::from(table.v4_l3[l2 as usize * 256 + low as usize]));
-            }
+    table.v4_stretches(|stretch| match stretch {
+        V4Stretch::Same { first, last, class } => push(first, last, class),
+        V4Stretch::Each { first, classes } => (first..).zip(classes).for_each(|(address, &class)| push(address, address, class as usize)),
+    });
+    out
+}
+
+/// How many there are.
+fn profiles(table: &Table) -> usize {
+    let all = table.names().endpoints.iter().flat_map(|endpoint| Direction::BOTH.map(|direction| table.profile(endpoint.port, direction)));
+    let mut distinct: Vec<Profile<'_>> = Vec::new();
+    for profile in all.flatten() {
+        if distinct.iter().all(|known| !known.is(&profile)) {
+            distinct.push(profile);
         }
     }
-    out
+    distinct.len()
 }
 
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "TABLE generation {} · {} bytes · {} endpoints · {} address classes · {} port classes · {} rows · {} rules",
+            "TABLE generation {} · {} bytes · {} endpoints · {} address classes · {} port classes · {} profiles · {} rules",
             self.generation,
             self.image_bytes,
             self.endpoints.len(),
             self.classes,
             self.port_classes,
-            self.rows,
+            self.profiles,
             self.rules.len()
         )?;
         for endpoint in &self.endpoints {

@@ -3,14 +3,16 @@
 //! ```text
 //!  0   magic "SLUICETB" · format u32 · header_bytes u32
 //! 16   generation u64 · image_bytes u64 · checksum u64 (of all other bytes)
-//! 40   port_classes u32 · reserved u32
-//! 48   section table: (offset u64, bytes u64) for each Section, in order
+//! 40   classes u32 · port_classes u32 · flat_first u32 · widths u32 · reserved u64
+//! 64   section table: (offset u64, bytes u64) for each Section, in order
 //! ```
+//!
+//! *L* below is 2 bytes, 4 in tables with [`LARGE_WIDE`]; *S* is 1 byte, 2 with [`SMALL_WIDE`].
 
 use bytemuck::{Pod, Zeroable};
 
 /// The version of the layout; another one is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICETB";
 pub(crate) const ALIGNMENT: usize = 64;
 
@@ -18,25 +20,38 @@ pub(crate) const ALIGNMENT: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Section {
-    /// `u32[65536]`: by the upper 16 bits of an IPv4 address, a leaf or a block of `V4L2`.
+    /// `L`: the class of each address of a window of /24s, from /24 number `flat_first`. Goes before the trie.
+    V4Flat,
+    /// `L[65536]`: by the upper 16 bits of an IPv4 address, a *node*: below the number of blocks of `V4L2` such a block,
+    /// otherwise a class plus that number.
     V4L1,
-    /// `u32[256]` blocks: by bits 8..16, a leaf or a block of `V4L3`.
+    /// `L[256]` blocks: by bits 8..16, a node over the blocks of `V4L3`.
     V4L2,
-    /// `u16[256]` blocks: the class.
+    /// `L[256]` blocks: the class.
     V4L3,
-    /// Open-addressed exact IPv6 addresses: [`V6Slot`], a power of two of them.
+    /// Open-addressed /120s of IPv6: [`V6Slot`] with the upper 120 bits as the key and a block of `V6Blocks`.
+    V6BlockSlots,
+    /// `L[256]` blocks, ascending by address: the class of each address of such a /120.
+    V6Blocks,
+    /// Open-addressed single IPv6 addresses outside of those: [`V6Slot`] with a class.
     V6Exact,
     /// Sorted starts of IPv6 intervals, the first being `::`; 16 bytes each in network order.
     V6Starts,
-    /// `u16`: the class of each interval.
+    /// `L`: the class of each interval.
     V6Classes,
-    /// `u16[3 * 65536 + 1]`: the port class of TCP, UDP, SCTP ports; the last for every other protocol.
+    /// `u16[769]`: for each 256 ports of TCP, then UDP, then SCTP, a page of `PortClasses`; the last for all other protocols.
+    PortPages,
+    /// `u16[256]` pages: the port class.
     PortClasses,
     /// [`EndpointEntry`] by port index.
     Endpoints,
-    /// `u16`: the row of each class; one run of `classes` entries for each isolated (endpoint, direction).
-    RowOfClass,
-    /// `u32[port_classes]` rows: the action.
+    /// `L`: for each 32 classes a segment; one run of them for each profile, equal ones shared.
+    Directory,
+    /// `S[32]`: the row of each class, numbered within the profile.
+    Segments,
+    /// `S`: of each port class its number within the profile; one run of `port_classes` for each profile, equal ones shared.
+    LocalPorts,
+    /// `L`: the actions of each profile, row by row: 0 denies, n + 1 is rule n. Equal ones shared.
     Actions,
     /// Sorted service addresses, 16 bytes each.
     Services,
@@ -45,16 +60,22 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    pub(crate) const ALL: [(Section, &'static str); 12] = [
+    pub(crate) const ALL: [(Section, &'static str); 18] = [
+        (Section::V4Flat, "v4 flat"),
         (Section::V4L1, "v4 level 1"),
         (Section::V4L2, "v4 level 2"),
         (Section::V4L3, "v4 level 3"),
+        (Section::V6BlockSlots, "v6 block slots"),
+        (Section::V6Blocks, "v6 blocks"),
         (Section::V6Exact, "v6 addresses"),
         (Section::V6Starts, "v6 starts"),
         (Section::V6Classes, "v6 classes"),
+        (Section::PortPages, "port pages"),
         (Section::PortClasses, "port classes"),
         (Section::Endpoints, "endpoints"),
-        (Section::RowOfClass, "row of class"),
+        (Section::Directory, "directory"),
+        (Section::Segments, "segments"),
+        (Section::LocalPorts, "local ports"),
         (Section::Actions, "actions"),
         (Section::Services, "services"),
         (Section::Names, "names"),
@@ -65,12 +86,20 @@ impl Section {
     }
 }
 
-/// Bit 31 of a level-1 or level-2 entry: the rest is a class, not a block.
-pub(crate) const LEAF: u32 = 1 << 31;
-/// `EndpointEntry::rows` of a direction that no policy isolates.
+/// Addresses of a block, of each family.
+pub(crate) const BLOCK: usize = 256;
+/// Classes of a segment.
+pub(crate) const SEGMENT: usize = 32;
+/// Ports of a page.
+pub(crate) const PAGE: usize = 256;
+/// Entries of the page section.
+pub(crate) const PORT_PAGES: usize = 3 * 65536 / PAGE + 1;
+/// `Half::directory` of a direction that no policy isolates.
 pub(crate) const NOT_ISOLATED: u32 = u32::MAX;
-/// Entries of the port class section.
-pub(crate) const PORT_CLASS_ENTRIES: usize = 3 * 65536 + 1;
+/// Bit of `Header::widths`: classes, blocks, segments or actions need 4 bytes.
+pub(crate) const LARGE_WIDE: u32 = 1;
+/// Bit of `Header::widths`: rows or port classes of some profile need 2 bytes.
+pub(crate) const SMALL_WIDE: u32 = 2;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -81,33 +110,74 @@ pub(crate) struct Header {
     pub(crate) generation: u64,
     pub(crate) image_bytes: u64,
     pub(crate) checksum: u64,
-    pub(crate) port_classes: u32,
     pub(crate) classes: u32,
+    pub(crate) port_classes: u32,
+    pub(crate) flat_first: u32,
+    pub(crate) widths: u32,
+    pub(crate) reserved: u64,
     pub(crate) sections: [[u64; 2]; Section::ALL.len()],
 }
 
+/// One line of a cache for each endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct EndpointEntry {
     /// 0 where no endpoint stands.
     pub(crate) present: u32,
     pub(crate) incarnation: u32,
-    /// First entry of each direction's run in `RowOfClass`, or [`NOT_ISOLATED`].
-    pub(crate) rows: [u32; 2],
+    pub(crate) halves: [Half; 2],
+    pub(crate) reserved: [u32; 6],
+}
+
+/// A direction of an endpoint: where its profile is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Half {
+    /// First entry in `Directory`, or [`NOT_ISOLATED`].
+    pub(crate) directory: u32,
+    /// First entry in `LocalPorts`.
+    pub(crate) ports: u32,
+    /// First entry in `Actions`.
+    pub(crate) actions: u32,
+    /// Actions of each row.
+    pub(crate) stride: u32,
+}
+
+impl Half {
+    pub(crate) const OPEN: Self = Self { directory: NOT_ISOLATED, ports: 0, actions: 0, stride: 0 };
+
+    #[inline(always)]
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.directory != NOT_ISOLATED
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct V6Slot {
-    pub(crate) address: [u8; 16],
-    /// Class + 1; 0 marks an empty slot.
-    pub(crate) class_plus_one: u32,
+    /// The key's halves, the upper first.
+    pub(crate) key: [u64; 2],
+    /// Value + 1; 0 marks an empty slot.
+    pub(crate) value_plus_one: u32,
+    pub(crate) reserved: u32,
 }
 
-/// Where an exact IPv6 address is looked for first. Both halves count, so that neither a common prefix nor a common
+impl V6Slot {
+    pub(crate) fn key(&self) -> u128 {
+        u128::from(self.key[0]) << 64 | u128::from(self.key[1])
+    }
+
+    #[inline(always)]
+    pub(crate) fn is(&self, key: u128) -> bool {
+        (self.key[0] ^ (key >> 64) as u64) | (self.key[1] ^ key as u64) == 0
+    }
+}
+
+/// Where a key is looked for first, in so many slots. Both halves count, so that neither a common prefix nor a common
 /// interface part piles up.
-pub(crate) fn v6_slot(address: u128, slots: usize) -> usize {
-    let folded = (address >> 64) as u64 ^ (address as u64).rotate_left(32);
+#[inline(always)]
+pub(crate) fn v6_slot(key: u128, slots: usize) -> usize {
+    let folded = (key >> 64) as u64 ^ (key as u64).rotate_left(32);
     ((folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize) & (slots - 1)
 }
 

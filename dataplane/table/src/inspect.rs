@@ -1,13 +1,15 @@
 //! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
 
-use crate::format::{LEAF, NOT_ISOLATED};
+use crate::arrays::{Arrays, Node, find};
+use crate::format::{BLOCK, Half, PAGE, PORT_PAGES, SEGMENT};
 use crate::parts::Action;
-use crate::table::Table;
+use crate::table::{Table, with_arrays};
+use crate::width::{Large, Small};
 use sluice_flow::{Direction, PortIndex, RuleId};
 
 /// A part of the IPv4 space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum V4Stretch<'t> {
+pub enum V4Stretch<'c> {
     /// One class for all its addresses.
     Same {
         /// Its first address.
@@ -22,7 +24,7 @@ pub enum V4Stretch<'t> {
         /// Its first address.
         first: u32,
         /// The classes of its 256 addresses.
-        classes: &'t [u16],
+        classes: &'c [u32],
     },
 }
 
@@ -39,75 +41,65 @@ impl Table {
 
     /// Walks the whole IPv4 space, ascending, so that the visits say everything that [`Table::class_of`] can say of IPv4.
     /// Neighbouring stretches of one class are one.
-    pub fn v4_stretches<'t>(&'t self, mut visit: impl FnMut(V4Stretch<'t>)) {
-        let (mut from, mut class) = (0, None);
-        for (high, &l1) in (0u32..).zip(&self.v4_l1) {
-            let high = high << 16;
-            if l1 & LEAF != 0 {
-                let next = Some(l1 & !LEAF);
-                if next != class {
-                    same(&mut visit, from, high, class);
-                    (from, class) = (high, next);
-                }
-                continue;
-            }
-            let l2 = &self.v4_l2[l1 as usize * 256..][..256];
-            for (middle, &l2) in (0u32..).zip(l2) {
-                let first = high | middle << 8;
-                let next = (l2 & LEAF != 0).then_some(l2 & !LEAF);
-                if next.is_some() && next == class {
-                    continue;
-                }
-                same(&mut visit, from, first, class);
-                (from, class) = (first, next);
-                if next.is_none() {
-                    visit(V4Stretch::Each { first, classes: &self.v4_l3[l2 as usize * 256..][..256] });
-                    from = first.wrapping_add(256);
-                }
-            }
-        }
-        same(&mut visit, from, 0, class);
+    pub fn v4_stretches(&self, visit: impl FnMut(V4Stretch<'_>)) {
+        with_arrays!(&self.body, arrays => walk(arrays, Stretches { visit, from: 0, class: None }));
     }
 
-    /// The first address and the class of each IPv6 interval, ascending; single addresses go before them.
-    pub fn v6_intervals(&self) -> impl Iterator<Item = (u128, usize)> {
-        self.v6_starts.iter().zip(&self.v6_classes).map(|(&start, &class)| (start, usize::from(class)))
+    /// Walks the /120s of IPv6 whose addresses have a class each, ascending: their first address and 256 classes. What
+    /// else the table says of these addresses is never asked.
+    pub fn v6_blocks(&self, mut visit: impl FnMut(u128, &[u32])) {
+        with_arrays!(&self.body, arrays => {
+            let used = arrays.v6_block_slots.iter().filter(|slot| slot.value_plus_one != 0);
+            let mut keys: Vec<u128> = used.map(|slot| slot.key()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let mut classes = [0; BLOCK];
+            for key in keys.into_iter().filter(|key| key >> 120 == 0) {
+                let Some(block) = find(&arrays.v6_block_slots, key) else { continue };
+                read_all(&arrays.v6_blocks[block * BLOCK..][..BLOCK], &mut classes);
+                visit(key << 8, &classes);
+            }
+        });
     }
 
-    /// The single IPv6 addresses, in no order.
+    /// The first address and the class of each IPv6 interval, ascending; single addresses and blocks go before them.
+    pub fn v6_intervals(&self) -> Vec<(u128, usize)> {
+        with_arrays!(&self.body, arrays => {
+            arrays.v6_starts.iter().zip(&arrays.v6_classes).map(|(&start, class)| (start, widened(class))).collect()
+        })
+    }
+
+    /// The single IPv6 addresses, in no order, those in blocks among them.
     pub fn v6_singles(&self) -> impl Iterator<Item = u128> {
-        self.v6_exact.iter().filter(|slot| slot.class_plus_one != 0).map(|slot| u128::from_be_bytes(slot.address))
+        let slots = with_arrays!(&self.body, arrays => &arrays.v6_exact);
+        slots.iter().filter(|slot| slot.value_plus_one != 0).map(|slot| slot.key())
+    }
+
+    /// The class that an address has as a single one, whether or not a block goes before it.
+    pub fn v6_single(&self, v6: u128) -> Option<usize> {
+        with_arrays!(&self.body, arrays => find(&arrays.v6_exact, v6))
+    }
+
+    /// The class of an IPv6 address as a number in host order.
+    pub fn v6_class(&self, v6: u128) -> usize {
+        with_arrays!(&self.body, arrays => arrays.v6_class(v6))
     }
 
     /// The port class of every TCP port, then of UDP's, of SCTP's, and the one of all other protocols.
-    pub fn port_class_entries(&self) -> &[u16] {
-        &self.port_class
-    }
-
-    /// The row of each class for an isolated endpoint's direction; `None` where nothing isolates it, or where no endpoint
-    /// stands.
-    pub fn rows_of_classes(&self, port: PortIndex, direction: Direction) -> Option<&[u16]> {
-        let entry = self.endpoints.get(usize::from(port.0)).filter(|entry| entry.present != 0)?;
-        let first = entry.rows[direction as usize];
-        (first != NOT_ISOLATED).then(|| &self.row_of_class[first as usize..][..self.classes])
-    }
-
-    /// What a row says about a port class.
-    pub fn action(&self, row: u16, port_class: usize) -> Action {
-        match self.actions[usize::from(row) * self.port_classes + port_class] {
-            0 => Action::Deny,
-            action => Action::Allow(RuleId(action - 1)),
+    pub fn port_class_entries(&self) -> Vec<u16> {
+        let (pages, classes) = with_arrays!(&self.body, arrays => (&arrays.port_pages, &arrays.port_class));
+        let mut entries = Vec::with_capacity(PORT_PAGES * PAGE);
+        for &page in pages {
+            entries.extend_from_slice(&classes[usize::from(page) * PAGE..][..PAGE]);
         }
+        entries.truncate((PORT_PAGES - 1) * PAGE + 1);
+        entries
     }
 
-    /// What all rows say, one after the other, [`Table::port_classes`] words for each: equal words, equal actions.
-    pub fn action_words(&self) -> &[u32] {
-        &self.actions
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> usize {
-        self.actions.len() / self.port_classes
+    /// What an isolated endpoint's direction allows; `None` where nothing isolates it, or where no endpoint stands.
+    pub fn profile(&self, port: PortIndex, direction: Direction) -> Option<Profile<'_>> {
+        let half = self.entry(port)?.halves[direction as usize];
+        half.is_isolated().then_some(Profile { table: self, half })
     }
 
     /// Service addresses, ascending.
@@ -116,11 +108,153 @@ impl Table {
     }
 }
 
-/// The stretch that ends before `next`, if there is one.
-fn same<'t>(visit: &mut impl FnMut(V4Stretch<'t>), first: u32, next: u32, class: Option<u32>) {
-    if let Some(class) = class {
-        visit(V4Stretch::Same { first, last: next.wrapping_sub(1), class: class as usize });
+/// What all endpoints allow that share it.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile<'t> {
+    table: &'t Table,
+    half: Half,
+}
+
+impl<'t> Profile<'t> {
+    /// Whether both are the same bytes of one table.
+    pub fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.table, other.table) && self.half == other.half
     }
+
+    /// The row of each class.
+    pub fn rows_of_classes(&self) -> Vec<u16> {
+        let (width, bytes) = self.row_bytes();
+        match width {
+            1 => bytes.into_iter().map(u16::from).collect(),
+            _ => bytes.chunks_exact(2).map(|row| u16::from_le_bytes([row[0], row[1]])).collect(),
+        }
+    }
+
+    /// The same as little-endian numbers of so many bytes, 1 or 2, one after the other.
+    pub fn row_bytes(&self) -> (usize, Vec<u8>) {
+        with_arrays!(&self.table.body, arrays => rows(arrays, &self.half, self.table.classes))
+    }
+
+    /// What a row says about a port class. Panics where the profile has no such row or the table no such port class.
+    pub fn action(&self, row: u16, port_class: usize) -> Action {
+        let half = &self.half;
+        let action = with_arrays!(&self.table.body, arrays => {
+            let local = widened(&arrays.local_ports[half.ports as usize..][port_class]);
+            widened(&arrays.actions[half.actions as usize + usize::from(row) * half.stride as usize + local])
+        });
+        match action {
+            0 => Action::Deny,
+            action => Action::Allow(RuleId(action as u32 - 1)),
+        }
+    }
+
+    /// The bytes that say what the rows below `rows` mean: equal for two profiles, in whatever tables, only if
+    /// [`Profile::action`] answers alike.
+    pub fn meaning(&self, rows: usize) -> [&'t [u8]; 3] {
+        let (half, port_classes) = (&self.half, self.table.port_classes);
+        let stride = half.stride as usize;
+        with_arrays!(&self.table.body, arrays => {
+            let ports = &arrays.local_ports[half.ports as usize..][..port_classes];
+            let actions = &arrays.actions[half.actions as usize..][..rows * stride];
+            [widths(&self.table.body), bytemuck::cast_slice(ports), bytemuck::cast_slice(actions)]
+        })
+    }
+}
+
+/// How the bytes of this table are to be read.
+fn widths(body: &crate::table::Body) -> &'static [u8] {
+    use crate::table::Body;
+    match body {
+        Body::Narrow(_) => &[0],
+        Body::SmallWide(_) => &[1],
+        Body::LargeWide(_) => &[2],
+        Body::Wide(_) => &[3],
+    }
+}
+
+fn widened(number: &impl crate::width::Width) -> usize {
+    number.read()
+}
+
+fn read_all<L: Large>(classes: &[L], into: &mut [u32; BLOCK]) {
+    into.iter_mut().zip(classes).for_each(|(into, class)| *into = class.read() as u32);
+}
+
+fn rows<L: Large, S: Small>(arrays: &Arrays<L, S>, half: &Half, classes: usize) -> (usize, Vec<u8>) {
+    let directory = &arrays.directory[half.directory as usize..][..classes.div_ceil(SEGMENT)];
+    let mut rows = Vec::with_capacity(directory.len() * SEGMENT * size_of::<S>());
+    for segment in directory {
+        rows.extend_from_slice(bytemuck::cast_slice(&arrays.segments[segment.read() * SEGMENT..][..SEGMENT]));
+    }
+    rows.truncate(classes * size_of::<S>());
+    (size_of::<S>(), rows)
+}
+
+/// Joins neighbours of one class.
+struct Stretches<F> {
+    visit: F,
+    from: u32,
+    class: Option<usize>,
+}
+
+impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
+    fn same(&mut self, first: u32, class: usize) {
+        if self.class != Some(class) {
+            self.end(first);
+            (self.from, self.class) = (first, Some(class));
+        }
+    }
+
+    fn each(&mut self, first: u32, classes: &[u32]) {
+        self.end(first);
+        self.class = None;
+        (self.visit)(V4Stretch::Each { first, classes });
+    }
+
+    /// What is open ends before `next`.
+    fn end(&mut self, next: u32) {
+        if let Some(class) = self.class {
+            (self.visit)(V4Stretch::Same { first: self.from, last: next.wrapping_sub(1), class });
+        }
+    }
+}
+
+fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
+    let mut classes = [0; BLOCK];
+    let window = u64::from(arrays.flat_first)..u64::from(arrays.flat_first) + arrays.v4_flat.len() as u64;
+    let (l2_blocks, l3_blocks) = (arrays.l2_blocks(), arrays.l3_blocks());
+    for (high, &l1) in (0u32..).zip(&arrays.v4_l1) {
+        let high = high << 16;
+        let l1 = Arrays::<L, S>::node(l1, l2_blocks);
+        let touches_window = u64::from(high) < window.end && window.start < u64::from(high) + 65536;
+        if let (Node::Class(class), false) = (&l1, touches_window) {
+            stretches.same(high, *class);
+            continue;
+        }
+        for middle in 0..BLOCK as u32 {
+            let first = high | middle << 8;
+            if window.contains(&u64::from(first)) {
+                read_all(&arrays.v4_flat[(first - arrays.flat_first) as usize..][..BLOCK], &mut classes);
+                match classes.iter().all(|&class| class == classes[0]) {
+                    true => stretches.same(first, classes[0] as usize),
+                    false => stretches.each(first, &classes),
+                }
+                continue;
+            }
+            let node = match l1 {
+                Node::Class(class) => Node::Class(class),
+                Node::Block(block) => Arrays::<L, S>::node(arrays.v4_l2[block * BLOCK + middle as usize], l3_blocks),
+            };
+            match node {
+                Node::Class(class) => stretches.same(first, class),
+                Node::Block(block) => {
+                    read_all(&arrays.v4_l3[block * BLOCK..][..BLOCK], &mut classes);
+                    stretches.each(first, &classes);
+                }
+            }
+        }
+    }
+    stretches.end(0);
 }
 
 #[cfg(test)]
@@ -129,22 +263,21 @@ mod tests {
     use sluice_flow::Addr;
     use std::net::IpAddr;
 
-    #[test]
-    fn stretches_say_what_lookups_find() {
-        let v4_intervals =
-            vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
-        let v6_intervals = vec![(0, 0), (1 << 120, 1), (3 << 119, 0)];
+    fn table(v4_intervals: Vec<(u32, u32)>) -> Table {
         let parts = TableParts {
             classes: 4,
             v4_intervals,
-            v6_intervals,
-            v6_exact: vec![(5, 3), (1 << 120, 2)],
+            v6_intervals: vec![(0, 0), (1 << 120, 1), (3 << 119, 0)],
+            v6_exact: [(5, 3)].into_iter().chain((0..20).map(|low| (1 << 120 | low, 2))).collect(),
             port_classes: 1,
             port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
             rows: vec![vec![crate::Action::Deny]],
             ..TableParts::default()
         };
-        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        Table::from_bytes(&build_image(&parts, 1)).unwrap()
+    }
+
+    fn check_stretches(table: &Table, blocks_expected: usize) {
         let mut next = 0u64;
         let mut blocks = 0;
         table.v4_stretches(|stretch| {
@@ -153,7 +286,7 @@ mod tests {
                 V4Stretch::Each { first, classes } => {
                     blocks += 1;
                     assert_eq!(classes.len(), 256);
-                    (first, first + 255, Box::new(move |address| usize::from(classes[(address - first) as usize])))
+                    (first, first + 255, Box::new(move |address| classes[(address - first) as usize] as usize))
                 }
             };
             assert_eq!(u64::from(first), next, "nothing is left out");
@@ -162,10 +295,32 @@ mod tests {
                 assert_eq!(table.class_of(Addr::from(IpAddr::from(address.to_be_bytes()))), class(address), "{address:#x}");
             }
         });
-        assert_eq!((next, blocks), (1 << 32, 2));
-        let mut singles: Vec<u128> = table.v6_singles().collect();
-        singles.sort_unstable();
-        assert_eq!(singles, [5, 1 << 120]);
-        assert_eq!(table.v6_intervals().collect::<Vec<_>>(), [(0, 0), (1 << 120, 1), (3 << 119, 0)]);
+        assert_eq!((next, blocks), (1 << 32, blocks_expected));
+    }
+
+    #[test]
+    fn stretches_say_what_lookups_find() {
+        let apart =
+            vec![(0, 0), (0x0a00_0000, 1), (0x0a00_0005, 2), (0x0a00_0006, 1), (0x0a01_0100, 3), (0x0a02_0000, 0), (0xffff_ffff, 2)];
+        check_stretches(&table(apart), 2);
+        // /24s with more than one class, one after the other, are a flat window
+        let pods = (0..6u32)
+            .filter(|block| *block != 2)
+            .flat_map(|block| [(0x0a00_fd07 + block * 256, 1), (0x0a00_fd09 + block * 256, block % 2 * 2)]);
+        check_stretches(&table([(0, 0)].into_iter().chain(pods).collect()), 5);
+    }
+
+    #[test]
+    fn blocks_and_singles_say_what_lookups_find() {
+        let table = table(vec![(0, 0)]);
+        assert_eq!(table.v6_singles().collect::<Vec<_>>(), [5]);
+        assert_eq!(table.v6_intervals(), [(0, 0), (1 << 120, 1), (3 << 119, 0)]);
+        let mut blocks = Vec::new();
+        table.v6_blocks(|first, classes| blocks.push((first, classes.to_vec())));
+        let expected: Vec<u32> = (0..256).map(|low| if low < 20 { 2 } else { 1 }).collect();
+        assert_eq!(blocks, [(1 << 120, expected)]);
+        for (address, class) in [(5, 3), (6, 0), (1 << 120, 2), (1 << 120 | 20, 1), (1 << 120 | 256, 1)] {
+            assert_eq!(table.v6_class(address), class, "{address:#x}");
+        }
     }
 }

@@ -6,33 +6,39 @@
 //!  endpoint (PortIndex, direction) ─▶ row of the class ─▶ action[row][port class] = verdict and rule id
 //! ```
 //!
-//! About five dependent loads, and no term for the number of policies: peers that no rule of this node tells apart
-//! share a class, ports that no rule tells apart share a port class. [`Table::from_bytes`] bounds every index once, so a
-//! lookup can neither fail nor panic.
+//! Few dependent loads, and no term for the number of policies: peers that no rule of this node tells apart share a
+//! class, ports that no rule tells apart share a port class. [`Table::from_bytes`] bounds every index once, so a lookup can
+//! neither fail nor panic.
 //!
 //! | file | job |
 //! |---|---|
-//! | format | header, sections, limits of the format |
+//! | format, width | header, sections, how wide numbers are stored |
 //! | parts, image | what a compiler hands over, and its bytes |
-//! | table | validation and lookup |
-//! | inspect | the table as data, for proofs and reports
+//! | load | bytes → table, every index checked |
+//! | arrays, table | the lookup |
+//! | batch | many lookups at once |
+//! | inspect | the table as data, for proofs and reports |
 //! | names, dump | the cold section, and the table for people |
 //! | seal | sharing between processes: fully sealed memfd |
-#![cfg_attr(not(test), forbid(unsafe_code))]
 
+mod arrays;
+mod batch;
 mod dump;
 mod format;
 mod image;
 mod inspect;
+mod load;
 mod names;
 mod parts;
 pub mod seal;
 mod table;
+mod width;
 
+pub use batch::Query;
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
 pub use image::build_image;
-pub use inspect::V4Stretch;
+pub use inspect::{Profile, V4Stretch};
 pub use names::{EndpointName, Names, PodName, RuleName};
 pub use parts::{Action, EndpointRow, TableParts};
 pub use table::Table;

@@ -22,15 +22,15 @@ impl Action {
     }
 }
 
-/// One endpoint: for each direction the row of every class, or `None` where nothing isolates it.
+/// One endpoint: for each direction its profile, or `None` where nothing isolates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointRow {
     /// Where it stands.
     pub port: PortIndex,
     /// Which use of the port.
     pub incarnation: Incarnation,
-    /// Ingress, egress: `rows[class]` is an index into [`TableParts::rows`].
-    pub rows_of_class: [Option<Vec<u16>>; 2],
+    /// Ingress, egress: indexes into [`TableParts::profiles`].
+    pub profiles: [Option<u32>; 2],
 }
 
 /// A table, ready to be written. Every class index is below [`TableParts::classes`]; an interval list starts at the
@@ -40,11 +40,11 @@ pub struct TableParts {
     /// Address classes.
     pub classes: usize,
     /// First address of each interval and its class, the first at 0.
-    pub v4_intervals: Vec<(u32, u16)>,
+    pub v4_intervals: Vec<(u32, u32)>,
     /// The same for IPv6, prefixes only; exact addresses are in `v6_exact`.
-    pub v6_intervals: Vec<(u128, u16)>,
-    /// Single IPv6 addresses, which win over intervals.
-    pub v6_exact: Vec<(u128, u16)>,
+    pub v6_intervals: Vec<(u128, u32)>,
+    /// Single IPv6 addresses, ascending, which win over intervals.
+    pub v6_exact: Vec<(u128, u32)>,
     /// Port classes.
     pub port_classes: usize,
     /// TCP, UDP, SCTP: first port of each interval and its port class, the first at 0.
@@ -53,6 +53,8 @@ pub struct TableParts {
     pub other_protocols: u16,
     /// Distinct rows: one action for each port class.
     pub rows: Vec<Vec<Action>>,
+    /// For each profile the row of each class, as indexes into [`TableParts::rows`].
+    pub profiles: Vec<Vec<u32>>,
     /// Endpoints, by port.
     pub endpoints: Vec<EndpointRow>,
     /// Service addresses, sorted.

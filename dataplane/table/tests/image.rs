@@ -6,14 +6,14 @@
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_table::{
-    Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, RuleName, Table, TableParts, build_image,
+    Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, Query, RuleName, Table, TableParts, build_image,
 };
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
 const CHECKSUM_AT: usize = 32;
-const SECTIONS_AT: usize = 48;
-const SECTIONS: usize = 12;
+const SECTIONS_AT: usize = 64;
+const SECTIONS: usize = 18;
 
 fn checksum(image: &[u8]) -> u64 {
     let words = image.chunks(8).map(|chunk| {
@@ -79,9 +79,18 @@ fn parts() -> TableParts {
             (v4("10.2.0.0"), 0),
             (v4("10.3.5.0"), 1),
             (v4("10.3.7.3"), 0),
+            // four /24s with more than one class side by side: a flat window
+            (v4("10.9.0.5"), 1),
+            (v4("10.9.0.6"), 0),
+            (v4("10.9.1.5"), 1),
+            (v4("10.9.1.6"), 2),
+            (v4("10.9.2.0"), 0),
+            (v4("10.9.2.9"), 1),
+            (v4("10.9.3.255"), 0),
         ],
         v6_intervals: vec![(0, 0), (v6("fd00::"), 2), (v6("fd00::1:0"), 0)],
-        v6_exact: vec![(v6("fd00::7"), 1), (v6("fd01::7"), 1)],
+        // two apart, and a /120 full of them
+        v6_exact: [(v6("fd00::7"), 1), (v6("fd01::7"), 1)].into_iter().chain((0..16).map(|low| (v6("fd02::") + low, 1))).collect(),
         port_classes: 3,
         port_intervals: [vec![(0, 0), (80, 1), (81, 0)], vec![(0, 0), (53, 2), (54, 0)], vec![(0, 0)]],
         other_protocols: 2,
@@ -90,9 +99,10 @@ fn parts() -> TableParts {
             vec![Action::Deny, Action::Allow(RuleId(0)), Action::Deny],
             vec![Action::Deny, Action::Allow(RuleId(0)), Action::Allow(RuleId(1))],
         ],
+        profiles: vec![vec![0, 1, 2], vec![2, 0, 0]],
         endpoints: vec![
-            EndpointRow { port: PortIndex(1), incarnation: Incarnation(2), rows_of_class: [Some(vec![0, 1, 2]), None] },
-            EndpointRow { port: PortIndex(3), incarnation: Incarnation(4), rows_of_class: [None, Some(vec![2, 0, 0])] },
+            EndpointRow { port: PortIndex(1), incarnation: Incarnation(2), profiles: [Some(0), None] },
+            EndpointRow { port: PortIndex(3), incarnation: Incarnation(4), profiles: [None, Some(1)] },
         ],
         services: vec![Addr::from("10.96.0.10".parse::<IpAddr>().unwrap()).to_u128(), v6("fd00:96::10")],
         names: names(&[(1, "web"), (3, "second")]),
@@ -110,6 +120,7 @@ fn ask(table: &Table, port: u16, direction: Direction, remote: &str, protocol: P
 
 /// Everything a table can be asked must be answered.
 fn ask_everything(table: &Table, remotes: &[u128]) {
+    let mut asked = Vec::new();
     let v4 = remotes.iter().map(|&remote| Addr::v4((remote as u32).to_be_bytes()));
     let v6 = remotes.iter().map(|&remote| Addr(remote.to_be_bytes()));
     for remote in v4.chain(v6) {
@@ -120,11 +131,22 @@ fn ask_everything(table: &Table, remotes: &[u128]) {
             for direction in Direction::BOTH {
                 table.isolated(port, direction);
                 for (protocol, dport) in [(Protocol::TCP, 80), (Protocol::UDP, 65535), (Protocol::SCTP, 65535), (Protocol(255), 0)] {
-                    if let Verdict::Allow(rule) = table.lookup(port, direction, remote, protocol, dport) {
+                    let verdict = table.lookup(port, direction, remote, protocol, dport);
+                    if let Verdict::Allow(rule) = verdict {
                         table.rule(rule).expect("a rule has a name");
                     }
+                    asked.push((Query { remote, port, dport, protocol, direction }, verdict));
                 }
             }
+        }
+    }
+    // the same in batches of every length
+    for len in [1, 2, 31, 32, 33, 100, asked.len()] {
+        for asked in asked.chunks(len) {
+            let (queries, expected): (Vec<Query>, Vec<Verdict>) = asked.iter().copied().unzip();
+            let mut verdicts = vec![Verdict::NotIsolated; queries.len()];
+            table.lookup_batch(&queries, &mut verdicts);
+            assert_eq!(verdicts, expected);
         }
     }
 }
@@ -240,7 +262,7 @@ fn truncated_and_padded_images_are_refused() {
     padded.push(0);
     assert!(matches!(Table::from_bytes(&padded), Err(ImageError::Length { .. })));
     // even if the header is made to agree
-    for len in [0, 64, 239, 240, 256, 1000, image().len() - 64] {
+    for len in [0, 64, 351, 352, 384, 1000, image().len() - 64] {
         let mut cut = image()[..len].to_vec();
         if let Some(field) = cut.get_mut(24..32) {
             field.copy_from_slice(&(len as u64).to_le_bytes());
@@ -272,36 +294,85 @@ fn forged(section: usize, at: usize, value: &[u8]) -> Option<ImageError> {
 
 #[test]
 fn an_index_that_points_outside_is_refused() {
-    let leaf = 1u32 << 31;
+    let outside = u16::MAX.to_le_bytes().to_vec();
+    let half = |field: usize| 64 + 8 + 4 * field;
     for (what, section, at, value) in [
-        ("level 1: a block", 0, 0, 99u32.to_le_bytes().to_vec()),
-        ("level 1: a class", 0, 0, (leaf | 3).to_le_bytes().to_vec()),
-        ("level 2: a block", 1, 0, 99u32.to_le_bytes().to_vec()),
-        ("level 2: a class", 1, 0, (leaf | 3).to_le_bytes().to_vec()),
-        ("level 3: a class", 2, 0, 3u16.to_le_bytes().to_vec()),
-        ("a class of an IPv6 interval", 5, 0, 3u16.to_le_bytes().to_vec()),
-        ("a port class", 6, 2 * 80, 3u16.to_le_bytes().to_vec()),
-        ("the last port class", 6, 2 * 3 * 65536, 3u16.to_le_bytes().to_vec()),
-        ("rows of an endpoint", 7, 16 + 8, 4u32.to_le_bytes().to_vec()),
-        ("rows of an endpoint, nearly not isolated", 7, 16 + 12, (u32::MAX - 1).to_le_bytes().to_vec()),
-        ("a row", 8, 0, 3u16.to_le_bytes().to_vec()),
-        ("a rule", 9, 0, 3u32.to_le_bytes().to_vec()),
+        ("flat: a class", 0, 0, outside.clone()),
+        ("level 1: a node", 1, 0, outside.clone()),
+        ("level 2: a node", 2, 0, outside.clone()),
+        ("level 3: a class", 3, 0, 3u16.to_le_bytes().to_vec()),
+        ("a class in an IPv6 block", 5, 2 * 255, 3u16.to_le_bytes().to_vec()),
+        ("a class of an IPv6 interval", 8, 0, 3u16.to_le_bytes().to_vec()),
+        ("a page", 9, 2 * 768, outside.clone()),
+        ("a port class", 10, 2 * 80, 3u16.to_le_bytes().to_vec()),
+        ("a directory", 11, half(0), 99u32.to_le_bytes().to_vec()),
+        ("a directory, nearly not isolated", 11, half(0), (u32::MAX - 1).to_le_bytes().to_vec()),
+        ("local ports", 11, half(1), 99u32.to_le_bytes().to_vec()),
+        ("actions", 11, half(2), 99u32.to_le_bytes().to_vec()),
+        ("no actions for a local port", 11, half(3), 1u32.to_le_bytes().to_vec()),
+        ("more actions than there are", 11, half(3), 50u32.to_le_bytes().to_vec()),
+        ("a segment", 12, 0, outside),
+        ("a row", 13, 1, vec![200]),
+        ("a local port", 14, 0, vec![200]),
+        ("a rule", 15, 0, 3u16.to_le_bytes().to_vec()),
     ] {
         assert!(matches!(forged(section, at, &value), Some(ImageError::Index { .. })), "{what}");
     }
-    assert!(matches!(forged(4, 0, &[1]), Some(ImageError::Section { .. })), "the first IPv6 interval does not start at ::");
-    assert!(matches!(forged(4, 16, &[0xff; 16]), Some(ImageError::Order { .. })), "IPv6 starts out of order");
-    assert!(matches!(forged(10, 0, &[0xff; 16]), Some(ImageError::Order { .. })), "services out of order");
-    assert!(matches!(forged(11, 0, b"x"), Some(ImageError::Names { .. })), "names that are no JSON");
-    assert_eq!(forged(8, 0, &2u16.to_le_bytes()), None, "another row of this table is another table, not a damaged one");
+    assert!(matches!(forged(7, 0, &[1]), Some(ImageError::Section { .. })), "the first IPv6 interval does not start at ::");
+    assert!(matches!(forged(7, 16, &[0xff; 16]), Some(ImageError::Order { .. })), "IPv6 starts out of order");
+    assert!(matches!(forged(16, 0, &[0xff; 16]), Some(ImageError::Order { .. })), "services out of order");
+    assert!(matches!(forged(17, 0, b"x"), Some(ImageError::Names { .. })), "names that are no JSON");
+    assert_eq!(forged(13, 0, &[1]), None, "another row of this profile is another table, not a damaged one");
+}
+
+#[test]
+fn a_window_beyond_the_address_space_is_refused() {
+    let mut forged = image().to_vec();
+    forged[48..52].copy_from_slice(&((1u32 << 24) - 3).to_le_bytes());
+    assert!(matches!(Table::from_bytes(&with_checksum(forged)), Err(ImageError::Section { section: "v4 flat" })));
 }
 
 #[test]
 fn a_hash_table_without_an_empty_slot_is_refused() {
-    let (_, bytes) = sections(image())[3];
-    let slots: Vec<u8> = (0..bytes / 20).flat_map(|slot| [[slot as u8; 16].as_slice(), &1u32.to_le_bytes()].concat()).collect();
-    assert!(matches!(forged(3, 0, &slots), Some(ImageError::Section { .. })), "a search would never end");
-    assert!(matches!(forged(3, 16, &4u32.to_le_bytes()), Some(ImageError::Index { .. })), "a class beyond the last");
+    for section in [4, 6] {
+        let (_, bytes) = sections(image())[section];
+        let slots: Vec<u8> = (0..bytes / 24).flat_map(|slot| [[slot as u8; 16].as_slice(), &1u64.to_le_bytes()].concat()).collect();
+        assert!(matches!(forged(section, 0, &slots), Some(ImageError::Section { .. })), "a search would never end");
+        assert!(matches!(forged(section, 16, &4u32.to_le_bytes()), Some(ImageError::Index { .. })), "a value beyond the last");
+    }
+}
+
+/// Rules, rows of one profile and classes beyond what two bytes or one hold: the same answers in every width.
+#[test]
+fn every_width_gives_the_same_answers() {
+    let (many_rules, many_rows) = (70_000, 300);
+    for (rules, rows) in [(10, 5), (10, many_rows), (many_rules, 5), (many_rules, many_rows)] {
+        let rule = |class: usize| RuleId(if class % 2 == 0 { rules - 1 } else { (class % rules as usize) as u32 });
+        let classes = rows;
+        let name = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
+        let parts = TableParts {
+            classes,
+            v4_intervals: (0..classes as u32).map(|class| (class * 77, class)).collect(),
+            v6_intervals: vec![(0, 0)],
+            v6_exact: (1..classes as u32).map(|class| (u128::from(class) * 9, class)).collect(),
+            port_classes: 2,
+            port_intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 0)]],
+            rows: (0..classes).map(|class| vec![Action::Deny, Action::Allow(rule(class))]).collect(),
+            profiles: vec![(0..classes as u32).collect()],
+            endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), profiles: [Some(0), None] }],
+            names: Names { rules: (0..rules).map(name).collect(), ..Names::default() },
+            ..TableParts::default()
+        };
+        let image = build_image(&parts, 1);
+        let table = Table::from_bytes(&image).unwrap();
+        for class in 1..classes {
+            let (v4, v6) = (Addr::v4((class as u32 * 77 + 5).to_be_bytes()), Addr((class as u128 * 9).to_be_bytes()));
+            for remote in [v4, v6] {
+                let ask = |dport| table.lookup(PortIndex(0), Direction::Ingress, remote, Protocol::TCP, dport);
+                assert_eq!((ask(79), ask(80)), (Verdict::Deny, Verdict::Allow(rule(class))), "{rules} rules, {rows} rows, class {class}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -388,9 +459,9 @@ proptest! {
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Table::from_bytes(&bytes).is_err());
         let mut headed = [b"SLUICETB".as_slice(), &bytes].concat();
-        headed.resize(headed.len().max(48), 0);
+        headed.resize(headed.len().max(64), 0);
         headed[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        headed[12..16].copy_from_slice(&240u32.to_le_bytes());
+        headed[12..16].copy_from_slice(&352u32.to_le_bytes());
         let len = headed.len() as u64;
         headed[24..32].copy_from_slice(&len.to_le_bytes());
         prop_assert!(Table::from_bytes(&with_checksum(headed)).is_err());
@@ -398,7 +469,7 @@ proptest! {
 }
 
 /// Ascending intervals over a family: few starts, many of them on the edges of the trie's levels.
-fn intervals_v4(classes: u16) -> impl Strategy<Value = Vec<(u32, u16)>> {
+fn intervals_v4(classes: u32) -> impl Strategy<Value = Vec<(u32, u32)>> {
     let start = (any::<u32>(), prop::sample::select(vec![0u32, 8, 16, 24, 31])).prop_map(|(value, shift)| value >> shift << shift);
     let near = (0..4u32, 0..3u32, 0..300u32).prop_map(|(a, b, c)| 10 << 24 | a << 16 | b << 8 | c);
     prop::collection::btree_map(prop_oneof![start, near], 0..classes, 0..30).prop_map(move |mut starts| {
@@ -407,7 +478,7 @@ fn intervals_v4(classes: u16) -> impl Strategy<Value = Vec<(u32, u16)>> {
     })
 }
 
-fn intervals_v6(classes: u16) -> impl Strategy<Value = Vec<(u128, u16)>> {
+fn intervals_v6(classes: u32) -> impl Strategy<Value = Vec<(u128, u32)>> {
     let start = (any::<u128>(), prop::sample::select(vec![0u32, 8, 64, 80, 120])).prop_map(|(value, shift)| value >> shift << shift);
     let near = (0..40u128).prop_map(|low| v6("fd00::") + low);
     prop::collection::btree_map(prop_oneof![start, near], 0..classes, 0..30).prop_map(move |mut starts| {
@@ -416,7 +487,7 @@ fn intervals_v6(classes: u16) -> impl Strategy<Value = Vec<(u128, u16)>> {
     })
 }
 
-fn naive<A: Copy + PartialOrd>(intervals: &[(A, u16)], address: A) -> u16 {
+fn naive<A: Copy + PartialOrd, C: Copy>(intervals: &[(A, C)], address: A) -> C {
     intervals.iter().filter(|(start, _)| *start <= address).last().unwrap().1
 }
 
@@ -428,12 +499,12 @@ proptest! {
     fn lookups_find_what_a_plain_scan_finds(
         v4_intervals in intervals_v4(5),
         v6_intervals in intervals_v6(5),
-        exact in prop::collection::btree_map((any::<u128>(), 0..40u128, any::<bool>()).prop_map(|(any, near, pick)| if pick { any } else { v6("fd00::") + near }), 0..5u16, 0..40),
+        exact in prop::collection::btree_map((any::<u128>(), 0..100u128, any::<bool>()).prop_map(|(any, near, pick)| if pick { any } else { v6("fd00::") + near }), 0..5u32, 0..120),
         tcp in prop::collection::btree_map(any::<u16>(), 0..3u16, 0..8),
         asked in prop::collection::vec(any::<u128>(), 20),
     ) {
         // a mapped address is IPv4
-        let v6_exact: Vec<(u128, u16)> = exact.into_iter().filter(|(address, _)| address >> 32 != 0xffff).collect();
+        let v6_exact: Vec<(u128, u32)> = exact.into_iter().filter(|(address, _)| address >> 32 != 0xffff).collect();
         let mut tcp_starts = tcp;
         tcp_starts.entry(0).or_insert(0);
         let tcp: Vec<(u16, u16)> = tcp_starts.into_iter().collect();
@@ -447,7 +518,8 @@ proptest! {
             other_protocols: 3,
             // rule = class * 4 + port class
             rows: (0..5).map(|class| (0..4).map(|port_class| Action::Allow(RuleId(class * 4 + port_class))).collect()).collect(),
-            endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), rows_of_class: [Some((0..5).collect()), None] }],
+            profiles: vec![(0..5).collect()],
+            endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), profiles: [Some(0), None] }],
             services: Vec::new(),
             names: Names { rules: (0..20).map(|index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index }).collect(), ..Names::default() },
         };
@@ -455,7 +527,7 @@ proptest! {
         let class = |remote: Addr| match table.lookup(PortIndex(0), Direction::Ingress, remote, Protocol(1), 0) {
             Verdict::Allow(RuleId(rule)) => {
                 assert_eq!(rule % 4, 3);
-                (rule / 4) as u16
+                rule / 4
             }
             other => panic!("{other:?}"),
         };

@@ -137,12 +137,12 @@ impl Section {
             self.generated_ms
         );
         println!(
-            "  table: {} rules in play, {} address classes, {} port classes, {} rows, {:.1} MB",
+            "  table: {} rules in play, {} address classes, {} port classes, {:.2} MB, {:.2} MB of it names",
             table.names().rules.len(),
             table.classes(),
             table.port_classes(),
-            table.rows(),
-            table.image_bytes() as f64 / 1e6
+            table.image_bytes() as f64 / 1e6,
+            (table.image_bytes() - table.hot_bytes()) as f64 / 1e6
         );
         println!("  proof: {} units, {} verdicts, {} comparisons in all", self.units, self.verdicts, self.comparisons);
         print_measured("from scratch", &self.from_scratch);

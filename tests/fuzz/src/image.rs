@@ -5,27 +5,27 @@
 
 use crate::manifests::with_every_pod_attached;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Addr, Direction, PortIndex, Protocol, Verdict};
+use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_frames::Choices;
 use sluice_policy::{compile, load};
-use sluice_table::{Dump, Table, TableParts, build_image};
+use sluice_table::{Action, Dump, EndpointRow, Names, RuleName, Table, TableParts, build_image};
 use std::sync::OnceLock;
 
 // dataplane/table/src/format.rs, written down a second time
 const LENGTH_AT: usize = 24;
 const CHECKSUM_AT: usize = 32;
-const SECTIONS_AT: usize = 48;
-const SECTIONS: usize = 12;
-const NAMES: usize = 11;
+const SECTIONS_AT: usize = 64;
+const SECTIONS: usize = 18;
+const NAMES: usize = 17;
 
 /// What a refused image may have made the loader allocate: its sections once, and the edited copy.
 const MEMORY_MAX: usize = 64 << 20;
 
 const MANIFESTS: [&str; 2] = [include_str!("../../lab/demo/0-pods.yaml"), include_str!("../../lab/demo/3-backend.yaml")];
 
-/// The demo's table, and one that knows nobody.
-fn images() -> &'static [Vec<u8>; 2] {
-    static IMAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+/// The demo's table, one that knows nobody, and one with every section and rows of two bytes.
+fn images() -> &'static [Vec<u8>; 3] {
+    static IMAGES: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let snapshot = with_every_pod_attached(load::load_str("demo.yaml", &MANIFESTS.join("\n---\n")).snapshot);
         let nobody = TableParts {
@@ -36,8 +36,27 @@ fn images() -> &'static [Vec<u8>; 2] {
             port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
             ..TableParts::default()
         };
-        [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1)]
+        [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)]
     })
+}
+
+fn full() -> TableParts {
+    const CLASSES: u32 = 300;
+    let rule = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
+    TableParts {
+        classes: CLASSES as usize,
+        // classes change within neighbouring /24s, and then apart
+        v4_intervals: (0..CLASSES).map(|class| (class * if class < 100 { 13 } else { 70_001 }, class)).collect(),
+        v6_intervals: vec![(0, 0), (1 << 100, 1)],
+        v6_exact: (1..CLASSES).map(|class| (u128::from(class) << if class < 100 { 0 } else { 40 }, class)).collect(),
+        port_classes: 3,
+        port_intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 2)]],
+        rows: (0..CLASSES).map(|class| vec![Action::Deny, Action::Allow(RuleId(class % 50)), Action::Deny]).collect(),
+        profiles: vec![(0..CLASSES).collect(), (0..CLASSES).rev().collect()],
+        endpoints: vec![EndpointRow { port: PortIndex(1), incarnation: Incarnation(1), profiles: [Some(0), Some(1)] }],
+        names: Names { rules: (0..50).map(rule).collect(), ..Names::default() },
+        ..TableParts::default()
+    }
 }
 
 /// Reads an image made of these bytes and asks it everything.
@@ -55,7 +74,7 @@ fn forged(c: &mut Choices<'_>) -> Vec<u8> {
     if c.rarely() {
         return c.rest().to_vec();
     }
-    let mut image = c.pick(&[&images()[0], &images()[1]]).clone();
+    let mut image = c.pick(&images().each_ref()).clone();
     for _ in 0..c.below(6) {
         edit(c, &mut image);
     }
@@ -108,7 +127,7 @@ fn edit(c: &mut Choices<'_>, image: &mut Vec<u8>) {
             let (Some(offset), Some(len)) = (read(image, SECTIONS_AT + section * 16), read(image, SECTIONS_AT + section * 16 + 8)) else {
                 return;
             };
-            let at = ((usize::from(c.word()) * len.min(image.len())) >> 16) & !1;
+            let at = (usize::from(c.word()) * len.min(image.len())) >> 16;
             let value = number(c);
             write(image, offset.saturating_add(at), &value.to_le_bytes()[..c.pick(&[4, 2, 1, 8])]);
         }

@@ -1,143 +1,256 @@
 //! What each kind of remote gets from each profile: signature → column of rows.
 //!
-//! A signature says which rules match a remote and which named ports it has; a column says for each profile which row
-//! follows from that. Both are remembered as long as rules, profiles and namespaces stay the same; their numbers are
-//! those of first use and mean nothing outside of here.
+//! ```text
+//!   group of an address ──▶ rules matched by pod peer ─┐
+//!                      └──▶ named ports ───────────────┼─▶ signature ──▶ column: one row for each profile
+//!   interval it lies in ──▶ rules matched by block ────┘
+//! ```
+//!
+//! Most profiles do not know most rules, so a column is that of the interval outside of all pods, made anew only at those
+//! profiles that know a rule which matches the pods. Columns are remembered as long as profiles stay, and follow when few
+//! of them change (`follow`); their numbers are those of first use and mean nothing outside of here.
 
-use super::model::{Model, Namespaces, Profile};
-use super::pods::{LabelSet, NamedPorts, Pods};
+mod follow;
+
+pub(super) use follow::Renewed;
+
+use super::blocks::sweep;
+use super::matching::Matching;
+use super::model::Model;
+use super::pods::GroupId;
 use super::ports::Rows;
-use super::rules::{Namespaces as PeerNamespaces, Peer, Rule};
+use super::rulebook::{RuleBook, RuleHandle};
+use super::sides::{NO_NAMES, NO_RULES, NamedId, Names, RuleSetId, RuleSets, intersection};
+use ahash::RandomState;
 use sluice_flow::Direction;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Rules matched by block or by pod, and the named ports found there.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+type ColumnId = u32;
+
+/// Everything that a row may depend on, at the remote's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Signature {
-    rules: Vec<u32>,
-    named: Option<Arc<NamedPorts>>,
+    by_pods: RuleSetId,
+    by_block: RuleSetId,
+    /// [`NO_NAMES`] where no rule that matches asks for them.
+    named: NamedId,
+}
+
+/// A profile by handles.
+#[derive(Debug, PartialEq, Eq)]
+struct Slot {
+    direction: Direction,
+    /// In deciding order.
+    rules: Vec<RuleHandle>,
+    named: NamedId,
+}
+
+/// How many columns a group lists; they are searched one by one.
+const KNOWN_MAX: usize = 32;
+
+#[derive(Debug, Clone, Default)]
+struct Group {
+    /// Rules and named ports, once somebody asked.
+    sides: Option<(RuleSetId, NamedId)>,
+    columns: Vec<(RuleSetId, ColumnId)>,
+}
+
+/// The block at hand: columns are asked for one interval after another.
+#[derive(Debug, Default)]
+struct AtHand {
+    set: Option<RuleSetId>,
+    /// By handle.
+    holds: Vec<bool>,
+    /// Slots where the named ports of the remote matter even if no pod peer matches it.
+    asking: Vec<u32>,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
-    rules: Vec<Arc<Rule>>,
-    profiles: Vec<Profile>,
-    namespaces_version: u64,
-    label_set_numbering: u64,
-    /// For each label set the rules whose pod peers match it, ascending; `None` until somebody asks.
-    matched: Vec<Option<Arc<Vec<u32>>>>,
+    book: RuleBook,
+    matching: Matching,
     pub(super) rows: Rows,
-    columns: Vec<Vec<u32>>,
-    column_of_signature: HashMap<Signature, u32>,
-    column_ids: HashMap<Vec<u32>, u32>,
+    sets: RuleSets,
+    names: Names,
+    slots: Vec<Slot>,
+    /// Slots that know a rule, by handle.
+    uses: Vec<Vec<u32>>,
+    groups: Vec<Group>,
+    /// First address of each interval of IPv4 and IPv6, and the rules whose blocks cover it.
+    intervals: [Vec<(u128, RuleSetId)>; 2],
+    at_hand: AtHand,
+    /// Of each column, and the column outside of all pods under the same block, which has a lower number or is the same.
+    signatures: Vec<(Signature, ColumnId)>,
+    column_ids: HashMap<Signature, ColumnId, RandomState>,
+    /// Columns one after another.
+    cells: Vec<u32>,
+    /// By handle: the last question that it was a match in, and that question's number.
+    matched: Vec<u32>,
+    /// By slot, likewise.
+    touched: Vec<u32>,
+    question: u32,
+    /// See `follow`.
+    state: follow::State,
 }
 
-/// How many signatures may be remembered before all are forgotten.
-const REMEMBERED_MAX: usize = 1 << 18;
-
 impl Columns {
-    /// Forgets what no longer holds for `model`.
-    pub(super) fn renew(&mut self, model: &Model<'_>, namespaces: &Namespaces, pods: &Pods) {
-        let same_rules = self.rules.len() == model.rules.len() && self.rules.iter().zip(&model.rules).all(|(a, b)| Arc::ptr_eq(a, b));
-        let same_sets = self.namespaces_version == namespaces.version && self.label_set_numbering == pods.numbering;
-        let same_matches = same_rules && same_sets;
-        if !same_matches || self.profiles != model.profiles || self.column_of_signature.len() > REMEMBERED_MAX {
-            let matched = if same_matches { std::mem::take(&mut self.matched) } else { Vec::new() };
-            let (rules, profiles) = (model.rules.clone(), model.profiles.clone());
-            let (namespaces_version, label_set_numbering) = (namespaces.version, pods.numbering);
-            *self = Self { rules, profiles, namespaces_version, label_set_numbering, matched, ..Self::default() };
+    pub(super) fn column(&self, id: ColumnId) -> &[u32] {
+        let width = self.slots.len();
+        &self.cells[id as usize * width..][..width]
+    }
+
+    /// First address of each interval, the first at 0, and what [`Self::of`] wants to know of it.
+    pub(super) fn intervals(&self, family_v6: bool) -> &[(u128, RuleSetId)] {
+        &self.intervals[usize::from(family_v6)]
+    }
+
+    /// The column of an address that a group claims. Where several pods do, it matches a selector, and offers a
+    /// named port, only as all of them do.
+    pub(super) fn of(&mut self, model: &Model, group: GroupId, by_block: RuleSetId) -> ColumnId {
+        if let Some(known) = self.groups[group as usize].columns.iter().find(|known| known.0 == by_block) {
+            return known.1;
         }
-        self.matched.resize(pods.label_sets.len(), None);
-    }
-
-    pub(super) fn column(&self, id: u32) -> &[u32] {
-        &self.columns[id as usize]
-    }
-
-    /// The column of an address outside of all pods, `by_block` being the rules whose blocks hold it.
-    pub(super) fn of_block(&mut self, model: &Model<'_>, by_block: &[u32]) -> u32 {
-        self.of(model, Signature { rules: by_block.to_vec(), named: None })
-    }
-
-    /// The column of an address that pods claim. Where several do, it matches a selector, and offers a named port, only
-    /// as all of them do.
-    pub(super) fn of_pods(&mut self, model: &Model<'_>, memory: (&Namespaces, &Pods), by_block: &[u32], claims: &[u32]) -> u32 {
-        let pods: Vec<_> = claims.iter().map(|&pod| &*model.pods[pod as usize]).collect();
-        let mut common: Vec<u32> = self.matched(memory, pods[0].label_set).to_vec();
-        let mut named = Arc::clone(&pods[0].named_ports);
-        for other in &pods[1..] {
-            let others = self.matched(memory, other.label_set);
-            common.retain(|rule| others.binary_search(rule).is_ok());
-            named = Arc::new(intersection(&named, &other.named_ports));
+        let (by_pods, named) = self.sides(model, group);
+        let asks = [by_pods, by_block].iter().any(|&set| self.sets.all[set as usize].asks_remote) || self.state.open_asks_remote;
+        let signature = Signature { by_pods, by_block, named: if asks { named } else { NO_NAMES } };
+        let column = self.of_signature(signature);
+        let known = &mut self.groups[group as usize].columns;
+        if known.len() < KNOWN_MAX {
+            known.push((by_block, column));
         }
-        if pods.len() > 1 {
-            // one peer must match them all; two peers that match one each do not add up
-            let set = |label_set: u32| &*memory.1.label_sets[label_set as usize];
-            let matches_all = |peer: &Peer| pods.iter().all(|pod| peer_matches(memory.0, peer, set(pod.label_set)));
-            common.retain(|&rule| model.rules[rule as usize].peers.iter().flatten().any(matches_all));
-        }
-        common.extend_from_slice(by_block);
-        common.sort_unstable();
-        common.dedup();
-        self.of(model, Signature { rules: common, named: Some(named) })
-    }
-
-    /// The rules whose pod peers match a label set.
-    fn matched(&mut self, (namespaces, pods): (&Namespaces, &Pods), label_set: u32) -> Arc<Vec<u32>> {
-        let rules = &self.rules;
-        let matching = || {
-            let set = &pods.label_sets[label_set as usize];
-            let matches = |rule: &Rule| rule.peers.iter().flatten().any(|peer| peer_matches(namespaces, peer, set));
-            Arc::new((0u32..).zip(rules).filter(|(_, rule)| matches(rule)).map(|(id, _)| id).collect())
-        };
-        Arc::clone(self.matched[label_set as usize].get_or_insert_with(matching))
-    }
-
-    fn of(&mut self, model: &Model<'_>, signature: Signature) -> u32 {
-        if let Some(&column) = self.column_of_signature.get(&signature) {
-            return column;
-        }
-        let rows = model.profiles.iter().map(|profile| self.row(model, profile, &signature)).collect();
-        let next = self.columns.len() as u32;
-        let column = *self.column_ids.entry(rows).or_insert_with_key(|rows| {
-            self.columns.push(rows.clone());
-            next
-        });
-        self.column_of_signature.insert(signature, column);
         column
     }
 
-    fn row(&mut self, model: &Model<'_>, profile: &Profile, signature: &Signature) -> u32 {
-        let allows = |rule: &u32| model.rules[*rule as usize].peers.is_none() || signature.rules.binary_search(rule).is_ok();
-        let allowing: Vec<u32> = profile.rules.iter().copied().filter(allows).collect();
-        let destination = match profile.direction {
-            Direction::Ingress => Some(&*profile.named_ports),
-            Direction::Egress => signature.named.as_deref(),
-        };
-        self.rows.row(&model.rules, &allowing, destination)
+    fn sides(&mut self, model: &Model, group: GroupId) -> (RuleSetId, NamedId) {
+        if let Some(sides) = self.groups[group as usize].sides {
+            return sides;
+        }
+        let kinds = &model.pods.groups[group as usize];
+        let rules = self.matching.rules_of(kinds);
+        let mut ports = kinds.iter().map(|&kind| &model.pods.kinds[kind as usize].named_ports);
+        let first = ports.next().map(Arc::clone).unwrap_or_default();
+        let named = ports.fold(first, |common, other| if common == *other { common } else { Arc::new(intersection(&common, other)) });
+        let sides = (self.sets.number(&rules, &self.book.entries), self.names.number(&named));
+        self.groups[group as usize].sides = Some(sides);
+        sides
     }
-}
 
-fn peer_matches(namespaces: &Namespaces, peer: &Peer, set: &LabelSet) -> bool {
-    match peer {
-        Peer::Block { .. } => false,
-        Peer::Pods { namespaces: which, pods } => {
-            let in_namespace = match which {
-                PeerNamespaces::Own(namespace) => *namespace == set.namespace,
-                PeerNamespaces::Selected(selector) => selector.matches(namespaces.labels(&set.namespace)),
-            };
-            in_namespace && pods.matches(&set.labels)
+    fn of_signature(&mut self, signature: Signature) -> ColumnId {
+        if let Some(&column) = self.column_ids.get(&signature) {
+            return column;
+        }
+        let Signature { by_pods, by_block, named } = signature;
+        self.take_up(by_block);
+        self.question += 1;
+        if by_pods == NO_RULES && named == NO_NAMES {
+            let rows: Vec<u32> = (0..self.slots.len()).map(|slot| self.row(slot, NO_NAMES)).collect();
+            self.cells.extend_from_slice(&rows);
+            return self.register(signature, None);
+        }
+        let outside = self.of_signature(Signature { by_pods: NO_RULES, by_block, named: NO_NAMES });
+        self.question += 1;
+        let rules = Arc::clone(&self.sets.all[by_pods as usize].rules);
+        rules.iter().for_each(|&rule| self.matched[rule as usize] = self.question);
+        let asking = if named == NO_NAMES { Vec::new() } else { self.at_hand.asking.clone() };
+        self.copy_with(outside, &rules, &asking, named);
+        self.register(signature, Some(outside))
+    }
+
+    /// The column outside of all pods where it differs from that of another such interval by some rules.
+    fn of_neighbour(&mut self, by_block: RuleSetId, neighbour: ColumnId, differing: &[RuleHandle]) {
+        let signature = Signature { by_pods: NO_RULES, by_block, named: NO_NAMES };
+        if !self.column_ids.contains_key(&signature) {
+            self.take_up(by_block);
+            self.question += 1;
+            self.copy_with(neighbour, differing, &[], NO_NAMES);
+            self.register(signature, None);
         }
     }
-}
 
-fn intersection(ports: &NamedPorts, other: &NamedPorts) -> NamedPorts {
-    let mut common = ports.clone();
-    for (key, numbers) in &mut common {
-        numbers.retain(|number| other.get(key).is_some_and(|others| others.contains(number)));
+    /// Adds a copy of a column, made anew where slots know one of `rules`, and at `others`.
+    fn copy_with(&mut self, column: ColumnId, rules: &[RuleHandle], others: &[u32], named: NamedId) {
+        let (width, start) = (self.slots.len(), self.cells.len());
+        self.cells.extend_from_within(column as usize * width..(column as usize + 1) * width);
+        for index in 0..rules.len() + 1 {
+            let slots = match rules.get(index) {
+                Some(&rule) => std::mem::take(&mut self.uses[rule as usize]),
+                None => others.to_vec(),
+            };
+            for &slot in &slots {
+                if self.touched[slot as usize] != self.question {
+                    self.touched[slot as usize] = self.question;
+                    self.cells[start + slot as usize] = self.row(slot as usize, named);
+                }
+            }
+            if let Some(&rule) = rules.get(index) {
+                self.uses[rule as usize] = slots;
+            }
+        }
     }
-    common.retain(|_, numbers| !numbers.is_empty());
-    common
+
+    fn register(&mut self, signature: Signature, outside: Option<ColumnId>) -> ColumnId {
+        let id = self.signatures.len() as ColumnId;
+        self.signatures.push((signature, outside.unwrap_or(id)));
+        self.column_ids.insert(signature, id);
+        id
+    }
+
+    /// Makes a block the one at hand.
+    fn take_up(&mut self, by_block: RuleSetId) {
+        if self.at_hand.set == Some(by_block) {
+            return;
+        }
+        let AtHand { set, mut holds, mut asking } = std::mem::take(&mut self.at_hand);
+        for &rule in set.iter().flat_map(|&set| self.sets.all[set as usize].rules.iter()) {
+            holds[rule as usize] = false;
+        }
+        holds.resize(self.book.entries.len(), false);
+        self.sets.all[by_block as usize].rules.iter().for_each(|&rule| holds[rule as usize] = true);
+        asking.clear();
+        let asks = |&rule: &RuleHandle| {
+            let entry = &self.book.entries[rule as usize];
+            entry.asks_remote && (entry.is_open || holds[rule as usize])
+        };
+        let slots = (0u32..).zip(&self.slots).filter(|(_, slot)| slot.direction == Direction::Egress && slot.rules.iter().any(asks));
+        asking.extend(slots.map(|(index, _)| index));
+        self.at_hand = AtHand { set: Some(by_block), holds, asking };
+    }
+
+    /// The row of the question at hand.
+    fn row(&mut self, slot: usize, named: NamedId) -> u32 {
+        let Self { book, slots, at_hand, matched, question, rows, names, .. } = self;
+        let allows =
+            |&rule: &RuleHandle| book.entries[rule as usize].is_open || at_hand.holds[rule as usize] || matched[rule as usize] == *question;
+        let Slot { direction, rules, named: own } = &slots[slot];
+        let destination = if *direction == Direction::Ingress { *own } else { named };
+        rows.row(&book.entries, rules.iter().copied().filter(allows), destination, names)
+    }
+
+    /// Cuts a family's addresses into intervals, each with its column outside of all pods.
+    fn cut(&mut self, family_v6: bool) {
+        let book = std::mem::take(&mut self.book);
+        let mut cuts: Vec<(u128, RuleSetId)> = Vec::new();
+        let mut all: Vec<(RuleSetId, Vec<RuleHandle>)> = Vec::new();
+        sweep(&book, family_v6, |start, rules, differing| {
+            let set = self.sets.number(rules, &book.entries);
+            cuts.push((start, set));
+            all.push((set, differing.to_vec()));
+        });
+        self.book = book;
+        let mut before = None;
+        for (set, differing) in all {
+            if let Some(neighbour) = before {
+                self.of_neighbour(set, neighbour, &differing);
+            }
+            before = Some(self.outside(set));
+        }
+        self.intervals[usize::from(family_v6)] = cuts;
+    }
+
+    /// The column outside of all pods.
+    pub(super) fn outside(&mut self, by_block: RuleSetId) -> ColumnId {
+        self.of_signature(Signature { by_pods: NO_RULES, by_block, named: NO_NAMES })
+    }
 }

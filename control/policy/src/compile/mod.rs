@@ -19,28 +19,33 @@
 //! set of matching rules, so that a small change costs little. What it remembers never shows: rows are numbered by what
 //! they say and classes by their rows, both only among those in use, so the bytes depend on the snapshot alone.
 
+mod blocks;
 mod columns;
+mod labels;
+mod local;
+mod matching;
 mod model;
+mod number;
 mod peers;
 mod pods;
 mod ports;
+mod rulebook;
 mod rules;
 mod selector;
+mod sides;
+mod sorted;
 #[cfg(test)]
 mod tests;
 
 use crate::snapshot::Snapshot;
 use columns::Columns;
-use model::{Memory, Model};
-use peers::{Atoms, atoms};
-use ports::PortTable;
+use local::Local;
+use model::Model;
+use number::{capacity, number};
+use peers::Atoms;
+use sluice_flow::LocalEndpoint;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Direction, LocalEndpoint};
-use sluice_table::{EndpointName, EndpointRow, Names, PodName, RuleName, TableParts, build_image};
-use std::collections::BTreeSet;
-
-/// Above so many pods the table does not carry the names of remote pods.
-const NAMED_PODS_MAX: usize = 4000;
+use sluice_table::{TableParts, build_image};
 
 /// Why a snapshot has no table. Nothing of it is published; the previous table stays.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -87,14 +92,16 @@ pub enum CompileError {
 /// ```
 #[derive(Debug, Default)]
 pub struct Compiler {
-    memory: Memory,
+    model: Model,
+    local: Local,
     columns: Columns,
+    atoms: Atoms,
 }
 
 /// Looks at, and in tests changes, what one stage hands to the next.
 trait Stages {
     /// After the objects were read.
-    fn model(&self, _: &mut Model<'_>) {}
+    fn model(&self, _: &mut Model) {}
     /// After everything was numbered.
     fn parts(&self, _: &mut TableParts) {}
 }
@@ -119,11 +126,11 @@ impl Compiler {
     }
 
     fn parts(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<TableParts, CompileError> {
-        let mut model = self.memory.model(snapshot)?;
-        stages.model(&mut model);
-        self.columns.renew(&model, &self.memory.namespaces, &self.memory.pods);
-        let atoms = atoms(&model, &self.memory, &mut self.columns);
-        let mut parts = number(&model, &self.columns, &atoms)?;
+        self.model.follow(snapshot);
+        self.local.update(&mut self.model, snapshot)?;
+        stages.model(&mut self.model);
+        self.atoms.update(&mut self.model, &mut self.columns);
+        let mut parts = number(&self.model, &self.columns, &self.atoms)?;
         stages.parts(&mut parts);
         Ok(parts)
     }
@@ -143,84 +150,6 @@ pub fn compile(snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileE
 /// As [`compile`].
 pub fn compile_parts(snapshot: &Snapshot) -> Result<TableParts, CompileError> {
     Compiler::new().parts(snapshot, &Straight)
-}
-
-/// Gives rows and classes their final numbers: by content, among those in use.
-fn number(model: &Model<'_>, columns: &Columns, atoms: &Atoms) -> Result<TableParts, CompileError> {
-    let all = atoms.v4_intervals.iter().map(|atom| atom.1).chain(atoms.v6_intervals.iter().chain(&atoms.v6_exact).map(|atom| atom.1));
-    let mut used: Vec<u32> = all.collect();
-    used.sort_unstable();
-    used.dedup();
-    let mut rows: Vec<u32> = used.iter().flat_map(|&column| columns.column(column).iter().copied()).collect();
-    rows.sort_unstable();
-    rows.dedup();
-    let ports = PortTable::of(&columns.rows, &rows)?;
-    let column = |id: u32| -> Vec<u16> { columns.column(id).iter().map(|row| ports.row_numbers[row]).collect() };
-    let numbered: Vec<Vec<u16>> = used.iter().map(|&id| column(id)).collect();
-    let distinct: BTreeSet<&Vec<u16>> = numbered.iter().collect();
-    let distinct: Vec<&Vec<u16>> = distinct.into_iter().collect();
-    capacity("address classes", distinct.len(), usize::from(u16::MAX))?;
-    let mut class_of_column = vec![0u16; used.last().map_or(0, |&last| last as usize + 1)];
-    for (&id, column) in used.iter().zip(&numbered) {
-        class_of_column[id as usize] = distinct.binary_search(&column).expect("every column is among the distinct ones") as u16;
-    }
-    let class = |id: u32| class_of_column[id as usize];
-    let endpoints = model.endpoints.iter().map(|endpoint| EndpointRow {
-        port: endpoint.source.port,
-        incarnation: endpoint.source.incarnation,
-        rows_of_class: endpoint.profiles.map(|profile| profile.map(|profile| distinct.iter().map(|column| column[profile]).collect())),
-    });
-    Ok(TableParts {
-        classes: distinct.len(),
-        v4_intervals: merged(atoms.v4_intervals.iter().map(|&(start, column)| (start, class(column)))),
-        v6_intervals: merged(atoms.v6_intervals.iter().map(|&(start, column)| (start, class(column)))),
-        v6_exact: atoms.v6_exact.iter().map(|&(address, column)| (address, class(column))).collect(),
-        endpoints: endpoints.collect(),
-        port_classes: ports.port_classes,
-        port_intervals: ports.intervals,
-        other_protocols: ports.other_protocols,
-        rows: ports.rows,
-        services: model.services.clone(),
-        names: names(model),
-    })
-}
-
-/// Neighbours of the same class are one interval.
-fn merged<T: Copy>(intervals: impl Iterator<Item = (T, u16)>) -> Vec<(T, u16)> {
-    let mut merged: Vec<(T, u16)> = Vec::new();
-    for (start, class) in intervals {
-        if merged.last().is_none_or(|&(_, last)| last != class) {
-            merged.push((start, class));
-        }
-    }
-    merged
-}
-
-fn names(model: &Model<'_>) -> Names {
-    let rules =
-        model.rules.iter().map(|rule| RuleName { policy: rule.policy.clone(), direction: rule.direction, index: rule.index }).collect();
-    let endpoints = model
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            let isolating = |direction: Direction| endpoint.isolating[direction as usize].iter().map(|&policy| policy.clone()).collect();
-            let LocalEndpoint { port, incarnation, pod, uid, addresses } = endpoint.source.clone();
-            let (isolating_ingress, isolating_egress) = (isolating(Direction::Ingress), isolating(Direction::Egress));
-            EndpointName { port, incarnation, pod, uid, addresses, isolating_ingress, isolating_egress }
-        })
-        .collect();
-    let mut pods = Vec::new();
-    if model.addresses.len() <= NAMED_PODS_MAX {
-        for (address, claims) in &model.addresses {
-            pods.push(PodName { address: *address, pod: model.pods[claims[0] as usize].name.clone() });
-        }
-    }
-    Names { endpoints, rules, pods }
-}
-
-/// Refuses what the format cannot hold.
-fn capacity(what: &'static str, count: usize, max: usize) -> Result<(), CompileError> {
-    if count > max { Err(CompileError::Capacity { what, count, max }) } else { Ok(()) }
 }
 
 fn check_ports(endpoints: &[LocalEndpoint]) -> Result<(), CompileError> {

@@ -2,96 +2,115 @@
 //!
 //! The bounds of all blocks cut each family's address space into intervals; every pod address is an atom of its own. What
 //! an atom matches is the union of the rules that match its interval by block and the rules that match its pods by
-//! selector.
+//! selector. What stands at one address follows from that address and the one before it, so a change stays local.
 
-use super::columns::Columns;
-use super::model::{Memory, Model};
-use super::rules::Peer;
+use super::columns::{Columns, Renewed};
+use super::model::Model;
+use super::pods::{Changed, GroupId};
+use super::sides::RuleSetId;
+use super::sorted::Sorted;
 use std::collections::BTreeSet;
+use std::mem;
 use std::net::IpAddr;
 
 /// Every address with the column it gets.
 #[derive(Debug, Default)]
 pub(super) struct Atoms {
     /// First address of each interval, the first at 0; neighbours may share a column.
-    pub(super) v4_intervals: Vec<(u32, u32)>,
+    pub(super) v4_intervals: Sorted<u32>,
     pub(super) v6_intervals: Vec<(u128, u32)>,
     /// Pods' addresses, ascending.
-    pub(super) v6_exact: Vec<(u128, u32)>,
+    pub(super) v6_exact: Sorted<u128>,
 }
 
-pub(super) fn atoms(model: &Model<'_>, memory: &Memory, columns: &mut Columns) -> Atoms {
-    let memory = (&memory.namespaces, &memory.pods);
-    let mut atoms = Atoms::default();
-    let v4 = Sweep::of(model, false);
-    let mut pods = model.addresses.iter().filter_map(|(address, pods)| match address {
-        IpAddr::V4(v4) => Some((u32::from(*v4), pods)),
-        IpAddr::V6(_) => None,
-    });
-    let mut pod = pods.next();
-    for (index, &(start, ref rules)) in v4.intervals.iter().enumerate() {
-        let last = v4.intervals.get(index + 1).map_or(u32::MAX, |next| (next.0 - 1) as u32);
-        let outside = columns.of_block(model, rules);
-        let mut next = Some(start as u32);
-        while let Some((address, claims)) = pod.filter(|(address, _)| *address <= last) {
-            if let Some(from) = next.filter(|&from| from < address) {
-                atoms.v4_intervals.push((from, outside));
+impl Atoms {
+    /// Brings every address up to date.
+    pub(super) fn update(&mut self, model: &mut Model, columns: &mut Columns) {
+        let Renewed { all, families, groups } = columns.update(model);
+        let changed = mem::replace(&mut model.pods.changed, Changed::Addresses(BTreeSet::new()));
+        let (all, changed) = match changed {
+            Changed::All => (true, BTreeSet::new()),
+            Changed::Addresses(changed) => (all, changed),
+        };
+        let is_dirty = |group: GroupId| groups.get(group as usize).is_some_and(|&dirty| dirty);
+        if all || families[0] {
+            self.fill_v4(model, columns);
+        } else {
+            let dirty = model.pods.v4.iter().filter(|(_, group)| is_dirty(*group));
+            let dirty: Vec<u32> = dirty.map(|(address, _)| *address).collect();
+            for address in dirty {
+                self.renew_v4(address, model, columns);
             }
-            atoms.v4_intervals.push((address, columns.of_pods(model, memory, rules, claims)));
-            next = (address < last).then(|| address + 1);
-            pod = pods.next();
-        }
-        atoms.v4_intervals.extend(next.map(|from| (from, outside)));
-    }
-
-    let v6 = Sweep::of(model, true);
-    for (start, rules) in &v6.intervals {
-        atoms.v6_intervals.push((*start, columns.of_block(model, rules)));
-    }
-    for (address, claims) in &model.addresses {
-        if let IpAddr::V6(address) = address {
-            let address = u128::from(*address);
-            let interval = v6.intervals.partition_point(|(start, _)| *start <= address) - 1;
-            atoms.v6_exact.push((address, columns.of_pods(model, memory, &v6.intervals[interval].1, claims)));
-        }
-    }
-    atoms
-}
-
-/// One family's address space, cut at every bound of a block; each interval with the rules whose blocks cover it.
-struct Sweep {
-    intervals: Vec<(u128, Vec<u32>)>,
-}
-
-impl Sweep {
-    fn of(model: &Model<'_>, family_v6: bool) -> Self {
-        let mut ranges: Vec<(u128, u128, u32)> = Vec::new();
-        for (id, rule) in (0u32..).zip(&model.rules) {
-            for peer in rule.peers.iter().flatten() {
-                if let Peer::Block { v6, ranges: block } = peer
-                    && *v6 == family_v6
-                {
-                    ranges.extend(block.iter().map(|&(first, last)| (first, last, id)));
+            for address in changed.iter().filter_map(|ip| if let IpAddr::V4(v4) = *ip { Some(u32::from(v4)) } else { None }) {
+                self.renew_v4(address, model, columns);
+                if let Some(next) = address.checked_add(1) {
+                    self.renew_v4(next, model, columns);
                 }
             }
         }
-        let end = if family_v6 { u128::MAX } else { u128::from(u32::MAX) };
-        let mut bounds: BTreeSet<u128> = BTreeSet::from([0]);
-        for &(first, last, _) in &ranges {
-            bounds.insert(first);
-            bounds.extend((last < end).then(|| last + 1));
-        }
-        let mut intervals: Vec<(u128, Vec<u32>)> = bounds.into_iter().map(|start| (start, Vec::new())).collect();
-        for (first, last, id) in ranges {
-            let from = intervals.partition_point(|(start, _)| *start < first);
-            for (_, rules) in intervals[from..].iter_mut().take_while(|(start, _)| *start <= last) {
-                rules.push(id);
+        if all || families[1] {
+            self.fill_v6(model, columns);
+        } else {
+            let dirty = model.pods.v6.iter().filter(|(_, group)| is_dirty(*group));
+            let dirty: Vec<u128> = dirty.map(|(address, _)| *address).collect();
+            let changed = changed.iter().filter_map(|ip| if let IpAddr::V6(v6) = *ip { Some(u128::from(v6)) } else { None });
+            for address in dirty.into_iter().chain(changed) {
+                let (_, block) = interval(columns, true, address);
+                let group = model.pods.v6.get(address);
+                self.v6_exact.set(address, group.map(|group| columns.of(model, group, block)));
             }
         }
-        for (_, rules) in &mut intervals {
-            rules.sort_unstable();
-            rules.dedup();
-        }
-        Self { intervals }
+        columns.settle();
     }
+
+    fn fill_v4(&mut self, model: &Model, columns: &mut Columns) {
+        let mut entries: Vec<(u32, u32)> = Vec::with_capacity(2 * model.pods.v4.len());
+        let mut pods = model.pods.v4.iter().copied().peekable();
+        let cuts = columns.intervals(false).to_vec();
+        for (index, &(start, block)) in cuts.iter().enumerate() {
+            let last = cuts.get(index + 1).map_or(u32::MAX, |next| (next.0 - 1) as u32);
+            let outside = columns.outside(block);
+            let mut next = Some(start as u32);
+            while let Some((address, group)) = pods.next_if(|pod| pod.0 <= last) {
+                if let Some(from) = next.filter(|&from| from < address) {
+                    entries.push((from, outside));
+                }
+                entries.push((address, columns.of(model, group, block)));
+                next = (address < last).then(|| address + 1);
+            }
+            entries.extend(next.map(|from| (from, outside)));
+        }
+        self.v4_intervals = Sorted::from_ascending(&entries);
+    }
+
+    /// What stands at one IPv4 address: a pod, or where no pod is, the interval that begins there.
+    fn renew_v4(&mut self, address: u32, model: &Model, columns: &mut Columns) {
+        let (start, block) = interval(columns, false, u128::from(address));
+        let begins = start == u128::from(address) || address.checked_sub(1).is_some_and(|before| model.pods.v4.get(before).is_some());
+        let column = match model.pods.v4.get(address) {
+            Some(group) => Some(columns.of(model, group, block)),
+            None => begins.then(|| columns.outside(block)),
+        };
+        self.v4_intervals.set(address, column);
+    }
+
+    fn fill_v6(&mut self, model: &Model, columns: &mut Columns) {
+        let cuts = columns.intervals(true).to_vec();
+        self.v6_intervals = cuts.iter().map(|&(start, block)| (start, columns.outside(block))).collect();
+        let mut index = 0;
+        let mut entries: Vec<(u128, u32)> = Vec::with_capacity(model.pods.v6.len());
+        for &(address, group) in &model.pods.v6 {
+            while cuts.get(index + 1).is_some_and(|next| next.0 <= address) {
+                index += 1;
+            }
+            entries.push((address, columns.of(model, group, cuts[index].1)));
+        }
+        self.v6_exact = Sorted::from_ascending(&entries);
+    }
+}
+
+/// The interval that an address lies in: where it begins, and the rules whose blocks cover it.
+fn interval(columns: &Columns, family_v6: bool, address: u128) -> (u128, RuleSetId) {
+    let cuts = columns.intervals(family_v6);
+    cuts[cuts.partition_point(|cut| cut.0 <= address) - 1]
 }

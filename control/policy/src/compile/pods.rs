@@ -1,132 +1,262 @@
-//! Pods → who they are to policies: a label set, named ports, addresses. What was read of an object is remembered for as
-//! long as the object stays the same.
+//! Pods → who they are to policies. Pods that share namespace, labels and named ports are one *kind*; the kinds that claim
+//! one address are one *group*.
+//!
+//! Pods are followed by a copy of the map that held them. Nothing is kept for each pod: what one contributed is found by
+//! reading its old object once more, so that a change costs two readings.
 
-use super::selector::Labels;
-use crate::snapshot::Snapshot;
+use super::sorted::Sorted;
+use crate::snapshot::{Objects, Snapshot};
+use ahash::RandomState;
+use imbl::ordmap::DiffItem;
 use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(super) type KindId = u32;
+pub(super) type GroupId = u32;
 /// Named ports of a pod: (name, protocol) → port numbers.
 pub(super) type NamedPorts = BTreeMap<(String, Protocol), BTreeSet<u16>>;
 
-/// A namespace and labels: pods that share both are matched by the same selectors.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct LabelSet {
+/// The group of an address that no pod claims.
+pub(super) const NOBODY: GroupId = 0;
+
+/// Pods that no policy can tell apart.
+#[derive(Debug, Clone)]
+pub(super) struct Kind {
     pub(super) namespace: String,
-    pub(super) labels: Labels,
+    /// One of them, for its labels.
+    pub(super) representative: Arc<Pod>,
+    pub(super) named_ports: Arc<NamedPorts>,
 }
 
-/// A pod with an identity: selected by policies, matched by peers.
-#[derive(Debug, Clone)]
-pub(super) struct ModelPod {
-    pub(super) name: ObjectName,
-    /// Index into [`Pods::label_sets`].
-    pub(super) label_set: u32,
-    pub(super) named_ports: Arc<NamedPorts>,
-    /// Of its status, sorted.
-    stated: Arc<[IpAddr]>,
+/// Addresses whose group may be another since somebody asked last.
+#[derive(Debug, Default)]
+pub(super) enum Changed {
+    /// All were read anew, and kinds and groups got other numbers.
+    #[default]
+    All,
+    Addresses(BTreeSet<IpAddr>),
 }
 
 /// All pods that have an identity, and the addresses that they carry.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    /// In order of names; `None` where the object has no identity.
-    known: Vec<(Arc<Pod>, Option<Arc<ModelPod>>)>,
-    pub(super) label_sets: Vec<Arc<LabelSet>>,
-    label_set_ids: HashMap<Arc<LabelSet>, u32>,
-    /// Raised whenever label sets get other numbers.
+    /// As of the last update.
+    pub(super) objects: Objects<ObjectName, Pod>,
+    endpoints: Vec<LocalEndpoint>,
+    /// Where the dataplane has those pods that are attached here.
+    placed: BTreeMap<ObjectName, Vec<IpAddr>>,
+    pub(super) kinds: Vec<Kind>,
+    kind_ids: HashMap<Box<[u8]>, KindId, RandomState>,
+    /// Kinds of each group, ascending; twice where two pods of one kind claim the same address.
+    pub(super) groups: Vec<Vec<KindId>>,
+    group_ids: HashMap<Vec<KindId>, GroupId, RandomState>,
+    /// Groups of claimed addresses.
+    pub(super) v4: Sorted<u32>,
+    pub(super) v6: Sorted<u128>,
+    pub(super) changed: Changed,
+    /// Raised whenever kinds and groups get other numbers.
     pub(super) numbering: u64,
 }
 
-/// How many label sets may be remembered for each that is in use.
+/// How many kinds or groups may be remembered for each pod.
 const REMEMBERED_FACTOR: usize = 4;
 const REMEMBERED_MIN: usize = 4096;
 
 impl Pods {
-    /// Reads what changed. Cost: one step for each pod, and one reading for each object that is new.
+    /// Reads what changed. Cost: that of the pods that differ, and of all where most of what is remembered is out of use.
     pub(super) fn update(&mut self, snapshot: &Snapshot) {
-        self.forget_if_worn();
-        let mut last = std::mem::take(&mut self.known).into_iter().peekable();
-        let mut known = Vec::with_capacity(snapshot.pods.len());
-        for (name, object) in &snapshot.pods {
-            // entries whose name is gone fall behind; an unchanged object is met again in the same order
-            while last.next_if(|(old, model)| !Arc::ptr_eq(old, object) && model.as_ref().is_none_or(|model| model.name < *name)).is_some()
+        let remembered = self.kinds.len().max(self.groups.len());
+        if self.groups.is_empty() || remembered > REMEMBERED_MIN.max(self.objects.len() * REMEMBERED_FACTOR) {
+            self.read_all(snapshot);
+            return;
+        }
+        let before = std::mem::replace(&mut self.objects, snapshot.pods.clone());
+        let mut differing: BTreeMap<ObjectName, [Option<Arc<Pod>>; 2]> = BTreeMap::new();
+        for difference in before.diff(&snapshot.pods) {
+            let (name, pair) = match difference {
+                DiffItem::Add(name, new) => (name, [None, Some(new)]),
+                DiffItem::Remove(name, old) => (name, [Some(old), None]),
+                DiffItem::Update { old: (name, old), new: (_, new) } => (name, [Some(old), Some(new)]),
+            };
+            differing.insert(name.clone(), pair.map(|pod| pod.cloned()));
+        }
+        let concerned = self.endpoints.iter().any(|endpoint| differing.contains_key(&endpoint.pod));
+        let mut placed_before = None;
+        if concerned || self.endpoints != snapshot.endpoints {
+            self.endpoints.clone_from(&snapshot.endpoints);
+            let now = placed(snapshot);
+            for name in now.keys().chain(self.placed.keys()).filter(|&name| now.get(name) != self.placed.get(name)) {
+                let same = || [before.get(name).cloned(), snapshot.pods.get(name).cloned()];
+                differing.entry(name.clone()).or_insert_with(same);
+            }
+            placed_before = Some(std::mem::replace(&mut self.placed, now));
+        }
+        for (name, [old, new]) in differing {
+            if let Some((kind, addresses)) =
+                old.and_then(|pod| self.read(&name, &pod, placed_before.as_ref().unwrap_or(&self.placed).get(&name).cloned()))
             {
+                addresses.into_iter().for_each(|address| self.claim(address, kind, false));
             }
-            match last.next_if(|(old, _)| Arc::ptr_eq(old, object)) {
-                Some(same) => known.push(same),
-                None => known.push((Arc::clone(object), self.read(name, object).map(Arc::new))),
+            if let Some((kind, addresses)) = new.and_then(|pod| self.read(&name, &pod, self.placed.get(&name).cloned())) {
+                addresses.into_iter().for_each(|address| self.claim(address, kind, true));
             }
         }
-        self.known = known;
     }
 
-    /// Forgets everything if most of it is out of use.
-    fn forget_if_worn(&mut self) {
-        if self.label_sets.len() > REMEMBERED_MIN.max(self.known.len() * REMEMBERED_FACTOR) {
-            *self = Self { numbering: self.numbering + 1, ..Self::default() };
+    fn read_all(&mut self, snapshot: &Snapshot) {
+        *self = Self {
+            objects: snapshot.pods.clone(),
+            endpoints: snapshot.endpoints.clone(),
+            placed: placed(snapshot),
+            groups: vec![Vec::new()],
+            group_ids: [(Vec::new(), NOBODY)].into_iter().collect(),
+            numbering: self.numbering + 1,
+            ..Self::default()
+        };
+        let (mut v4, mut v6) = (Vec::with_capacity(snapshot.pods.len()), Vec::with_capacity(snapshot.pods.len()));
+        for (name, pod) in &snapshot.pods {
+            let placed = if self.placed.is_empty() { None } else { self.placed.get(name).cloned() };
+            let Some((kind, addresses)) = self.read(name, pod, placed) else { continue };
+            for address in addresses {
+                match address {
+                    IpAddr::V4(address) => v4.push((u32::from(address), kind)),
+                    IpAddr::V6(address) => v6.push((u128::from(address), kind)),
+                }
+            }
+        }
+        self.v4 = self.grouped(v4);
+        self.v6 = self.grouped(v6);
+    }
+
+    fn grouped<K: Ord + Copy>(&mut self, mut claims: Vec<(K, KindId)>) -> Sorted<K> {
+        claims.sort_unstable();
+        let mut entries: Vec<(K, u32)> = Vec::with_capacity(claims.len());
+        let mut alone = vec![NOBODY; self.kinds.len()];
+        for claims in claims.chunk_by(|one, other| one.0 == other.0) {
+            let group = match *claims {
+                [(_, kind)] if alone[kind as usize] != NOBODY => alone[kind as usize],
+                [(_, kind)] => {
+                    alone[kind as usize] = self.group(vec![kind]);
+                    alone[kind as usize]
+                }
+                _ => self.group(claims.iter().map(|claim| claim.1).collect()),
+            };
+            entries.push((claims[0].0, group));
+        }
+        Sorted::from_ascending(&entries)
+    }
+
+    /// Kind and addresses of a pod with an identity.
+    fn read(&mut self, name: &ObjectName, pod: &Arc<Pod>, placed: Option<Vec<IpAddr>>) -> Option<(KindId, Vec<IpAddr>)> {
+        has_identity(pod).then(|| (self.kind(name, pod), placed.unwrap_or_else(|| stated(pod))))
+    }
+
+    /// Adds a claim or takes it away.
+    fn claim(&mut self, address: IpAddr, kind: KindId, comes: bool) {
+        let mut group = self.groups[self.group_at(address) as usize].clone();
+        match (group.binary_search(&kind), comes) {
+            (Ok(at) | Err(at), true) => group.insert(at, kind),
+            (Ok(at), false) => drop(group.remove(at)),
+            (Err(_), false) => unreachable!("whoever leaves has claimed"),
+        }
+        let group = self.group(group);
+        self.put(address, group);
+        if let Changed::Addresses(addresses) = &mut self.changed {
+            addresses.insert(address);
         }
     }
 
-    /// Pods with an identity, by name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<ModelPod>> {
-        self.known.iter().filter_map(|(_, model)| model.as_ref())
+    /// The group that claims an address.
+    pub(super) fn group_at(&self, address: IpAddr) -> GroupId {
+        let group = match address {
+            IpAddr::V4(address) => self.v4.get(u32::from(address)),
+            IpAddr::V6(address) => self.v6.get(u128::from(address)),
+        };
+        group.unwrap_or(NOBODY)
     }
 
-    fn read(&mut self, name: &ObjectName, pod: &Pod) -> Option<ModelPod> {
-        let status = pod.status.as_ref();
-        let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
-        let finished = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        if host_network || finished {
-            return None;
+    /// Gives an address to a group.
+    pub(super) fn put(&mut self, address: IpAddr, group: GroupId) {
+        let group = (group != NOBODY).then_some(group);
+        match address {
+            IpAddr::V4(address) => self.v4.set(u32::from(address), group),
+            IpAddr::V6(address) => self.v6.set(u128::from(address), group),
         }
-        let listed = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
-        let texts = listed.chain(status.and_then(|status| status.pod_ip.as_deref()));
-        let stated: BTreeSet<IpAddr> = texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect();
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        Some(ModelPod {
-            name: name.clone(),
-            label_set: self.label_set(LabelSet { namespace: name.namespace.clone(), labels }),
-            named_ports: Arc::new(named_ports(pod)),
-            stated: stated.into_iter().collect(),
-        })
     }
 
-    fn label_set(&mut self, set: LabelSet) -> u32 {
-        if let Some(&id) = self.label_set_ids.get(&set) {
+    /// `kinds`: ascending.
+    pub(super) fn group(&mut self, kinds: Vec<KindId>) -> GroupId {
+        if let Some(&id) = self.group_ids.get(&kinds) {
             return id;
         }
-        let (id, set) = (self.label_sets.len() as u32, Arc::new(set));
-        self.label_sets.push(Arc::clone(&set));
-        self.label_set_ids.insert(set, id);
+        let id = self.groups.len() as GroupId;
+        self.groups.push(kinds.clone());
+        self.group_ids.insert(kinds, id);
         id
+    }
+
+    /// The kind of a pod with an identity.
+    fn kind(&mut self, name: &ObjectName, pod: &Arc<Pod>) -> KindId {
+        let key = key_of(&name.namespace, pod);
+        if let Some(&id) = self.kind_ids.get(&*key) {
+            return id;
+        }
+        let id = self.kinds.len() as KindId;
+        let named_ports = Arc::new(named_ports(pod));
+        self.kinds.push(Kind { namespace: name.namespace.clone(), representative: Arc::clone(pod), named_ports });
+        self.kind_ids.insert(key.into_boxed_slice(), id);
+        id
+    }
+
+    /// Every claimed address with the first pod that claims it, by name; ascending. Cost: all pods.
+    pub(super) fn first_claims(&self) -> BTreeMap<IpAddr, &ObjectName> {
+        let mut first = BTreeMap::new();
+        for (name, pod) in self.objects.iter().filter(|(_, pod)| has_identity(pod)) {
+            for address in self.placed.get(name).cloned().unwrap_or_else(|| stated(pod)) {
+                first.entry(address).or_insert(name);
+            }
+        }
+        first
     }
 }
 
-/// Which pods carry an address, as indexes into `pods`; more than one only while the cluster contradicts itself. A pod
-/// that the dataplane reports is where its endpoints are; any other where its status says.
-pub(super) fn addresses(pods: &[Arc<ModelPod>], snapshot: &Snapshot) -> Vec<(IpAddr, Vec<u32>)> {
-    let mut reported: HashMap<&ObjectName, Vec<&LocalEndpoint>> = HashMap::new();
+/// Whether policies see the pod: one on its node's network, or one that has ended, has no address of its own.
+pub(super) fn has_identity(pod: &Pod) -> bool {
+    let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !host_network && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Addresses of the status, each once.
+fn stated(pod: &Pod) -> Vec<IpAddr> {
+    let status = pod.status.as_ref();
+    let listed = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
+    let texts = listed.chain(status.and_then(|status| status.pod_ip.as_deref()));
+    let mut addresses = Vec::with_capacity(2);
+    for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// A pod that the dataplane reports is where its endpoints are; any other where its status says.
+fn placed(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<IpAddr>> {
+    let mut placed: BTreeMap<ObjectName, Vec<IpAddr>> = BTreeMap::new();
     for endpoint in &snapshot.endpoints {
         if snapshot.pods.get(&endpoint.pod).is_some_and(|pod| same_uid(pod, endpoint)) {
-            reported.entry(&endpoint.pod).or_default().push(endpoint);
+            placed.entry(endpoint.pod.clone()).or_default().extend(endpoint.addresses.iter().map(IpAddr::to_canonical));
         }
     }
-    let mut pairs: Vec<(IpAddr, u32)> = Vec::with_capacity(pods.len());
-    for (index, pod) in (0u32..).zip(pods) {
-        match reported.get(&pod.name) {
-            None => pairs.extend(pod.stated.iter().map(|&address| (address, index))),
-            Some(endpoints) => {
-                let own: BTreeSet<IpAddr> = endpoints.iter().flat_map(|e| e.addresses.iter().map(IpAddr::to_canonical)).collect();
-                pairs.extend(own.into_iter().map(|address| (address, index)));
-            }
-        }
+    for addresses in placed.values_mut() {
+        addresses.sort_unstable();
+        addresses.dedup();
     }
-    pairs.sort_unstable();
-    pairs.chunk_by(|a, b| a.0 == b.0).map(|claims| (claims[0].0, claims.iter().map(|claim| claim.1).collect())).collect()
+    placed
 }
 
 /// Whether an endpoint of that name is this incarnation of the pod.
@@ -137,16 +267,48 @@ pub(super) fn same_uid(pod: &Pod, endpoint: &LocalEndpoint) -> bool {
     }
 }
 
-/// Named ports of containers and restartable init containers.
-fn named_ports(pod: &Pod) -> NamedPorts {
+/// Named ports of containers and restartable init containers, as listed.
+fn listed_ports(pod: &Pod) -> impl Iterator<Item = (&str, Protocol, u16)> {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
+    let sidecars = init.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(sidecars);
+    containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
+        let protocol = match port.protocol.as_deref() {
+            None | Some("TCP") => Protocol::TCP,
+            Some(other) => Protocol::from_name(other)?,
+        };
+        Some((port.name.as_deref()?, protocol, u16::try_from(port.container_port).ok()?))
+    })
+}
+
+pub(super) fn named_ports(pod: &Pod) -> NamedPorts {
     let mut named = NamedPorts::new();
-    let Some(spec) = &pod.spec else { return named };
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    for port in spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten()) {
-        let protocol = Protocol::from_name(port.protocol.as_deref().unwrap_or("TCP"));
-        if let (Some(name), Some(protocol), Ok(number)) = (&port.name, protocol, u16::try_from(port.container_port)) {
-            named.entry((name.clone(), protocol)).or_default().insert(number);
-        }
+    for (name, protocol, number) in listed_ports(pod) {
+        named.entry((name.to_owned(), protocol)).or_default().insert(number);
     }
     named
+}
+
+/// Lengths go before texts, so that different lists never make the same key.
+fn key_of(namespace: &str, pod: &Pod) -> Vec<u8> {
+    let mut key = Vec::with_capacity(256);
+    let mut add = |text: &str| {
+        key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        key.extend_from_slice(text.as_bytes());
+    };
+    add(namespace);
+    for (name, value) in pod.metadata.labels.iter().flatten() {
+        add(name);
+        add(value);
+    }
+    // no text is so long, so this ends the labels
+    key.extend_from_slice(&u32::MAX.to_le_bytes());
+    for (name, protocol, number) in listed_ports(pod) {
+        key.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        key.extend_from_slice(name.as_bytes());
+        key.push(protocol.0);
+        key.extend_from_slice(&number.to_le_bytes());
+    }
+    key
 }

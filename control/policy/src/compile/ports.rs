@@ -4,13 +4,16 @@
 //! their bounds cut the port space into cells, each row becomes one action for each cell, and cells with equal columns
 //! are merged into port classes.
 
+use super::CompileError;
+use super::number::capacity;
 use super::pods::NamedPorts;
-use super::rules::{PortSpec, Rule};
-use super::{CompileError, capacity};
+use super::rulebook::{Entry, RuleHandle};
+use super::rules::PortSpec;
+use super::sides::{NO_NAMES, NamedId, Names};
+use ahash::RandomState;
 use sluice_flow::{Protocol, RuleId};
 use sluice_table::Action;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 /// One opening of a row: the rule allows these ports; `None` opens every port of every protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,34 +25,67 @@ struct Opening {
 /// Rows by number of first use.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
+    /// By handles of rules.
     rows: Vec<Vec<Opening>>,
-    row_of_openings: HashMap<Vec<Opening>, u32>,
+    row_of_openings: HashMap<Vec<Opening>, u32, RandomState>,
+    /// By the handles that allow, and the named ports they resolve in, where they ask for some.
+    row_of_allowing: HashMap<Box<[u32]>, u32, RandomState>,
+    /// The question at hand, kept for its memory.
+    asked: Vec<u32>,
+    /// Rule ids by handle.
+    pub(super) ids: Vec<u32>,
 }
 
 impl Rows {
-    /// The row for these matching rules, ascending; named ports resolve in `destination`, the pod at the receiving
-    /// end, where there is one.
-    pub(super) fn row(&mut self, rules: &[Arc<Rule>], allowing: &[u32], destination: Option<&NamedPorts>) -> u32 {
+    /// The row for these matching rules, in deciding order; named ports resolve in `destination`, the pod at the receiving
+    /// end.
+    pub(super) fn row(
+        &mut self,
+        entries: &[Entry],
+        allowing: impl Iterator<Item = RuleHandle>,
+        destination: NamedId,
+        names: &Names,
+    ) -> u32 {
+        self.asked.clear();
+        self.asked.extend(allowing);
+        let asks = self.asked.iter().any(|&rule| entries[rule as usize].has_named_ports);
+        self.asked.push(if asks { destination } else { NO_NAMES });
+        if let Some(&row) = self.row_of_allowing.get(&*self.asked) {
+            return row;
+        }
         let mut openings = Vec::new();
-        for &rule in allowing {
-            match &rules[rule as usize].ports {
+        for &rule in &self.asked[..self.asked.len() - 1] {
+            match entries[rule as usize].rule.as_ref().and_then(|rule| rule.ports.as_ref()) {
                 None => openings.push(Opening { ports: None, rule }),
-                Some(specs) => specs.iter().for_each(|spec| open(spec, rule, destination, &mut openings)),
+                Some(specs) => specs.iter().for_each(|spec| open(spec, rule, names.ports(destination), &mut openings)),
             }
         }
         let next = self.rows.len() as u32;
-        *self.row_of_openings.entry(openings).or_insert_with_key(|openings| {
+        let row = *self.row_of_openings.entry(openings).or_insert_with_key(|openings| {
             self.rows.push(openings.clone());
             next
-        })
+        });
+        self.row_of_allowing.insert(self.asked.as_slice().into(), row);
+        row
+    }
+
+    /// How many questions are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.row_of_allowing.len()
+    }
+
+    /// A row in terms of rule ids.
+    fn openings(&self, row: u32) -> Vec<Opening> {
+        let of_id = |opening: &Opening| Opening { rule: self.ids[opening.rule as usize], ..*opening };
+        self.rows[row as usize].iter().map(of_id).collect()
     }
 }
 
-fn open(spec: &PortSpec, rule: u32, destination: Option<&NamedPorts>, openings: &mut Vec<Opening>) {
+fn open(spec: &PortSpec, rule: u32, destination: &NamedPorts, openings: &mut Vec<Opening>) {
     match spec {
         PortSpec::Range(protocol, first, last) => openings.push(Opening { ports: Some((*protocol, *first, *last)), rule }),
         PortSpec::Named(protocol, name) => {
-            let numbers = destination.and_then(|named| named.get(&(name.clone(), *protocol)));
+            let numbers = destination.get(&(name.clone(), *protocol));
             openings.extend(numbers.into_iter().flatten().map(|&n| Opening { ports: Some((*protocol, n, n)), rule }));
         }
     }
@@ -72,7 +108,8 @@ pub(super) struct PortTable {
 impl PortTable {
     /// `used`: ascending, without repeats.
     pub(super) fn of(rows: &Rows, used: &[u32]) -> Result<Self, CompileError> {
-        let openings: Vec<&[Opening]> = used.iter().map(|&row| rows.rows[row as usize].as_slice()).collect();
+        let openings: Vec<Vec<Opening>> = used.iter().map(|&row| rows.openings(row)).collect();
+        let openings: Vec<&[Opening]> = openings.iter().map(Vec::as_slice).collect();
         let cells = cells(&openings);
         let by_cell: Vec<Vec<Action>> =
             openings.iter().map(|openings| cells.iter().map(|cell| action(openings, *cell)).collect()).collect();

@@ -64,6 +64,14 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// Whether [`Self::read`] would refuse it.
+    pub(super) fn check(name: &ObjectName, object: &NetworkPolicy) -> Result<(), CompileError> {
+        match object.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()) {
+            Some(selector) => Selector::check(selector).map_err(|reason| refused(name, "spec.podSelector".into(), reason)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn read(name: &ObjectName, object: &Arc<NetworkPolicy>) -> Result<Self, CompileError> {
         let spec = object.spec.as_ref();
         let selector = match spec.and_then(|spec| spec.pod_selector.as_ref()) {
@@ -76,11 +84,6 @@ impl Policy {
             None => [true, spec.and_then(|spec| spec.egress.as_ref()).is_some_and(|rules| !rules.is_empty())],
         };
         Ok(Self { object: Arc::clone(object), selector, isolates, rules: [None, None] })
-    }
-
-    /// Whether it was read from this very object.
-    pub(super) fn is_of(&self, object: &Arc<NetworkPolicy>) -> bool {
-        Arc::ptr_eq(&self.object, object)
     }
 
     /// The rules of one direction; the same ones every time.

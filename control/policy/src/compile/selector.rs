@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type Labels = BTreeMap<String, String>;
 
 /// One requirement on a label key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Requirement {
     In(String, BTreeSet<String>),
     NotIn(String, BTreeSet<String>),
@@ -15,7 +15,7 @@ pub(super) enum Requirement {
 }
 
 /// A label selector; no requirement selects everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Selector(pub(super) Vec<Requirement>);
 
 impl Selector {
@@ -38,6 +38,15 @@ impl Selector {
             });
         }
         Ok(Self(requirements))
+    }
+
+    /// Whether [`Self::of`] would refuse it.
+    pub(super) fn check(selector: &LabelSelector) -> Result<(), String> {
+        let mut operators = selector.match_expressions.iter().flatten().map(|expression| expression.operator.as_str());
+        match operators.find(|operator| !matches!(*operator, "In" | "NotIn" | "Exists" | "DoesNotExist")) {
+            Some(other) => Err(format!("unknown operator {other:?}")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn matches(&self, labels: &Labels) -> bool {

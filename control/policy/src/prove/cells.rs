@@ -28,6 +28,9 @@ pub(super) struct CellClass {
     pub(super) port: u16,
 }
 
+/// Ports of three protocols, and all other protocols.
+pub(super) const PORT_ENTRIES: u64 = 3 * 65_536 + 1;
+
 impl Cells {
     /// `environments`: what named ports are at the pods that may be a destination.
     pub(super) fn of<'e>(rules: &[RuleInPlay], environments: impl Iterator<Item = &'e Environment>) -> Self {
@@ -55,6 +58,7 @@ impl Cells {
     /// Which port classes the table gives the ports of each cell, every port asked.
     pub(super) fn classes(&self, table: &Table) -> Vec<CellClass> {
         let entries = table.port_class_entries();
+        assert_eq!(entries.len(), PORT_ENTRIES as usize, "one for each port, and one for what has none");
         let (mut found, mut at) = (Vec::new(), 0);
         // of each class the last cell that was found to have it, counted from 1
         let mut seen = vec![0usize; table.port_classes()];

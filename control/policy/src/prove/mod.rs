@@ -39,6 +39,7 @@
 
 mod blocks;
 mod cells;
+mod comparison;
 mod counterexample;
 mod expected;
 mod interest;
@@ -47,7 +48,6 @@ mod people;
 mod regions;
 mod settled;
 mod sides;
-mod singles;
 mod sweep;
 #[cfg(test)]
 mod tests;

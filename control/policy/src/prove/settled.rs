@@ -1,7 +1,7 @@
 //! What the last proof compared, so that what is the same again is not compared again.
 //!
 //! A comparison asks whether, for every run, a class has the rows that a column expects. Its outcome depends on the column,
-//! on the rows that the table gives that class, on what those rows say, and on how rules and port classes are to be read.
+//! on the rows that the table gives that class, on what those rows mean, and on how rules and port classes are to be read.
 //! Expected columns never change, they are only forgotten, and this memory with them. Of all the rest there is a copy here,
 //! taken from the table that was compared. Where the bytes of the next table are the same, so is the outcome.
 //!
@@ -18,9 +18,17 @@ pub(super) struct Reading<'t> {
     pub(super) cell_classes: &'t [CellClass],
     /// By the table's rule id.
     pub(super) rules: &'t [Option<RuleIndex>],
-    /// What each row says, one row after the other.
-    pub(super) actions: &'t [u32],
-    pub(super) port_classes: usize,
+}
+
+/// One run's side of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'t> {
+    pub(super) profile: ProfileId,
+    /// The row of each class, in so many bytes each.
+    pub(super) rows: &'t [u8],
+    pub(super) width: usize,
+    /// The bytes that say what those rows mean.
+    pub(super) meaning: [&'t [u8]; 3],
 }
 
 /// See the module.
@@ -28,12 +36,19 @@ pub(super) struct Reading<'t> {
 pub(super) struct Settled {
     cell_classes: Vec<CellClass>,
     rules: Vec<Option<RuleIndex>>,
-    actions: Vec<u32>,
-    port_classes: usize,
-    /// The profile of each run, and its row of each class.
-    runs: Vec<(ProfileId, Vec<u16>)>,
+    runs: Vec<Kept>,
     /// A class that had a column's rows in every run.
     class_of_column: Vec<u32>,
+}
+
+/// A run that was compared.
+#[derive(Debug, Default)]
+struct Kept {
+    profile: ProfileId,
+    /// Of each class.
+    rows: Vec<u8>,
+    width: usize,
+    meaning: [Vec<u8>; 3],
 }
 
 /// A column and a class that must be equal, because some address has both.
@@ -45,11 +60,16 @@ pub(super) struct Wanted {
 
 const NONE: u32 = u32::MAX;
 
-/// What of the memory is the next table's too.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is left to compare, and what of the memory is this table's too.
+#[derive(Debug, Default)]
 pub(super) struct Same {
+    /// In every run.
+    pub(super) left: Vec<Wanted>,
+    /// Runs in which all that is wanted has to be compared.
+    pub(super) runs_left: Vec<usize>,
     reading: bool,
-    runs: bool,
+    /// By run.
+    runs: Vec<bool>,
 }
 
 /// Neighbouring classes whose earlier selves are neighbours too.
@@ -60,57 +80,65 @@ struct Segment {
 }
 
 impl Settled {
-    /// Takes out of `wanted`, which is sorted, what has been compared. What it returns is for [`Self::keep`].
-    pub(super) fn strike(&self, reading: Reading<'_>, runs: &[(ProfileId, &[u16])], wanted: &mut Vec<Wanted>) -> Same {
-        if !self.reads_alike(reading) {
-            return Same::default();
+    /// What of `wanted`, which is sorted, has not been compared. The answer is for [`Self::keep`] too.
+    pub(super) fn strike(&self, reading: Reading<'_>, runs: &[Seen<'_>], wanted: &[Wanted]) -> Same {
+        let reads_alike = self.cell_classes == reading.cell_classes && self.rules == reading.rules;
+        if !reads_alike || !self.runs.iter().map(|run| run.profile).eq(runs.iter().map(|run| run.profile)) {
+            return Same { left: wanted.to_vec(), reading: reads_alike, ..Same::default() };
         }
-        if !self.runs.iter().map(|run| run.0).eq(runs.iter().map(|run| run.0)) {
-            return Same { reading: true, runs: false };
-        }
-        let Some(classes) = runs.first().map(|run| run.1.len()) else {
-            wanted.clear();
-            return Same { reading: true, runs: true };
-        };
+        let Some(classes) = runs.first().map(|run| run.rows.len() / run.width) else { return Same { reading: true, ..Same::default() } };
         let mut before = vec![NONE; classes];
-        for one in wanted.iter() {
+        for one in wanted {
             let (slot, known) = (&mut before[one.class as usize], self.class_of(one.column));
             if *slot == NONE {
                 *slot = known;
             }
         }
         let segments = segments(&before);
-        let mut runs_same = segments.iter().map(|segment| (segment.now, segment.before, segment.len)).eq([(0, 0, classes)])
-            && self.runs.iter().all(|run| run.1.len() == classes);
-        for segment in segments {
-            for ((_, old), (_, new)) in self.runs.iter().zip(runs) {
-                let old = &old[segment.before..][..segment.len];
-                let new = &new[segment.now..][..segment.len];
+        let in_place = segments.iter().map(|segment| (segment.now, segment.before, segment.len)).eq([(0, 0, classes)]);
+        let mut same = Same { reading: true, ..Same::default() };
+        for (at, (old, new)) in self.runs.iter().zip(runs).enumerate() {
+            let width = new.width;
+            let mut run_same = in_place && old.rows.len() == new.rows.len();
+            if old.width != width || old.meaning.iter().zip(new.meaning).any(|(old, new)| old != new) {
+                same.runs_left.push(at);
+                same.runs.push(false);
+                continue;
+            }
+            for segment in &segments {
+                let old = &old.rows[segment.before * width..][..segment.len * width];
+                let new = &new.rows[segment.now * width..][..segment.len * width];
                 if old != new {
-                    runs_same = false;
-                    let differ = (0..segment.len).filter(|&at| old[at] != new[at]);
+                    run_same = false;
+                    let row = |rows: &'_ [u8], at: usize| [rows[at * width], rows[at * width + width - 1]];
+                    let differ = (0..segment.len).filter(|&at| row(old, at) != row(new, at));
                     differ.for_each(|at| before[segment.now + at] = NONE);
                 }
             }
+            same.runs.push(run_same);
         }
-        wanted.retain(|one| before[one.class as usize] == NONE || before[one.class as usize] != self.class_of(one.column));
-        Same { reading: true, runs: runs_same }
+        let settled = |one: &Wanted| before[one.class as usize] != NONE && before[one.class as usize] == self.class_of(one.column);
+        same.left.extend(wanted.iter().filter(|one| !settled(one)));
+        same
     }
 
     /// Remembers that everything wanted has been found equal. `columns`: how many there are.
-    pub(super) fn keep(&mut self, reading: Reading<'_>, runs: &[(ProfileId, &[u16])], wanted: &[Wanted], columns: usize, same: Same) {
+    pub(super) fn keep(&mut self, reading: Reading<'_>, runs: &[Seen<'_>], wanted: &[Wanted], columns: usize, same: Same) {
         if !same.reading {
             self.cell_classes = reading.cell_classes.to_vec();
             self.rules = reading.rules.to_vec();
-            self.actions = reading.actions.to_vec();
-            self.port_classes = reading.port_classes;
         }
-        if !same.runs {
-            self.runs.resize_with(runs.len(), Default::default);
-            for (old, &(profile, rows)) in self.runs.iter_mut().zip(runs) {
-                old.0 = profile;
-                old.1.clear();
-                old.1.extend_from_slice(rows);
+        self.runs.resize_with(runs.len(), Kept::default);
+        for (at, (old, new)) in self.runs.iter_mut().zip(runs).enumerate() {
+            if same.runs.get(at) != Some(&true) {
+                old.profile = new.profile;
+                old.width = new.width;
+                old.rows.clear();
+                old.rows.extend_from_slice(new.rows);
+                for (old, new) in old.meaning.iter_mut().zip(new.meaning) {
+                    old.clear();
+                    old.extend_from_slice(new);
+                }
             }
         }
         self.class_of_column.clear();
@@ -122,13 +150,6 @@ impl Settled {
 
     fn class_of(&self, column: ColumnId) -> u32 {
         self.class_of_column.get(column as usize).copied().unwrap_or(NONE)
-    }
-
-    fn reads_alike(&self, reading: Reading<'_>) -> bool {
-        self.port_classes == reading.port_classes
-            && self.cell_classes == reading.cell_classes
-            && self.rules == reading.rules
-            && self.actions == reading.actions
     }
 }
 
@@ -148,10 +169,15 @@ fn segments(before: &[u32]) -> Vec<Segment> {
 mod tests {
     use super::*;
 
-    const ACTIONS: [u32; 6] = [0, 1, 0, 2, 1, 1];
+    const MEANING: [&[u8]; 3] = [&[0], &[0, 1], &[0, 1, 0, 2, 1, 1]];
 
-    fn reading(actions: &[u32]) -> Reading<'_> {
-        Reading { cell_classes: &[], rules: &[], actions, port_classes: 2 }
+    fn reading() -> Reading<'static> {
+        Reading { cell_classes: &[], rules: &[] }
+    }
+
+    fn runs<'r>(rows: [&'r [u8]; 2]) -> [Seen<'r>; 2] {
+        let run = |profile: ProfileId| Seen { profile, rows: rows[profile as usize], width: 1, meaning: MEANING };
+        [run(0), run(1)]
     }
 
     fn wanted(list: &[(u32, ColumnId)]) -> Vec<Wanted> {
@@ -161,13 +187,14 @@ mod tests {
     /// Two runs with three classes, proved for columns 10, 11 and 12.
     fn settled() -> Settled {
         let mut settled = Settled::default();
-        settled.keep(reading(&ACTIONS), &[(0, &[0, 1, 2]), (1, &[2, 2, 0])], &wanted(&[(0, 10), (1, 11), (2, 12)]), 13, Same::default());
+        let wanted = wanted(&[(0, 10), (1, 11), (2, 12)]);
+        settled.keep(reading(), &runs([&[0, 1, 2], &[2, 2, 0]]), &wanted, 13, Same::default());
         settled
     }
 
     #[test]
     fn only_what_is_the_same_in_every_byte_is_struck() {
-        type Case<'c> = (&'c str, [&'c [u16]; 2], &'c [(u32, ColumnId)], &'c [(u32, ColumnId)]);
+        type Case<'c> = (&'c str, [&'c [u8]; 2], &'c [(u32, ColumnId)], &'c [(u32, ColumnId)]);
         let cases: [Case<'_>; 6] = [
             ("nothing changed", [&[0, 1, 2], &[2, 2, 0]], &[(0, 10), (1, 11), (2, 12)], &[]),
             ("a class in between", [&[0, 2, 1, 2], &[2, 0, 2, 0]], &[(0, 10), (1, 13), (2, 11), (3, 12)], &[(1, 13)]),
@@ -177,29 +204,32 @@ mod tests {
             ("a class less", [&[0, 2], &[2, 0]], &[(0, 10), (1, 12)], &[]),
         ];
         for (name, rows, asked, left) in cases {
-            let (mut list, mut settled, runs) = (wanted(asked), settled(), [(0, rows[0]), (1, rows[1])]);
-            let same = settled.strike(reading(&ACTIONS), &runs, &mut list);
-            assert_eq!(list, wanted(left), "{name}");
-            settled.keep(reading(&ACTIONS), &runs, &wanted(asked), 14, same);
-            let kept: Vec<(ProfileId, &[u16])> = settled.runs.iter().map(|run| (run.0, run.1.as_slice())).collect();
-            assert_eq!(kept, runs, "{name}");
+            let (list, mut settled, runs) = (wanted(asked), settled(), runs(rows));
+            let same = settled.strike(reading(), &runs, &list);
+            assert_eq!(same.left, wanted(left), "{name}");
+            assert!(same.runs_left.is_empty(), "{name}");
+            settled.keep(reading(), &runs, &list, 14, same);
+            for (kept, run) in settled.runs.iter().zip(runs) {
+                assert_eq!((kept.profile, kept.rows.as_slice()), (run.profile, run.rows), "{name}");
+            }
         }
     }
 
     #[test]
     fn nothing_is_struck_where_rows_or_profiles_say_something_else() {
         let asked = wanted(&[(0, 10), (1, 11), (2, 12)]);
-        let rows: [&[u16]; 2] = [&[0, 1, 2], &[2, 2, 0]];
+        let now = runs([&[0, 1, 2], &[2, 2, 0]]);
         let rules = [Some(0)];
-        for (name, reading, profiles) in [
-            ("an action", reading(&[0, 1, 0, 2, 1, 0]), [0, 1]),
-            ("port classes", Reading { port_classes: 3, ..reading(&ACTIONS) }, [0, 1]),
-            ("the rules' names", Reading { rules: &rules, ..reading(&ACTIONS) }, [0, 1]),
-            ("a profile", reading(&ACTIONS), [0, 2]),
-        ] {
-            let mut list = asked.clone();
-            settled().strike(reading, &[(profiles[0], rows[0]), (profiles[1], rows[1])], &mut list);
-            assert_eq!(list, asked, "{name}");
+        let same = settled().strike(Reading { rules: &rules, ..reading() }, &now, &asked);
+        assert_eq!(same.left, asked, "the rules' names");
+        let mut other = now;
+        other[0].profile = 2;
+        assert_eq!(settled().strike(reading(), &other, &asked).left, asked, "a profile");
+        for (part, bytes) in [(0, &[1][..]), (1, &[0, 0]), (2, &[0, 1, 0, 2, 1, 0])] {
+            let mut other = now;
+            other[1].meaning[part] = bytes;
+            let same = settled().strike(reading(), &other, &asked);
+            assert_eq!((same.left.as_slice(), same.runs_left.as_slice()), (&[][..], &[1][..]), "meaning {part}");
         }
     }
 }

@@ -9,7 +9,6 @@ use super::people::{Changed, GroupId, NOBODY, People};
 use super::regions::{RegionId, number_of};
 use super::settled::Settled;
 use super::sides::Sides;
-use super::singles::Singles;
 use crate::snapshot::Snapshot;
 use ahash::RandomState;
 use std::collections::HashMap;
@@ -22,9 +21,9 @@ pub(super) struct Units {
     pub(super) units: Vec<Unit>,
     ids: HashMap<(RegionId, GroupId), UnitId, RandomState>,
     pub(super) v4: Blocks,
-    pub(super) v6: Singles,
+    pub(super) v6: Blocks,
     /// First address of each piece of a region, with the unit of its unclaimed addresses.
-    pub(super) v4_pieces: Vec<(u32, UnitId)>,
+    pub(super) v4_pieces: Vec<(u128, UnitId)>,
     pub(super) v6_pieces: Vec<(u128, UnitId)>,
     pub(super) cells: Cells,
     pub(super) expected: Expected,
@@ -43,7 +42,7 @@ const REMEMBERED_MIN: usize = 4096;
 impl Units {
     /// Follows people, rules and profiles. Returns how many units are new.
     pub(super) fn update(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People, change: &Change) -> u64 {
-        let in_use = self.v4.len() + self.v6.list().len() + self.v4_pieces.len() + self.v6_pieces.len();
+        let in_use = self.v4.len() + self.v6.len() + self.v4_pieces.len() + self.v6_pieces.len();
         let worn = self.units.len() > REMEMBERED_MIN.max(REMEMBERED_FACTOR * in_use);
         let anew = change.peers || worn || change.people == Changed::All || self.units.is_empty();
         if anew {
@@ -56,9 +55,7 @@ impl Units {
             let mut with_units = |pieces: Vec<(u128, RegionId)>| -> Vec<(u128, UnitId)> {
                 pieces.into_iter().map(|(first, region)| (first, self.unit(snapshot, sides, people, region, NOBODY))).collect()
             };
-            let (v4, v6) = (with_units(v4), with_units(v6));
-            self.v4_pieces = v4.into_iter().map(|(first, unit)| (first as u32, unit)).collect();
-            self.v6_pieces = v6;
+            (self.v4_pieces, self.v6_pieces) = (with_units(v4), with_units(v6));
         }
         match &change.people {
             Changed::Addresses(changed) if !anew && changed.len() <= CHANGED_MAX => {
@@ -92,10 +89,7 @@ impl Units {
             let region = self.matches.regions.at(address);
             self.unit(snapshot, sides, people, region, group)
         });
-        match v6 {
-            true => self.v6.put(number, unit),
-            false => self.v4.put(number as u32, unit),
-        }
+        self.claimed(v6).put(number, unit);
     }
 
     fn place_all(&mut self, snapshot: &Snapshot, sides: &Sides, people: &mut People) {
@@ -105,8 +99,12 @@ impl Units {
             let (number, v6) = number_of(address);
             let (region, group) = (self.matches.regions.at(address), people.group_at(address));
             let unit = self.unit(snapshot, sides, people, region, group);
-            if v6 { self.v6.put(number, Some(unit)) } else { self.v4.put(number as u32, Some(unit)) }
+            self.claimed(v6).put(number, Some(unit));
         }
+    }
+
+    fn claimed(&mut self, v6: bool) -> &mut Blocks {
+        if v6 { &mut self.v6 } else { &mut self.v4 }
     }
 
     fn unit(&mut self, snapshot: &Snapshot, sides: &Sides, people: &People, region: RegionId, group: GroupId) -> UnitId {

@@ -1,18 +1,18 @@
 //! The comparison itself.
 
-use super::cells::CellClass;
-use super::expected::{ColumnId, Row, RowId};
+use super::cells::PORT_ENTRIES;
+use super::comparison::Comparison;
 use super::regions::{address_of, is_mapped};
 use super::settled::{Reading, Wanted};
-use super::sides::{ProfileId, RuleIndex, Side, Sides};
+use super::sides::{RuleIndex, Side, Sides};
 use super::sweep::{Found, UnitClass, Walk};
 use super::units::Units;
 use super::{Counterexample, Factor, Proof, WrongVerdict};
 use crate::snapshot::Snapshot;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Addr, Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex};
-use sluice_table::{Action, Table};
-use std::collections::{HashMap, HashSet};
+use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex};
+use sluice_table::Table;
+use std::collections::HashMap;
 
 pub(super) fn verify(
     snapshot: &Snapshot,
@@ -24,17 +24,16 @@ pub(super) fn verify(
 ) -> Result<Proof, Counterexample> {
     let endpoints = check_endpoints(sides, table)?;
     let services = check_services(services, table)?;
-    units.v6.arrange(table.v6_singles());
     let found = sweep(table, units);
     let cell_classes = units.cells.classes(table);
     let in_use = found.in_use() as u64;
     let rules = rules_of_table(table, sides);
-    let reading = Reading { cell_classes: &cell_classes, rules: &rules, actions: table.action_words(), port_classes: table.port_classes() };
+    let reading = Reading { cell_classes: &cell_classes, rules: &rules };
     if !agrees(table, sides, units, &found.pairs, reading) {
         return Err(first_difference(snapshot, table, sides, units, reading));
     }
     let verdicts = in_use * sides.profiles.len() as u64 * units.cells.0.len() as u64;
-    let addresses = found.pieces + table.port_class_entries().len() as u64 + services;
+    let addresses = found.pieces + PORT_ENTRIES + services;
     Ok(Proof {
         verdicts: Factor { done: verdicts, required: verdicts },
         endpoints: Factor { done: endpoints, required: endpoints },
@@ -48,14 +47,13 @@ pub(super) fn verify(
 fn agrees(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass], reading: Reading<'_>) -> bool {
     let wanted = wanted(table, sides, units, pairs);
     let mut comparison = Comparison::new(table, sides, reading);
-    let runs: Vec<(ProfileId, &[u16])> = comparison.runs.iter().map(|run| (run.profile, run.rows)).collect();
-    let mut left = wanted.clone();
-    let same = units.settled.strike(reading, &runs, &mut left);
-    if left.iter().any(|one| comparison.difference(units, one.column, one.class as usize).is_some()) {
-        return false;
+    let same = units.settled.strike(reading, &comparison.seen(), &wanted);
+    let agrees = same.left.iter().all(|one| comparison.difference(units, one.column, one.class as usize).is_none())
+        && same.runs_left.iter().all(|&run| wanted.iter().all(|one| comparison.agrees_in(run, units, one.column, one.class as usize)));
+    if agrees {
+        units.settled.keep(reading, &comparison.seen(), &wanted, units.expected.columns.len(), same);
     }
-    units.settled.keep(reading, &runs, &wanted, units.expected.columns.len(), same);
-    true
+    agrees
 }
 
 /// What must be equal, by class, because the rows of neighbouring classes lie side by side.
@@ -79,7 +77,6 @@ fn wanted(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass]) 
 
 /// The difference to show: the same one whatever tables were proved before.
 fn first_difference(snapshot: &Snapshot, table: &Table, sides: &Sides, units: &mut Units, reading: Reading<'_>) -> Counterexample {
-    units.v6.sort();
     let mut comparison = Comparison::new(table, sides, reading);
     for pair in sweep(table, units).pairs {
         let column = units.column(sides, pair.unit);
@@ -159,92 +156,14 @@ fn check_services(expected: &[u128], table: &Table) -> Result<u64, Counterexampl
 /// Meets every unit with every class that the table gives an address of it, as far as a lookup can ask for it.
 fn sweep(table: &Table, units: &mut Units) -> Found {
     let mut found = Found::new(units.units.len());
-    units.v4.sweep(table, &units.v4_pieces, &mut found);
-
+    units.v4.sweep_v4(table, &units.v4_pieces, &mut found);
     // IPv6 looks for single addresses first, so those are asked one by one and the intervals as if there were none: a wrong
     // class is refused even where single addresses hide it
     let mut walk = Walk::new(units.v6_pieces.iter().copied(), &mut found, |number| address_of(number, true));
-    table.v6_intervals().for_each(|(first, class)| walk.piece(first, class));
+    table.v6_intervals().into_iter().for_each(|(first, class)| walk.piece(first, class));
     walk.finish();
-    let mut met = 0;
-    for &(number, unit) in units.v6.list() {
-        let single = table.v6_single(number);
-        met += usize::from(single.is_some());
-        found.add(unit, single.unwrap_or_else(|| table.v6_class(number)), || address_of(number, true));
-    }
-    // each was met in an entry of its own, so as many as there are leave none unmet
-    let unmet = met < table.v6_singles().count();
-    for number in table.v6_singles().filter(|&number| unmet && !units.v6.has(number)) {
-        let pieces = &units.v6_pieces;
-        let unit = pieces[pieces.partition_point(|(first, _)| *first <= number) - 1].1;
-        found.add(unit, table.v6_class(number), || address_of(number, true));
-    }
+    units.v6.sweep_v6(table, &units.v6_pieces, &mut found);
     // a region has either no such address or no other
     found.pairs.retain(|pair| !is_mapped(pair.address));
     found
-}
-
-/// One direction of endpoints that have the same profile and the same rows.
-struct Run<'c> {
-    profile: ProfileId,
-    rows: &'c [u16],
-    endpoint: &'c LocalEndpoint,
-    direction: Direction,
-}
-
-/// Rows against rows, each pair once.
-struct Comparison<'c> {
-    table: &'c Table,
-    reading: Reading<'c>,
-    runs: Vec<Run<'c>>,
-    /// By expected row: the table's row that was found equal first, counted from 1.
-    equal: Vec<u32>,
-    more_equal: HashSet<(RowId, u16)>,
-}
-
-impl<'c> Comparison<'c> {
-    fn new(table: &'c Table, sides: &'c Sides, reading: Reading<'c>) -> Self {
-        let mut runs: Vec<Run<'c>> = Vec::new();
-        let mut of_profile: HashMap<ProfileId, Vec<usize>> = HashMap::new();
-        for (side, direction) in sides.sides.iter().flat_map(|side| Direction::BOTH.map(|direction| (side, direction))) {
-            let Some((_, profile)) = side.directions[direction as usize] else { continue };
-            let Some(rows) = table.rows_of_classes(side.endpoint.port, direction) else { continue };
-            let known = of_profile.entry(profile).or_default();
-            if known.iter().all(|&run| runs[run].rows != rows) {
-                known.push(runs.len());
-                runs.push(Run { profile, rows, endpoint: &side.endpoint, direction });
-            }
-        }
-        Self { table, reading, runs, equal: Vec::new(), more_equal: HashSet::new() }
-    }
-
-    /// Every run's row of a class against the expected row of a column: the first run that differs, and where.
-    fn difference(&mut self, units: &Units, column: ColumnId, class: usize) -> Option<(&Run<'c>, &'c CellClass)> {
-        self.equal.resize(units.expected.rows.len(), 0);
-        let column = &units.expected.columns[column as usize];
-        for (index, run) in self.runs.iter().enumerate() {
-            let (expected, row) = (column[run.profile as usize], run.rows[class]);
-            if self.equal[expected as usize] == u32::from(row) + 1 || self.more_equal.contains(&(expected, row)) {
-                continue;
-            }
-            if let Some(different) = different(self.table, self.reading, &units.expected.rows[expected as usize], row) {
-                return Some((&self.runs[index], different));
-            }
-            if self.equal[expected as usize] == 0 {
-                self.equal[expected as usize] = u32::from(row) + 1;
-            } else {
-                self.more_equal.insert((expected, row));
-            }
-        }
-        None
-    }
-}
-
-/// The first cell in which the two rows differ.
-fn different<'c>(table: &Table, reading: Reading<'c>, expected: &Row, row: u16) -> Option<&'c CellClass> {
-    reading.cell_classes.iter().find(|cell_class| match (table.action(row, cell_class.class), expected[cell_class.cell]) {
-        (Action::Deny, None) => false,
-        (Action::Allow(id), Some(rule)) => reading.rules.get(id.0 as usize).copied().flatten() != Some(rule),
-        (Action::Deny, Some(_)) | (Action::Allow(_), None) => true,
-    })
 }

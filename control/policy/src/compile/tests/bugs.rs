@@ -1,6 +1,7 @@
 //! One bug of each kind, by stage.
 
 use super::super::model::Model;
+use super::super::pods::NOBODY;
 use super::super::rules::{Namespaces, Peer, PortSpec, Rule};
 use super::super::selector::{Requirement, Selector};
 use crate::ObjectName;
@@ -10,12 +11,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-fn nothing_in_model(_: &mut Model<'_>) {}
+fn nothing_in_model(_: &mut Model) {}
 fn nothing_in_parts(_: &mut TableParts) {}
 
 /// A name, and what it does to the two things that a stage hands on.
-pub(super) type Bug = (&'static str, fn(&mut Model<'_>), fn(&mut TableParts));
-type ModelBug = (&'static str, fn(&mut Model<'_>));
+pub(super) type Bug = (&'static str, fn(&mut Model), fn(&mut TableParts));
+type ModelBug = (&'static str, fn(&mut Model));
 type PartsBug = (&'static str, fn(&mut TableParts));
 
 pub(super) fn bugs() -> Vec<Bug> {
@@ -24,19 +25,19 @@ pub(super) fn bugs() -> Vec<Bug> {
     bugs.extend(port_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
     bugs.extend(selector_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
     bugs.extend(identity_bugs().map(|(name, bug)| (name, bug, nothing_in_parts as fn(&mut TableParts))));
-    bugs.extend(numbering_bugs().map(|(name, bug)| (name, nothing_in_model as fn(&mut Model<'_>), bug)));
+    bugs.extend(numbering_bugs().map(|(name, bug)| (name, nothing_in_model as fn(&mut Model), bug)));
     bugs
 }
 
-fn rules(model: &mut Model<'_>, mut edit: impl FnMut(&mut Rule)) {
+fn rules(model: &mut Model, mut edit: impl FnMut(&mut Rule)) {
     model.rules.iter_mut().for_each(|rule| edit(Arc::make_mut(rule)));
 }
 
-fn peers(model: &mut Model<'_>, mut edit: impl FnMut(&mut Peer)) {
+fn peers(model: &mut Model, mut edit: impl FnMut(&mut Peer)) {
     rules(model, |rule| rule.peers.iter_mut().flatten().for_each(&mut edit));
 }
 
-fn ranges(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<(u128, u128)>)) {
+fn ranges(model: &mut Model, mut edit: impl FnMut(&mut Vec<(u128, u128)>)) {
     peers(model, |peer| {
         if let Peer::Block { ranges, .. } = peer {
             edit(ranges);
@@ -44,7 +45,7 @@ fn ranges(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<(u128, u128)>)) {
     });
 }
 
-fn selectors(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<Requirement>)) {
+fn selectors(model: &mut Model, mut edit: impl FnMut(&mut Vec<Requirement>)) {
     peers(model, |peer| {
         if let Peer::Pods { namespaces, pods } = peer {
             edit(&mut pods.0);
@@ -55,7 +56,7 @@ fn selectors(model: &mut Model<'_>, mut edit: impl FnMut(&mut Vec<Requirement>))
     });
 }
 
-fn ports(model: &mut Model<'_>, mut edit: impl FnMut(&mut PortSpec)) {
+fn ports(model: &mut Model, mut edit: impl FnMut(&mut PortSpec)) {
     rules(model, |rule| rule.ports.iter_mut().flatten().for_each(&mut edit));
 }
 
@@ -77,7 +78,7 @@ fn block_bugs() -> [ModelBug; 5] {
 }
 
 fn port_bugs() -> [ModelBug; 9] {
-    fn range(model: &mut Model<'_>, edit: fn(&mut u16, &mut u16)) {
+    fn range(model: &mut Model, edit: fn(&mut u16, &mut u16)) {
         ports(model, |port| {
             if let PortSpec::Range(_, first, last) = port {
                 edit(first, last);
@@ -101,10 +102,10 @@ fn port_bugs() -> [ModelBug; 9] {
         ("a named port is lost at the selected pod", |model| {
             model.profiles.iter_mut().for_each(|profile| profile.named_ports = Arc::default())
         }),
-        ("a named port is lost at the peer", |model| model.pods.iter_mut().for_each(|pod| Arc::make_mut(pod).named_ports = Arc::default())),
+        ("a named port is lost at the peer", |model| model.pods.kinds.iter_mut().for_each(|kind| kind.named_ports = Arc::default())),
         ("a named port is taken from another protocol", |model| {
-            for pod in &mut model.pods {
-                let named = &mut Arc::make_mut(pod).named_ports;
+            for kind in &mut model.pods.kinds {
+                let named = &mut kind.named_ports;
                 *named = Arc::new(named.iter().map(|((name, _), numbers)| ((name.clone(), Protocol::TCP), numbers.clone())).collect());
             }
         }),
@@ -113,7 +114,7 @@ fn port_bugs() -> [ModelBug; 9] {
 }
 
 fn selector_bugs() -> [ModelBug; 9] {
-    fn each(model: &mut Model<'_>, edit: fn(&mut Requirement)) {
+    fn each(model: &mut Model, edit: fn(&mut Requirement)) {
         selectors(model, |requirements| requirements.iter_mut().for_each(edit));
     }
     [
@@ -177,15 +178,12 @@ fn selector_bugs() -> [ModelBug; 9] {
     ]
 }
 
-fn index(model: &Model<'_>, pod: &str) -> u32 {
-    model.pods.iter().position(|one| one.name == ObjectName::parse(pod)).unwrap() as u32
-}
-
 fn identity_bugs() -> [ModelBug; 12] {
-    fn lend(model: &mut Model<'_>, address: &str, pod: &str) {
-        let (address, pod) = (address.parse::<IpAddr>().unwrap(), index(model, pod));
-        let at = model.addresses.binary_search_by_key(&address, |one| one.0).unwrap_err();
-        model.addresses.insert(at, (address, vec![pod]));
+    fn lend(model: &mut Model, address: &str, pod: &str) {
+        let pod = model.pods.objects[&ObjectName::parse(pod)].clone();
+        let kind = model.pods.kinds.iter().position(|kind| kind.representative.metadata == pod.metadata).unwrap() as u32;
+        let group = model.pods.group(vec![kind]);
+        model.pods.put(address.parse().unwrap(), group);
     }
     [
         ("directions are swapped", |model| model.endpoints.iter_mut().for_each(|endpoint| endpoint.profiles.swap(0, 1))),
@@ -202,27 +200,28 @@ fn identity_bugs() -> [ModelBug; 12] {
             agent.profiles[1] = Some(0);
         }),
         ("the policies of another namespace's pod", |model| model.endpoints[0].profiles = model.endpoints[1].profiles),
-        ("a pod's second address is lost", |model| model.addresses.retain(|(address, _)| address.is_ipv4())),
-        ("an address that two claim belongs to the first", |model| model.addresses.iter_mut().for_each(|(_, claims)| claims.truncate(1))),
+        ("a pod's second address is lost", |model| model.pods.v6 = Default::default()),
+        ("an address that two claim belongs to the first", |model| model.pods.groups.iter_mut().for_each(|kinds| kinds.truncate(1))),
         ("a completed pod keeps its address", |model| lend(model, "10.0.0.9", "x/db")),
         ("a node's address is taken for the pod on its network", |model| lend(model, "192.168.0.5", "x/db")),
         ("a pod stands one address beside its own", |model| {
-            let at = model.addresses.iter().position(|(address, _)| *address == IpAddr::from([10, 0, 1, 1])).unwrap();
-            model.addresses[at].0 = IpAddr::from([10, 0, 1, 2]);
+            let (own, beside) = (IpAddr::from([10, 0, 1, 1]), IpAddr::from([10, 0, 1, 2]));
+            let group = model.pods.group_at(own);
+            model.pods.put(own, NOBODY);
+            model.pods.put(beside, group);
         }),
         ("a service address is forgotten", |model| model.services.clear()),
     ]
 }
 
 fn numbering_bugs() -> [PartsBug; 16] {
-    fn classes(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
+    fn classes(parts: &mut TableParts, edit: impl Fn(u32) -> u32) {
         parts.v4_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_exact.iter_mut().for_each(|one| one.1 = edit(one.1));
     }
-    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
-        let runs = parts.endpoints.iter_mut().flat_map(|endpoint| &mut endpoint.rows_of_class).flatten();
-        runs.flatten().for_each(|row| *row = edit(*row));
+    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u32) -> u32) {
+        parts.profiles.iter_mut().flatten().for_each(|row| *row = edit(*row));
     }
     [
         ("a class does not fit its u8", |parts| classes(parts, |class| class & 0xff)),
@@ -230,8 +229,8 @@ fn numbering_bugs() -> [PartsBug; 16] {
         ("a port class does not fit its u8", |parts| {
             parts.port_intervals.iter_mut().flatten().for_each(|one| one.1 &= 0xff);
         }),
-        ("the rows of the other direction", |parts| parts.endpoints[0].rows_of_class.swap(0, 1)),
-        ("the rows of another endpoint", |parts| parts.endpoints[0].rows_of_class = parts.endpoints[1].rows_of_class.clone()),
+        ("the rows of the other direction", |parts| parts.endpoints[0].profiles.swap(0, 1)),
+        ("the rows of another endpoint", |parts| parts.endpoints[0].profiles = parts.endpoints[1].profiles),
         ("an IPv4 interval begins one address early", |parts| {
             let at = parts.v4_intervals.windows(2).rposition(|pair| pair[1].0 - pair[0].0 > 2).unwrap();
             parts.v4_intervals[at + 1].0 -= 1;
@@ -241,6 +240,7 @@ fn numbering_bugs() -> [PartsBug; 16] {
         ("an IPv6 address that is no pod's", |parts| {
             let (address, class) = parts.v6_exact[0];
             parts.v6_exact.push((address + (1 << 64), class));
+            parts.v6_exact.sort_unstable();
         }),
         ("protocols without ports are judged as TCP 5432", |parts| {
             let tcp = &parts.port_intervals[0];

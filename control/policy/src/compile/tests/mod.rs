@@ -20,12 +20,12 @@ use std::sync::Arc;
 
 /// What a planted bug does; most need only one of the two.
 struct Planted {
-    model: fn(&mut Model<'_>),
+    model: fn(&mut Model),
     parts: fn(&mut TableParts),
 }
 
 impl Stages for Planted {
-    fn model(&self, model: &mut Model<'_>) {
+    fn model(&self, model: &mut Model) {
         (self.model)(model);
     }
 

@@ -1,0 +1,185 @@
+//! Columns follow the model: what still holds is kept, and no more is remembered than is likely to be of use.
+
+use super::{AtHand, Columns, Group, Signature, Slot};
+use crate::compile::model::Model;
+use crate::compile::pods::KindId;
+use crate::compile::rulebook::{Entry, RuleHandle, Turnover};
+use crate::compile::sides::{NO_NAMES, NO_RULES, RuleSet, RuleSetId};
+use sluice_flow::Direction;
+use std::collections::BTreeSet;
+
+/// How much more may be remembered than there was after everything was made.
+const REMEMBERED_FACTOR: usize = 3;
+const REMEMBERED_MIN: usize = 1 << 14;
+/// Above so many changed profiles all columns are made anew.
+const PATCHED_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Of the pods.
+    numbering: u64,
+    /// How much was remembered when everything had just been made; `None` until then.
+    weight: Option<usize>,
+    /// Whether a rule that allows every peer asks for the remote's named ports.
+    pub(super) open_asks_remote: bool,
+}
+
+/// What may be another column than before.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct Renewed {
+    /// Every one.
+    pub(in crate::compile) all: bool,
+    /// Those of a family's addresses: its intervals are others.
+    pub(in crate::compile) families: [bool; 2],
+    /// Those of these groups, by number; empty for none.
+    pub(in crate::compile) groups: Vec<bool>,
+}
+
+impl Columns {
+    /// Brings everything up to date with `model`.
+    pub(in crate::compile) fn update(&mut self, model: &Model) -> Renewed {
+        let worn = self.state.weight.is_none_or(|weight| self.weight() > REMEMBERED_MIN.max(weight * REMEMBERED_FACTOR));
+        if worn || self.state.numbering != model.pods.numbering {
+            *self = Self::default();
+            self.state.numbering = model.pods.numbering;
+        }
+        let fresh = self.state.weight.is_none();
+        let mut dirty = BTreeSet::new();
+        self.matching.update(model, &mut dirty);
+        let turnover = self.turn_over(model, (!fresh).then_some(&mut dirty));
+        self.groups.resize(model.pods.groups.len(), Group::default());
+        let forgot = self.renew_slots(model) || fresh;
+        for family_v6 in [false, true] {
+            if forgot || turnover.concerns_blocks(family_v6) {
+                self.cut(family_v6);
+            }
+        }
+        if fresh {
+            return Renewed { all: true, ..Renewed::default() };
+        }
+        let groups = self.clear_groups(model, &dirty);
+        let families = [false, true].map(|family_v6| turnover.concerns_blocks(family_v6));
+        Renewed { all: forgot, families, groups }
+    }
+
+    /// After everything was asked: from now on, what comes on top may be worth forgetting.
+    pub(in crate::compile) fn settle(&mut self) {
+        let weight = self.weight();
+        self.state.weight.get_or_insert(weight);
+    }
+
+    fn weight(&self) -> usize {
+        self.book.entries.len() + self.signatures.len() + self.sets.all.len() + self.matching.weight() + self.rows.len() + self.names.len()
+    }
+
+    fn turn_over(&mut self, model: &Model, mut dirty: Option<&mut BTreeSet<KindId>>) -> Turnover {
+        let turnover = self.book.update(model);
+        for (handle, rule) in &turnover.left {
+            self.matching.leave(*handle, rule, dirty.as_deref_mut());
+        }
+        for (handle, rule) in &turnover.entered {
+            self.matching.enter(*handle, rule, dirty.as_deref_mut());
+        }
+        if !turnover.entered.is_empty() || !turnover.left.is_empty() {
+            self.rows.ids = self.book.ids();
+        }
+        let count = self.book.entries.len();
+        self.at_hand = AtHand::default();
+        self.matched.resize(count, 0);
+        self.uses.resize(count, Vec::new());
+        turnover
+    }
+
+    /// Makes slots of profiles. Returns whether all columns were forgotten.
+    fn renew_slots(&mut self, model: &Model) -> bool {
+        let mut slots = Vec::with_capacity(model.profiles.len());
+        for profile in &model.profiles {
+            let rules = profile.rules.iter().map(|&rule| self.book.handles[rule as usize]).collect();
+            slots.push(Slot { direction: profile.direction, rules, named: self.names.number(&profile.named_ports) });
+        }
+        if slots == self.slots {
+            return false;
+        }
+        let open_asks_remote = self.book.iter().any(|(handle, _)| {
+            let Entry { is_open, asks_remote, .. } = self.book.entries[handle as usize];
+            is_open && asks_remote
+        });
+        let changed: Vec<usize> = (0..slots.len()).filter(|&slot| self.slots.get(slot) != Some(&slots[slot])).collect();
+        let keeps = slots.len() == self.slots.len() && changed.len() <= PATCHED_MAX && open_asks_remote == self.state.open_asks_remote;
+        self.state.open_asks_remote = open_asks_remote;
+        self.slots = slots;
+        self.touched = vec![0; self.slots.len()];
+        self.question = 1;
+        self.matched.fill(0);
+        self.uses.iter_mut().for_each(Vec::clear);
+        for (index, slot) in (0u32..).zip(&self.slots) {
+            slot.rules.iter().for_each(|&rule| self.uses[rule as usize].push(index));
+        }
+        if keeps {
+            self.patch(&changed);
+        } else {
+            self.signatures.clear();
+            self.column_ids.clear();
+            self.cells.clear();
+            self.groups.iter_mut().for_each(|group| group.columns.clear());
+        }
+        !keeps
+    }
+
+    /// Makes all columns anew at these slots.
+    fn patch(&mut self, changed: &[usize]) {
+        let mut knows = vec![0u64; self.book.entries.len()];
+        for (bit, &slot) in changed.iter().enumerate() {
+            self.slots[slot].rules.iter().for_each(|&rule| knows[rule as usize] |= 1 << bit);
+        }
+        let of_set = |set: &RuleSet| set.rules.iter().fold(0, |bits, &rule| bits | knows[rule as usize]);
+        let of_sets: Vec<u64> = self.sets.all.iter().map(of_set).collect();
+        let asking: Vec<bool> = changed
+            .iter()
+            .map(|&slot| {
+                let Slot { direction, rules, .. } = &self.slots[slot];
+                *direction == Direction::Egress && rules.iter().any(|&rule| self.book.entries[rule as usize].asks_remote)
+            })
+            .collect();
+        let idle: Vec<u32> = changed.iter().map(|&slot| self.row_of(slot, NO_RULES, NO_RULES, NO_NAMES)).collect();
+        let width = self.slots.len();
+        for column in 0..self.signatures.len() {
+            let (Signature { by_pods, by_block, named }, outside) = self.signatures[column];
+            let is_outside = outside as usize == column;
+            let known = of_sets[if is_outside { by_block } else { by_pods } as usize];
+            for (bit, &slot) in changed.iter().enumerate() {
+                self.cells[column * width + slot] = if known >> bit & 1 == 1 || asking[bit] && named != NO_NAMES {
+                    self.row_of(slot, by_pods, by_block, named)
+                } else if is_outside {
+                    idle[bit]
+                } else {
+                    self.cells[outside as usize * width + slot]
+                };
+            }
+        }
+    }
+
+    /// The row of a slot, whatever is at hand.
+    fn row_of(&mut self, slot: usize, by_pods: RuleSetId, by_block: RuleSetId, named: u32) -> u32 {
+        let Self { book, sets, slots, rows, names, .. } = self;
+        let allows = |&rule: &RuleHandle| book.entries[rule as usize].is_open || sets.holds(by_pods, rule) || sets.holds(by_block, rule);
+        let Slot { direction, rules, named: own } = &slots[slot];
+        let destination = if *direction == Direction::Ingress { *own } else { named };
+        rows.row(&book.entries, rules.iter().copied().filter(allows), destination, names)
+    }
+
+    /// Forgets what was found of groups whose kinds may match other rules.
+    fn clear_groups(&mut self, model: &Model, dirty: &BTreeSet<KindId>) -> Vec<bool> {
+        if dirty.is_empty() {
+            return Vec::new();
+        }
+        let mut kinds = vec![false; model.pods.kinds.len()];
+        dirty.iter().for_each(|&kind| kinds[kind as usize] = true);
+        let is_dirty = |group: &Vec<KindId>| group.iter().any(|&kind| kinds[kind as usize]);
+        let groups: Vec<bool> = model.pods.groups.iter().map(is_dirty).collect();
+        for (group, _) in self.groups.iter_mut().zip(&groups).filter(|(_, dirty)| **dirty) {
+            *group = Group::default();
+        }
+        groups
+    }
+}
