@@ -48,7 +48,9 @@ pub(super) trait Backend {
 /// See [`Backend::ways`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ways {
+    #[cfg(feature = "dpdk")]
     Serial,
+    Batch,
     Both,
     /// Many at once, and so many that what a call costs does not count.
     #[cfg(feature = "bpf")]
@@ -57,15 +59,24 @@ pub(super) enum Ways {
 
 impl Ways {
     pub(super) fn serial(self) -> bool {
-        matches!(self, Self::Serial | Self::Both)
+        match self {
+            #[cfg(feature = "dpdk")]
+            Self::Serial => true,
+            Self::Both => true,
+            _ => false,
+        }
     }
 
     pub(super) fn throughput(self) -> bool {
-        self != Self::Serial
+        match self {
+            #[cfg(feature = "dpdk")]
+            Self::Serial => false,
+            _ => true,
+        }
     }
 
     pub(super) fn bursts(self) -> bool {
-        self == Self::Both
+        matches!(self, Self::Batch | Self::Both)
     }
 }
 

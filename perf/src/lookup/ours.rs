@@ -10,8 +10,10 @@ use sluice_table::Table;
 /// Which of its entrances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entrance {
-    /// One by one.
-    Lookup,
+    /// [`Table::lookup`].
+    OneByOne,
+    /// [`Table::lookup_batch`].
+    Batch,
 }
 
 /// See the module.
@@ -22,6 +24,8 @@ pub(super) struct Ours<'i> {
     image: &'i [u8],
     table: Table,
     queries: Vec<Query>,
+    /// Room for a call's answers.
+    verdicts: Vec<Verdict>,
 }
 
 /// Every entrance that this processor has.
@@ -32,9 +36,9 @@ pub(super) struct Ours<'i> {
 pub(super) fn all(image: &[u8]) -> Result<Vec<Ours<'_>>> {
     let load = |(name, entrance): (&str, Entrance)| {
         let table = Table::from_bytes(image).context("loading the image")?;
-        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new() })
+        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new(), verdicts: Vec::new() })
     };
-    [("table, one by one", Entrance::Lookup)].into_iter().map(load).collect()
+    [("table, one by one", Entrance::OneByOne), ("table, batch", Entrance::Batch)].into_iter().map(load).collect()
 }
 
 impl Ours<'_> {
@@ -55,12 +59,14 @@ impl Backend for Ours<'_> {
 
     fn ways(&self) -> Ways {
         match self.entrance {
-            Entrance::Lookup => Ways::Both,
+            Entrance::OneByOne => Ways::Both,
+            Entrance::Batch => Ways::Batch,
         }
     }
 
     fn prepare(&mut self, queries: &[Query]) {
         self.queries = queries.to_vec();
+        self.verdicts = vec![Verdict::Deny; queries.len()];
     }
 
     fn touch(&self, first: usize, count: usize) {
@@ -78,14 +84,29 @@ impl Backend for Ours<'_> {
 
     fn batch(&mut self, first: usize, passes: &mut [u8]) {
         let queries = &self.queries[first..first + passes.len()];
-        for (query, passes) in queries.iter().zip(passes) {
-            *passes = u8::from(self.answer(query).is_allow());
+        match self.entrance {
+            Entrance::OneByOne => {
+                for (query, passes) in queries.iter().zip(passes) {
+                    *passes = u8::from(self.answer(query).is_allow());
+                }
+            }
+            Entrance::Batch => {
+                let verdicts = &mut self.verdicts[..passes.len()];
+                self.table.lookup_batch(queries, verdicts);
+                for (verdict, passes) in verdicts.iter().zip(passes) {
+                    *passes = u8::from(verdict.is_allow());
+                }
+            }
         }
     }
 
     fn check_rules(&self, trace: &Trace) -> Result<()> {
-        for (query, expected) in trace.queries.iter().zip(&trace.expected) {
-            let verdict = self.answer(query);
+        let mut verdicts = vec![Verdict::Deny; trace.queries.len()];
+        match self.entrance {
+            Entrance::OneByOne => verdicts.iter_mut().zip(&trace.queries).for_each(|(verdict, query)| *verdict = self.answer(query)),
+            Entrance::Batch => self.table.lookup_batch(&trace.queries, &mut verdicts),
+        }
+        for ((query, expected), &verdict) in trace.queries.iter().zip(&trace.expected).zip(&verdicts) {
             let agrees = match (verdict, *expected) {
                 (Verdict::Deny, Expected::Deny) | (Verdict::NotIsolated, Expected::NotIsolated) => true,
                 (Verdict::Allow(id), Expected::Allow(rule)) => {

@@ -3,18 +3,8 @@
 use crate::random::SplitMix;
 use clap::ValueEnum;
 use serde::Serialize;
-use sluice_flow::{Addr, Direction, PortIndex, Protocol};
 use sluice_policy::oracle::RuleRef;
-
-/// One lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Query {
-    pub(super) remote: Addr,
-    pub(super) dport: u16,
-    pub(super) port: PortIndex,
-    pub(super) direction: Direction,
-    pub(super) protocol: Protocol,
-}
+pub(super) use sluice_table::Query;
 
 /// How packets come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -52,7 +42,8 @@ impl Kind {
         }
     }
 
-    /// Whether all addresses are IPv4.
+    /// Whether all addresses are IPv4: all that the peers are filled with.
+    #[cfg(any(feature = "bpf", feature = "dpdk"))]
     pub(super) fn is_v4(self) -> bool {
         !matches!(self, Self::V6 | Self::Dual)
     }

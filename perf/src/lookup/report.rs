@@ -56,7 +56,8 @@ pub(super) struct TableCensus {
     pub(super) image_bytes: u64,
     classes: usize,
     port_classes: usize,
-    rows: usize,
+    /// Without the names, which no lookup reads.
+    hot_bytes: u64,
     rules: usize,
 }
 
@@ -66,7 +67,7 @@ impl TableCensus {
             image_bytes: table.image_bytes(),
             classes: table.classes(),
             port_classes: table.port_classes(),
-            rows: table.rows(),
+            hot_bytes: table.hot_bytes(),
             rules: table.names().rules.len(),
         }
     }
@@ -102,11 +103,11 @@ impl Section {
             census.pods, census.label_sets, census.namespaces, census.policies, census.endpoints, self.generate_ms
         );
         println!(
-            "  table: {:.2} MB, {} address classes, {} port classes, {} rows, {} rules; compiled in {:.0} ms",
+            "  table: {:.2} MB, {:.2} MB of it without names; {} address classes, {} port classes, {} rules; compiled in {:.0} ms",
             table.image_bytes as f64 / 1e6,
+            table.hot_bytes as f64 / 1e6,
             table.classes,
             table.port_classes,
-            table.rows,
             table.rules,
             self.compile_ms
         );
