@@ -11,6 +11,7 @@ mod backend;
 #[cfg(feature = "bpf")]
 #[allow(unsafe_code)]
 mod bpf;
+#[allow(unsafe_code)]
 mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
