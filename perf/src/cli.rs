@@ -180,6 +180,7 @@ Examples:
   sluice-perf lookup                            S1 to S4, all that is promised
   sluice-perf lookup --quick                    does it run? (its figures mean little)
   sluice-perf lookup --workload s3 --trace zipf --trace bursts --rounds 30
+  sluice-perf lookup --workload s3 --alone      while the table is being changed
   sluice-perf lookup --workload x               a million pods; says what memory it needs first
   sluice-perf lookup --out lookup.json --check
 
@@ -204,6 +205,9 @@ pub(crate) struct Lookup {
     /// Only this trace; may be repeated [default: all of S3, fewer of the others].
     #[arg(long = "trace", value_enum, value_name = "NAME")]
     pub(crate) traces: Vec<Trace>,
+    /// Without the peers that take minutes to build: only the table and the linear scan.
+    #[arg(long)]
+    pub(crate) alone: bool,
     /// Rounds over all backends.
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,

@@ -200,7 +200,7 @@ impl Bench<'_> {
         let build_ms = start.elapsed().as_secs_f64() * 1e3;
         section.built.push(Built { backend: scan.name().to_owned(), build_ms, bytes: None, note: String::new() });
         backends.push(Box::new(scan));
-        if section.workload.has_peers() {
+        if section.workload.has_peers() && !self.arguments.alone {
             let (peers, built, skipped) = self.dpdk(resolved);
             section.built.extend(built);
             section.skipped.extend(skipped);
