@@ -156,7 +156,7 @@ Makes clusters from a seed, compiles each, draws traces of packets, and times ho
 whether a packet passes. On one core, in one process, in rounds that alternate; printed are the median over the rounds, the \
 quartiles and the least. Before anything is timed, every answer of every backend is compared with the oracle's.
 
-  serial       each query is found through the verdict before: a chain, nothing overlaps
+  serial       each query is found through the verdict and rule before it: a chain
   throughput   1024 queries at once
   burst 32/64  as many at once as a worker has; in the bursts traces all of one pod and direction
 

@@ -59,6 +59,7 @@ struct Bench<'a> {
     length: Length,
     machine: Machine,
     sweeps: Sweeps,
+    #[cfg_attr(not(feature = "dpdk"), expect(dead_code, reason = "only DPDK must be told"))]
     cpu: usize,
     /// S3 with all its policies and with few.
     many: Option<Case>,
@@ -155,7 +156,10 @@ impl Bench<'_> {
     }
 
     fn section(&mut self, workload: Workload) -> Result<Section> {
-        let name = workload.name();
+        let (name, needed_mb) = (workload.name(), workload.bytes_needed() >> 20);
+        if needed_mb > 2048 {
+            println!("\n{name} needs up to {needed_mb} MB of memory");
+        }
         progress(&format!("{name}: making it"));
         let start = Instant::now();
         let snapshot = workload.generate(self.arguments.seed)?;
