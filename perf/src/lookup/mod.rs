@@ -17,7 +17,7 @@ mod connections;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code)]
 mod dpdk;
-#[cfg(any(feature = "bpf", feature = "dpdk"))]
+#[cfg(feature = "dpdk")]
 mod flat;
 mod growth;
 #[cfg(any(feature = "bpf", feature = "dpdk"))]
