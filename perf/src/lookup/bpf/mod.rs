@@ -82,9 +82,10 @@ impl Maps {
         let object = open.load().context("loading the program (needs root)")?;
         let map = |name: &str| object.maps().find(|map| map.name().to_string_lossy().ends_with(name)).context("a map");
         let outer = map("allowed")?;
-        for (side, inner) in (0u32..).zip(&sides) {
-            outer.update(&side.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY).context("a side")?;
-        }
+        // all at once: after each change of a map of maps the kernel waits for every running program
+        let numbers: Vec<u8> = (0..sides.len() as u32).flat_map(u32::to_ne_bytes).collect();
+        let descriptors: Vec<u8> = sides.iter().flat_map(|inner| inner.as_fd().as_raw_fd().to_ne_bytes()).collect();
+        outer.update_batch(&numbers, &descriptors, sides.len() as u32, MapFlags::ANY, MapFlags::ANY).context("the sides")?;
         let labels = map("labels")?;
         for &((address, length), label) in &prefixes {
             let key = [u32::from(length).to_ne_bytes(), address.to_be_bytes()].concat();
