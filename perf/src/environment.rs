@@ -98,6 +98,18 @@ pub(crate) fn pin(chosen: Option<usize>) -> Result<usize> {
     Ok(cpu)
 }
 
+/// `MemAvailable`: what can be had without swapping. Source: proc_meminfo(5).
+///
+/// # Errors
+///
+/// `/proc` is not as it should be.
+pub(crate) fn memory_available() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("/proc/meminfo has no MemAvailable")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("MemAvailable")?;
+    Ok(kilobytes << 10)
+}
+
 /// How long this thread has been on a CPU.
 pub(crate) fn thread_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);

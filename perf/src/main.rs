@@ -2,7 +2,8 @@
 //!
 //! A bench prints *must / aim / measured*, says on what machine, and writes the same as JSON.
 //!
-//! Unsafe code is allowed in two modules by name: the processor's clock, and the call into DPDK.
+//! Unsafe code is allowed in three modules by name: the processor's clock, the calls into DPDK, and the memory shared with a
+//! BPF program.
 #![deny(unsafe_code)]
 
 mod cli;

@@ -48,18 +48,35 @@ pub(super) trait Backend {
 /// See [`Backend::ways`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ways {
+    #[cfg(feature = "dpdk")]
     Serial,
     Batch,
     Both,
+    /// Many at once, and so many that what a call costs does not count.
+    #[cfg(feature = "bpf")]
+    Stretch,
 }
 
 impl Ways {
     pub(super) fn serial(self) -> bool {
-        self != Self::Batch
+        match self {
+            #[cfg(feature = "dpdk")]
+            Self::Serial => true,
+            Self::Both => true,
+            _ => false,
+        }
     }
 
-    pub(super) fn batch(self) -> bool {
-        self != Self::Serial
+    pub(super) fn throughput(self) -> bool {
+        match self {
+            #[cfg(feature = "dpdk")]
+            Self::Serial => false,
+            _ => true,
+        }
+    }
+
+    pub(super) fn bursts(self) -> bool {
+        matches!(self, Self::Batch | Self::Both)
     }
 }
 
@@ -71,7 +88,7 @@ impl Ways {
 pub(super) fn check(backend: &mut dyn Backend, trace: &Trace) -> Result<()> {
     let mut passes = vec![0; trace.queries.len()];
     let ways = backend.ways();
-    for (way, wanted) in [("serial", ways.serial()), ("batched", ways.batch())] {
+    for (way, wanted) in [("serial", ways.serial()), ("batched", ways.throughput())] {
         if !wanted {
             continue;
         }

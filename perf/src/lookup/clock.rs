@@ -2,7 +2,6 @@
 //!
 //! Ticks are those of the processor's time stamp counter, with a fence on each side so that nothing timed leaks out of its
 //! bracket; elsewhere than on x86-64 they are nanoseconds of the monotonic clock.
-#![allow(unsafe_code)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -2,8 +2,9 @@
 //!
 //! What a filter needs that knows addresses and ports, and nothing of pods.
 
+use super::labelled::ranges;
 use super::resolved::{Identity, Peer, Ports, Resolved, Rule, Side, Span};
-use sluice_flow::{Addr, Direction, Protocol};
+use sluice_flow::{Addr, Direction};
 use std::collections::BTreeSet;
 
 /// Allows what matches all of it.
@@ -76,23 +77,6 @@ fn holds(peer: &Peer, address: Addr) -> bool {
     let Peer::Block { span, excepts, .. } = peer else { return true };
     let within = |span: &Span| (span.0..=span.1).contains(&address.to_u128());
     within(span) && !excepts.iter().any(within)
-}
-
-/// Protocol, first, last; names as `destination` means them.
-pub(super) fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
-    let range = |protocol: Protocol, first, last| (protocol.0, first, last);
-    let mut ranges = Vec::new();
-    for ports in ports {
-        match ports {
-            Ports::All => ranges.push((0, 0, u16::MAX)),
-            &Ports::Range { protocol, first, last } => ranges.push(range(protocol, first, last)),
-            Ports::Named { protocol, name } => {
-                let numbers = destination.into_iter().flat_map(|identity| identity.named(name, *protocol));
-                ranges.extend(numbers.map(|number| range(*protocol, number, number)));
-            }
-        }
-    }
-    ranges
 }
 
 /// The fewest prefixes that cover a block and none of its excepts.

@@ -34,7 +34,7 @@ impl Growth {
     pub(super) fn measure(many: &Case, few: &Case, rounds: usize) -> Result<Option<Self>> {
         let mut best: Option<Self> = None;
         for (mut many_table, mut few_table) in ours::all(&many.image)?.into_iter().zip(ours::all(&few.image)?) {
-            if !many_table.ways().batch() {
+            if !many_table.ways().bursts() {
                 continue;
             }
             many_table.prepare(&many.trace.queries);

@@ -65,7 +65,11 @@ impl Metric {
     }
 
     fn is_of(self, backend: &dyn Backend) -> bool {
-        if self == Self::Serial { backend.ways().serial() } else { backend.ways().batch() }
+        match self {
+            Self::Serial => backend.ways().serial(),
+            Self::Throughput => backend.ways().throughput(),
+            Self::Burst32 | Self::Burst64 => backend.ways().bursts(),
+        }
     }
 
     fn call(self, backend: &mut dyn Backend, first: usize, passes: &mut [u8]) {

@@ -8,6 +8,10 @@
 //! No backend is timed on a trace before each of its answers was the oracle's, by every way it can be asked.
 
 mod backend;
+#[cfg(feature = "bpf")]
+#[allow(unsafe_code)]
+mod bpf;
+#[allow(unsafe_code)]
 mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
@@ -16,7 +20,7 @@ mod dpdk;
 #[cfg(feature = "dpdk")]
 mod flat;
 mod growth;
-#[cfg(feature = "dpdk")]
+#[cfg(any(feature = "bpf", feature = "dpdk"))]
 mod labelled;
 mod machine;
 mod measure;
@@ -55,6 +59,7 @@ struct Bench<'a> {
     length: Length,
     machine: Machine,
     sweeps: Sweeps,
+    #[cfg_attr(not(feature = "dpdk"), expect(dead_code, reason = "only DPDK must be told"))]
     cpu: usize,
     /// S3 with all its policies and with few.
     many: Option<Case>,
@@ -151,7 +156,10 @@ impl Bench<'_> {
     }
 
     fn section(&mut self, workload: Workload) -> Result<Section> {
-        let name = workload.name();
+        let (name, needed_mb) = (workload.name(), workload.bytes_needed() >> 20);
+        if needed_mb > 2048 {
+            println!("\n{name} needs up to {needed_mb} MB of memory");
+        }
         progress(&format!("{name}: making it"));
         let start = Instant::now();
         let snapshot = workload.generate(self.arguments.seed)?;
@@ -196,11 +204,18 @@ impl Bench<'_> {
         let build_ms = start.elapsed().as_secs_f64() * 1e3;
         section.built.push(Built { backend: scan.name().to_owned(), build_ms, bytes: None, note: String::new() });
         backends.push(Box::new(scan));
-        if section.workload.has_peers() {
+        if section.workload.has_peers() && !self.arguments.alone {
             let (peers, built, skipped) = self.dpdk(resolved);
             section.built.extend(built);
             section.skipped.extend(skipped);
             peers.into_iter().for_each(|peer| backends.push(peer));
+            match self.bpf_maps(resolved) {
+                Ok((maps, built)) => {
+                    section.built.push(built);
+                    backends.push(maps);
+                }
+                Err(error) => section.skipped.push(Skipped { backend: "labels in BPF maps".to_owned(), reason: format!("{error:#}") }),
+            }
         }
         Ok(backends)
     }
@@ -215,6 +230,17 @@ impl Bench<'_> {
         let reason = "this build is without the feature dpdk (Debian: libdpdk-dev)";
         let skipped = [musts::ACL, "rte_fib + rte_hash"].map(|backend| Skipped { backend: backend.to_owned(), reason: reason.to_owned() });
         (Vec::new(), Vec::new(), skipped.to_vec())
+    }
+
+    #[cfg(feature = "bpf")]
+    fn bpf_maps(&self, resolved: &Resolved) -> Result<(Box<dyn Backend>, Built)> {
+        let (maps, built) = bpf::Maps::of(resolved)?;
+        Ok((Box::new(maps), built))
+    }
+
+    #[cfg(not(feature = "bpf"))]
+    fn bpf_maps(&self, _: &Resolved) -> Result<(Box<dyn Backend>, Built)> {
+        anyhow::bail!("this build is without the feature bpf")
     }
 
     fn measure(&self, section: &mut Section, backends: &mut [Box<dyn Backend + '_>], trace: &query::Trace) -> Result<()> {

@@ -4,7 +4,6 @@ use crate::random::SplitMix;
 use clap::ValueEnum;
 use serde::Serialize;
 use sluice_policy::oracle::RuleRef;
-
 pub(super) use sluice_table::Query;
 
 /// How packets come.
@@ -43,7 +42,8 @@ impl Kind {
         }
     }
 
-    /// Whether all addresses are IPv4.
+    /// Whether all addresses are IPv4: all that the peers are filled with.
+    #[cfg(any(feature = "bpf", feature = "dpdk"))]
     pub(super) fn is_v4(self) -> bool {
         !matches!(self, Self::V6 | Self::Dual)
     }

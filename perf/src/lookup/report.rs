@@ -56,6 +56,7 @@ pub(super) struct TableCensus {
     pub(super) image_bytes: u64,
     classes: usize,
     port_classes: usize,
+    /// Without the names, which no lookup reads.
     hot_bytes: u64,
     rules: usize,
 }
@@ -102,7 +103,7 @@ impl Section {
             census.pods, census.label_sets, census.namespaces, census.policies, census.endpoints, self.generate_ms
         );
         println!(
-            "  table: {:.2} MB, all but names {:.2} MB, {} address classes, {} port classes, {} rules; compiled in {:.0} ms",
+            "  table: {:.2} MB, {:.2} MB of it without names; {} address classes, {} port classes, {} rules; compiled in {:.0} ms",
             table.image_bytes as f64 / 1e6,
             table.hot_bytes as f64 / 1e6,
             table.classes,

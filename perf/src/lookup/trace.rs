@@ -43,7 +43,7 @@ pub(super) fn trace(kind: Kind, snapshot: &Snapshot, oracle: &Oracle<'_>, resolv
             if kind == Kind::Bursts { grouped(&drawn, BURST_MAX) } else { drawn }
         }
         Kind::Isolated => {
-            let flows: Vec<Query> = (0..flows).map(|_| draw.to_isolated()).collect();
+            let flows: Vec<Query> = (0..flows).map(|_| draw.packet_at_isolated()).collect();
             grouped(&zipf(&flows, packets, &mut draw.random), BURST_MAX)
         }
     };
@@ -79,7 +79,7 @@ impl<'r> Draw<'r> {
     }
 
     /// The same at a pod that policies isolate, where there is one.
-    fn to_isolated(&mut self) -> Query {
+    fn packet_at_isolated(&mut self) -> Query {
         let side = self.isolated_side();
         self.packet_at(side)
     }
@@ -204,8 +204,9 @@ fn answer(kind: Kind, queries: Vec<Query>, snapshot: &Snapshot, oracle: &Oracle<
     let sides: Vec<_> =
         snapshot.endpoints.iter().flat_map(|e| sluice_flow::Direction::BOTH.map(|direction| oracle.side(&e.pod, direction))).collect();
     let mut rules: Vec<RuleRef> = Vec::new();
-    // rules live as long as the sides, so that an address names one
-    let mut rule_number: HashMap<usize, u32> = HashMap::new();
+    // a rule lives as long as its side, so that its address stands for it there; its name does everywhere
+    let mut at_address: HashMap<usize, u32> = HashMap::new();
+    let mut by_name: HashMap<RuleRef, u32> = HashMap::new();
     let mut known: HashMap<Query, Expected, ahash::RandomState> = HashMap::default();
     let expected = queries.iter().map(|query| {
         *known.entry(*query).or_insert_with(|| {
@@ -215,10 +216,11 @@ fn answer(kind: Kind, queries: Vec<Query>, snapshot: &Snapshot, oracle: &Oracle<
             }
             let remote = IpAddr::from(Ipv6Addr::from(query.remote.to_u128())).to_canonical();
             let Some(rule) = oracle.first_allowing(side, remote, query.protocol, query.dport) else { return Expected::Deny };
-            let next = rules.len() as u32;
-            Expected::Allow(*rule_number.entry(std::ptr::from_ref(rule) as usize).or_insert_with(|| {
-                rules.push(rule.name());
-                next
+            Expected::Allow(*at_address.entry(std::ptr::from_ref(rule) as usize).or_insert_with(|| {
+                *by_name.entry(rule.name()).or_insert_with_key(|name| {
+                    rules.push(name.clone());
+                    rules.len() as u32 - 1
+                })
             }))
         })
     });

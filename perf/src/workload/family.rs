@@ -1,8 +1,9 @@
 //! The workloads by name.
 
 use super::{cidr_heavy, dense_node, kube_burner, load_test, namespaces, synthetic};
+use crate::environment::memory_available;
 use crate::random::SplitMix;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use sluice_policy::Snapshot;
@@ -134,14 +135,6 @@ impl Workload {
             Self::G8 => cidr_heavy::generate(random),
         })
     }
-}
-
-/// `MemAvailable`: what can be had without swapping. Source: proc_meminfo(5).
-fn memory_available() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("/proc/meminfo has no MemAvailable")?;
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("MemAvailable")?;
-    Ok(kilobytes << 10)
 }
 
 #[cfg(test)]

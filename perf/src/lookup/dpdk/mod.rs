@@ -6,6 +6,7 @@ mod fib;
 use super::backend::Backend;
 use super::report::{Built, Skipped};
 use super::resolved::Resolved;
+use crate::environment::memory_available;
 use anyhow::{Result, ensure};
 use std::ffi::{c_int, c_uint};
 use std::sync::OnceLock;
@@ -22,6 +23,10 @@ unsafe extern "C" {
 /// Starts DPDK on this core, once in a process.
 fn start(cpu: usize) -> Result<()> {
     static STARTED: OnceLock<c_int> = OnceLock::new();
+    if STARTED.get().is_none() {
+        let available_mb = memory_available()? >> 20;
+        ensure!(available_mb > u64::from(MEMORY_MB), "it may take {MEMORY_MB} MB of memory, and {available_mb} MB are available");
+    }
     // SAFETY: the bench has one thread, and starts it once.
     let errno = *STARTED.get_or_init(|| unsafe { sluice_dpdk_start(cpu as c_uint, MEMORY_MB) });
     ensure!(errno == 0, "DPDK does not start: {}", std::io::Error::from_raw_os_error(errno));
