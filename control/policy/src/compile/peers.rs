@@ -6,7 +6,7 @@
 
 use super::columns::{Columns, Renewed};
 use super::model::Model;
-use super::pods::{Changed, GroupId};
+use super::pods::Changed;
 use super::sides::RuleSetId;
 use super::sorted::Sorted;
 use std::collections::BTreeSet;
@@ -32,13 +32,10 @@ impl Atoms {
             Changed::All => (true, BTreeSet::new()),
             Changed::Addresses(changed) => (all, changed),
         };
-        let is_dirty = |group: GroupId| groups.get(group as usize).is_some_and(|&dirty| dirty);
         if all || families[0] {
             self.fill_v4(model, columns);
         } else {
-            let dirty = model.pods.v4.iter().filter(|(_, group)| is_dirty(*group));
-            let dirty: Vec<u32> = dirty.map(|(address, _)| *address).collect();
-            for address in dirty {
+            for address in addresses_of(&model.pods.v4, &groups) {
                 self.renew_v4(address, model, columns);
             }
             for address in changed.iter().filter_map(|ip| if let IpAddr::V4(v4) = *ip { Some(u32::from(v4)) } else { None }) {
@@ -51,10 +48,8 @@ impl Atoms {
         if all || families[1] {
             self.fill_v6(model, columns);
         } else {
-            let dirty = model.pods.v6.iter().filter(|(_, group)| is_dirty(*group));
-            let dirty: Vec<u128> = dirty.map(|(address, _)| *address).collect();
             let changed = changed.iter().filter_map(|ip| if let IpAddr::V6(v6) = *ip { Some(u128::from(v6)) } else { None });
-            for address in dirty.into_iter().chain(changed) {
+            for address in addresses_of(&model.pods.v6, &groups).into_iter().chain(changed) {
                 let (_, block) = interval(columns, true, address);
                 let group = model.pods.v6.get(address);
                 self.v6_exact.set(address, group.map(|group| columns.of(model, group, block)));
@@ -106,6 +101,14 @@ impl Atoms {
             entries.push((address, columns.of(model, group, cuts[index].1)));
         }
         self.v6_exact = Sorted::from_ascending(&entries);
+    }
+}
+
+/// The addresses that some of these groups claim. Cost: all addresses, unless there are no such groups.
+fn addresses_of<K: Ord + Copy>(claimed: &Sorted<K>, groups: &[bool]) -> Vec<K> {
+    match groups {
+        [] => Vec::new(),
+        _ => claimed.iter().filter(|(_, group)| groups[*group as usize]).map(|(address, _)| *address).collect(),
     }
 }
 
