@@ -228,8 +228,8 @@ impl Columns {
         rows.row(&book.entries, rules.iter().copied().filter(allows), destination, names)
     }
 
-    /// Cuts a family's addresses into intervals, each with its column outside of all pods.
-    fn cut(&mut self, family_v6: bool) {
+    /// Cuts a family's addresses into intervals, each with its column outside of all pods. Returns the intervals before.
+    fn cut(&mut self, family_v6: bool) -> Vec<(u128, RuleSetId)> {
         let book = std::mem::take(&mut self.book);
         let mut cuts: Vec<(u128, RuleSetId)> = Vec::new();
         let (mut differing, mut ends): (Vec<RuleHandle>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -246,7 +246,7 @@ impl Columns {
             }
             (neighbour, from) = (Some(self.outside(set)), end);
         }
-        self.intervals[usize::from(family_v6)] = cuts;
+        std::mem::replace(&mut self.intervals[usize::from(family_v6)], cuts)
     }
 
     /// The column outside of all pods.

@@ -1,6 +1,7 @@
 //! Columns follow the model: what still holds is kept, and no more is remembered than is likely to be of use.
 
 use super::{AtHand, Columns, Group, Signature, Slot};
+use crate::compile::blocks::Recut;
 use crate::compile::model::Model;
 use crate::compile::pods::KindId;
 use crate::compile::rulebook::{Entry, RuleHandle, Turnover};
@@ -31,8 +32,8 @@ pub(super) struct State {
 pub(in crate::compile) struct Renewed {
     /// Every one.
     pub(in crate::compile) all: bool,
-    /// Those of a family's addresses: its intervals are others.
-    pub(in crate::compile) families: [bool; 2],
+    /// Those of IPv4 and IPv6 addresses whose intervals are others.
+    pub(in crate::compile) families: [Recut; 2],
     /// Those of these groups, by number; empty for none.
     pub(in crate::compile) groups: Vec<bool>,
 }
@@ -55,16 +56,15 @@ impl Columns {
             turnover = self.turn_over(model, (!fresh).then_some(&mut dirty));
             forgot |= self.renew_slots(model);
         }
-        for family_v6 in [false, true] {
-            if forgot || turnover.concerns_blocks(family_v6) {
+        let mut families = <[Recut; 2]>::default();
+        for (family_v6, recut) in [false, true].into_iter().zip(&mut families) {
+            if forgot {
                 self.cut(family_v6);
+            } else if turnover.concerns_blocks(family_v6) {
+                *recut = Recut::of(&self.cut(family_v6), self.intervals(family_v6));
             }
         }
-        if fresh {
-            return Renewed { all: true, ..Renewed::default() };
-        }
-        let groups = self.clear_groups(model, &dirty);
-        let families = [false, true].map(|family_v6| turnover.concerns_blocks(family_v6));
+        let groups = if fresh { Vec::new() } else { self.clear_groups(model, &dirty) };
         Renewed { all: forgot, families, groups }
     }
 
