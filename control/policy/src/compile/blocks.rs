@@ -1,7 +1,9 @@
-//! One family's address space, cut at every bound of a block; each interval with the rules whose blocks cover it.
+//! One family's address space, cut at every bound of a block; each interval with the rules whose blocks cover it, and where
+//! two such cuts differ.
 
 use super::rulebook::{RuleBook, RuleHandle};
 use super::rules::Peer;
+use super::sides::RuleSetId;
 
 /// Calls `interval` for each interval in order, the first at 0: its first address, the rules that cover it, ascending, and
 /// those by which it differs from the interval before.
@@ -47,5 +49,51 @@ pub(super) fn sweep(book: &RuleBook, family_v6: bool, mut interval: impl FnMut(u
             }
         }
         interval(bounds[0].0, &rules, &toggled);
+    }
+}
+
+/// Where two cuts of one family differ, as numbers of rule sets by first address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Recut {
+    /// Where an interval begins in one of them only.
+    pub(super) bounds: Vec<u128>,
+    /// From first to last address: what lies in intervals of different sets.
+    pub(super) ranges: Vec<(u128, u128)>,
+}
+
+impl Recut {
+    /// Both begin at 0.
+    pub(super) fn of(old: &[(u128, RuleSetId)], new: &[(u128, RuleSetId)]) -> Self {
+        let mut recut = Self::default();
+        let mut starts: Vec<u128> = old.iter().chain(new).map(|cut| cut.0).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let (mut i, mut j) = (0, 0);
+        for (index, &start) in starts.iter().enumerate() {
+            i += usize::from(old.get(i + 1).is_some_and(|next| next.0 == start));
+            j += usize::from(new.get(j + 1).is_some_and(|next| next.0 == start));
+            if (old[i].0 == start) != (new[j].0 == start) {
+                recut.bounds.push(start);
+            }
+            if old[i].1 != new[j].1 {
+                recut.ranges.push((start, starts.get(index + 1).map_or(u128::MAX, |next| next - 1)));
+            }
+        }
+        recut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_compared_by_what_lies_in_them() {
+        let old = [(0, 0), (10, 1), (20, 0), (30, 2)];
+        assert_eq!(Recut::of(&old, &old), Recut::default());
+        let new = [(0, 0), (15, 1), (20, 1), (25, 0), (u128::MAX, 2)];
+        let ranges = vec![(10, 14), (20, 24), (30, u128::MAX - 1)];
+        assert_eq!(Recut::of(&old, &new), Recut { bounds: vec![10, 15, 25, 30, u128::MAX], ranges });
+        assert_eq!(Recut::of(&[(0, 1)], &[(0, 2)]), Recut { bounds: vec![], ranges: vec![(0, u128::MAX)] });
     }
 }

@@ -228,25 +228,25 @@ impl Columns {
         rows.row(&book.entries, rules.iter().copied().filter(allows), destination, names)
     }
 
-    /// Cuts a family's addresses into intervals, each with its column outside of all pods.
-    fn cut(&mut self, family_v6: bool) {
+    /// Cuts a family's addresses into intervals, each with its column outside of all pods. Returns the intervals before.
+    fn cut(&mut self, family_v6: bool) -> Vec<(u128, RuleSetId)> {
         let book = std::mem::take(&mut self.book);
         let mut cuts: Vec<(u128, RuleSetId)> = Vec::new();
-        let mut all: Vec<(RuleSetId, Vec<RuleHandle>)> = Vec::new();
-        sweep(&book, family_v6, |start, rules, differing| {
-            let set = self.sets.number(rules, &book.entries);
-            cuts.push((start, set));
-            all.push((set, differing.to_vec()));
+        let (mut differing, mut ends): (Vec<RuleHandle>, Vec<usize>) = (Vec::new(), Vec::new());
+        sweep(&book, family_v6, |start, rules, toggled| {
+            cuts.push((start, self.sets.number(rules, &book.entries)));
+            differing.extend_from_slice(toggled);
+            ends.push(differing.len());
         });
         self.book = book;
-        let mut before = None;
-        for (set, differing) in all {
-            if let Some(neighbour) = before {
-                self.of_neighbour(set, neighbour, &differing);
+        let (mut neighbour, mut from) = (None, 0);
+        for (&(_, set), end) in cuts.iter().zip(ends) {
+            if let Some(neighbour) = neighbour {
+                self.of_neighbour(set, neighbour, &differing[from..end]);
             }
-            before = Some(self.outside(set));
+            (neighbour, from) = (Some(self.outside(set)), end);
         }
-        self.intervals[usize::from(family_v6)] = cuts;
+        std::mem::replace(&mut self.intervals[usize::from(family_v6)], cuts)
     }
 
     /// The column outside of all pods.

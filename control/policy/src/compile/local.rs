@@ -1,11 +1,12 @@
 //! This node's pods: which policies isolate them, the rules of those, and what each direction of a pod makes of them.
 //!
-//! Of other policies only the selector is looked at, once, to refuse what nobody can represent. All is found anew when an
-//! endpoint, its pod or a policy of its namespace changes, from what was read of each policy.
+//! Of a policy in a namespace without a pod of this node only the selector is looked at, once, to refuse what nobody can
+//! represent. The others are read once; what follows from them is found anew when an endpoint, its pod or a policy of its
+//! namespace changes.
 
+use super::identity::{has_identity, named_ports, same_uid};
 use super::model::{Model, ModelEndpoint, Profile};
 use super::number::capacity;
-use super::pods::{has_identity, named_ports, same_uid};
 use super::rules::{Policy, Rule};
 use super::selector::Labels;
 use super::{CompileError, check_ports};
@@ -16,163 +17,166 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sluice_flow::{Direction, LocalEndpoint, ObjectName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is remembered from one compilation to the next.
 #[derive(Debug, Default)]
 pub(super) struct Local {
-    /// As of the last update that succeeded.
+    /// As of the last update that refused none.
     objects: Objects<ObjectName, NetworkPolicy>,
-    endpoints: Vec<LocalEndpoint>,
-    pods: Vec<Option<Arc<Pod>>>,
-    /// Those of namespaces with a pod of this node.
-    policies: HashMap<ObjectName, Policy, RandomState>,
-    /// Whether the model says what the objects above say.
-    is_current: bool,
+    /// Policies of namespaces with a pod of this node.
+    spaces: BTreeMap<String, Space>,
+    /// Namespaces whose policies must be read again.
+    stale: BTreeSet<String>,
+    /// Of the model's pods, when `model` was renewed; `None` where something changed since.
+    current: Option<u64>,
 }
 
-/// The policies that isolate each endpoint, in each direction.
-type Isolating<'a> = Vec<[Vec<&'a ObjectName>; 2]>;
-/// From the first rule id of a policy's direction to one past the last.
-type RuleIds<'a> = HashMap<(&'a ObjectName, Direction), (u32, u32), RandomState>;
+/// The policies of one namespace, by name.
+#[derive(Debug, Default)]
+struct Space {
+    policies: Vec<(ObjectName, Policy)>,
+    /// Ids of the rules of each, in each direction in play.
+    ids: Vec<[Range<u32>; 2]>,
+    /// Whether it isolates somebody here, in each direction.
+    isolates: Vec<[bool; 2]>,
+}
 
 impl Local {
     /// Renews endpoints, rules and profiles of `model` if something changed for them.
     pub(super) fn update(&mut self, model: &mut Model, snapshot: &Snapshot) -> Result<(), CompileError> {
         check_ports(&snapshot.endpoints)?;
-        if self.endpoints != snapshot.endpoints {
-            self.endpoints.clone_from(&snapshot.endpoints);
-            self.is_current = false;
-        }
-        let before = self.objects.clone();
         let mut refused = None;
-        for difference in before.diff(&snapshot.policies) {
+        for difference in self.objects.diff(&snapshot.policies) {
             let (name, new) = match difference {
                 DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => (name, Some(new)),
                 DiffItem::Remove(name, _) => (name, None),
             };
-            self.is_current &= self.policies.remove(name).is_none();
-            self.is_current = self.is_current && !self.endpoints.iter().any(|endpoint| endpoint.pod.namespace == name.namespace);
+            if self.spaces.contains_key(&name.namespace) {
+                self.stale.insert(name.namespace.clone());
+                self.current = None;
+            }
             refused = refused.or(new.and_then(|policy| Policy::check(name, policy).err()));
         }
         if let Some(refused) = refused {
             return Err(refused);
         }
         self.objects.clone_from(&snapshot.policies);
-        let pods = snapshot.endpoints.iter().map(|endpoint| snapshot.pods.get(&endpoint.pod).cloned());
-        let pods: Vec<_> = pods.collect();
-        let same = |(one, other): (&Option<Arc<Pod>>, &Option<Arc<Pod>>)| match (one, other) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        if !self.is_current || pods.len() != self.pods.len() || !pods.iter().zip(&self.pods).all(same) {
-            self.is_current = false;
-            self.pods = pods;
+        if self.current != Some(model.pods.local_edition) {
+            self.current = None;
+            self.read_spaces(snapshot)?;
             self.renew(model, snapshot)?;
-            self.is_current = true;
+            self.current = Some(model.pods.local_edition);
         }
+        Ok(())
+    }
+
+    fn read_spaces(&mut self, snapshot: &Snapshot) -> Result<(), CompileError> {
+        let needed: BTreeSet<&str> = snapshot.endpoints.iter().map(|endpoint| endpoint.pod.namespace.as_str()).collect();
+        self.spaces.retain(|name, _| needed.contains(name.as_str()));
+        for namespace in needed {
+            if !self.spaces.contains_key(namespace) || self.stale.contains(namespace) {
+                let known = self.spaces.remove(namespace).unwrap_or_default();
+                self.spaces.insert(namespace.to_owned(), Space::read(namespace, known, snapshot)?);
+            }
+        }
+        self.stale.clear();
         Ok(())
     }
 
     fn renew(&mut self, model: &mut Model, snapshot: &Snapshot) -> Result<(), CompileError> {
         // an endpoint whose pod object is not known, or is another incarnation of the pod, has no row: its port stays closed
-        let known: Vec<(&LocalEndpoint, &Arc<Pod>)> = snapshot
-            .endpoints
-            .iter()
-            .zip(&self.pods)
-            .filter_map(|(endpoint, pod)| pod.as_ref().map(|pod| (endpoint, pod)))
-            .filter(|(endpoint, pod)| same_uid(pod, endpoint))
-            .collect();
-        let selected = isolating(&mut self.policies, snapshot, &known)?;
-        let (rules, ids) = rules_in_play(&mut self.policies, &selected)?;
+        let with_pod = snapshot.endpoints.iter().filter_map(|endpoint| Some((endpoint, snapshot.pods.get(&endpoint.pod)?)));
+        let known: Vec<(&LocalEndpoint, &Arc<Pod>)> = with_pod.filter(|(endpoint, pod)| same_uid(pod, endpoint)).collect();
+        self.spaces.values_mut().for_each(Space::clear);
+        let mut selected: Vec<[Vec<usize>; 2]> = Vec::with_capacity(known.len());
+        for (endpoint, pod) in &known {
+            let space = self.spaces.get_mut(&endpoint.pod.namespace).expect("every endpoint's namespace was read");
+            selected.push(space.isolating(pod));
+        }
+        let rules = self.rules_in_play()?;
         capacity("rules", rules.len(), u32::MAX as usize - 1)?;
         let (mut profiles, mut endpoints) = (Vec::new(), Vec::with_capacity(known.len()));
         let mut profile_index: HashMap<Profile, usize, RandomState> = HashMap::default();
-        for ((source, pod), isolating) in known.into_iter().zip(selected) {
-            let of = |direction: Direction| {
-                let profile = profile(pod, direction, &isolating[direction as usize], &rules, &ids)?;
+        for ((source, pod), by) in known.into_iter().zip(selected) {
+            let space = &self.spaces[&source.pod.namespace];
+            let profile_ids = Direction::BOTH.map(|direction| {
+                let profile = space.profile(pod, direction, &by[direction as usize], &rules)?;
                 Some(*profile_index.entry(profile).or_insert_with_key(|profile| {
                     profiles.push(profile.clone());
                     profiles.len() - 1
                 }))
-            };
-            let profile_ids = Direction::BOTH.map(of);
-            let isolating = isolating.map(|policies| policies.into_iter().cloned().collect());
+            });
+            let isolating = by.map(|policies| policies.into_iter().map(|policy| space.policies[policy].0.clone()).collect());
             endpoints.push(ModelEndpoint { source: source.clone(), isolating, profiles: profile_ids });
         }
         (model.rules, model.profiles, model.endpoints) = (rules, profiles, endpoints);
+        model.rules_edition += 1;
         Ok(())
     }
-}
 
-fn isolating<'a>(
-    policies: &mut HashMap<ObjectName, Policy, RandomState>,
-    snapshot: &'a Snapshot,
-    known: &[(&LocalEndpoint, &Arc<Pod>)],
-) -> Result<Isolating<'a>, CompileError> {
-    let mut of_namespace: BTreeMap<&str, Vec<&'a ObjectName>> = BTreeMap::new();
-    for (endpoint, _) in known {
-        let namespace = endpoint.pod.namespace.as_str();
-        if of_namespace.contains_key(namespace) {
-            continue;
-        }
-        let mut names = Vec::new();
-        let first = ObjectName::new(namespace, "");
-        for (name, object) in snapshot.policies.range(first..).take_while(|(name, _)| name.namespace == namespace) {
-            if !policies.contains_key(name) {
-                policies.insert(name.clone(), Policy::read(name, object)?);
-            }
-            names.push(name);
-        }
-        of_namespace.insert(namespace, names);
-    }
-    policies.retain(|name, _| of_namespace.contains_key(name.namespace.as_str()));
-    let none = Labels::new();
-    let of_endpoint = |(endpoint, pod): &(&LocalEndpoint, &Arc<Pod>)| {
-        let mut isolating = [Vec::new(), Vec::new()];
-        let own = of_namespace.get(endpoint.pod.namespace.as_str()).filter(|_| has_identity(pod));
-        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
-        for name in own.into_iter().flatten() {
-            let policy = &policies[*name];
-            if policy.selector.matches(labels) {
-                for direction in Direction::BOTH.into_iter().filter(|&direction| policy.isolates[direction as usize]) {
-                    isolating[direction as usize].push(*name);
+    /// The rules of the policies that isolate anyone here, in the order that makes the first allowing one deterministic:
+    /// by policy name, then direction, then index.
+    fn rules_in_play(&mut self) -> Result<Vec<Arc<Rule>>, CompileError> {
+        let mut rules = Vec::new();
+        for Space { policies, ids, isolates } in self.spaces.values_mut() {
+            for (((name, policy), ids), isolates) in policies.iter_mut().zip(ids).zip(isolates) {
+                for direction in Direction::BOTH.into_iter().filter(|&direction| isolates[direction as usize]) {
+                    let first = rules.len() as u32;
+                    rules.extend_from_slice(policy.rules(name, direction)?);
+                    ids[direction as usize] = first..rules.len() as u32;
                 }
             }
         }
+        Ok(rules)
+    }
+}
+
+impl Space {
+    fn read(namespace: &str, known: Self, snapshot: &Snapshot) -> Result<Self, CompileError> {
+        let mut known = known.policies.into_iter().peekable();
+        let mut policies = Vec::new();
+        let own = snapshot.policies.range(ObjectName::new(namespace, "")..).take_while(|(name, _)| name.namespace == namespace);
+        for (name, object) in own {
+            while known.next_if(|(known, _)| known < name).is_some() {}
+            match known.next_if(|(known, policy)| known == name && policy.is_of(object)) {
+                Some(same) => policies.push(same),
+                None => policies.push((name.clone(), Policy::read(name, object)?)),
+            }
+        }
+        Ok(Self { policies, ..Self::default() })
+    }
+
+    fn clear(&mut self) {
+        self.ids = vec![[0..0, 0..0]; self.policies.len()];
+        self.isolates = vec![[false; 2]; self.policies.len()];
+    }
+
+    /// The policies that isolate a pod, in each direction.
+    fn isolating(&mut self, pod: &Pod) -> [Vec<usize>; 2] {
+        let mut isolating = [Vec::new(), Vec::new()];
+        if !has_identity(pod) {
+            return isolating;
+        }
+        let none = Labels::new();
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+        for (index, (_, policy)) in self.policies.iter().enumerate().filter(|(_, (_, policy))| policy.selector.matches(labels)) {
+            for direction in Direction::BOTH.into_iter().filter(|&direction| policy.isolates[direction as usize]) {
+                isolating[direction as usize].push(index);
+                self.isolates[index][direction as usize] = true;
+            }
+        }
         isolating
-    };
-    Ok(known.iter().map(of_endpoint).collect())
-}
-
-/// The rules of the policies that isolate anyone here, in the order that makes the first allowing one deterministic:
-/// by policy name, then direction, then index; and which rule ids each policy got.
-fn rules_in_play<'a>(
-    policies: &mut HashMap<ObjectName, Policy, RandomState>,
-    selected: &[[Vec<&'a ObjectName>; 2]],
-) -> Result<(Vec<Arc<Rule>>, RuleIds<'a>), CompileError> {
-    let in_play: BTreeSet<(&'a ObjectName, Direction)> = selected
-        .iter()
-        .flat_map(|isolating| Direction::BOTH.into_iter().zip(isolating))
-        .flat_map(|(direction, by)| by.iter().map(move |&name| (name, direction)))
-        .collect();
-    let (mut rules, mut ids) = (Vec::new(), RuleIds::default());
-    for (name, direction) in in_play {
-        let policy = policies.get_mut(name).expect("a policy that isolates was read");
-        let first = rules.len() as u32;
-        rules.extend_from_slice(policy.rules(name, direction)?);
-        ids.insert((name, direction), (first, rules.len() as u32));
     }
-    Ok((rules, ids))
-}
 
-fn profile(pod: &Pod, direction: Direction, by: &[&ObjectName], rules: &[Arc<Rule>], ids: &RuleIds<'_>) -> Option<Profile> {
-    if by.is_empty() {
-        return None;
+    fn profile(&self, pod: &Pod, direction: Direction, by: &[usize], rules: &[Arc<Rule>]) -> Option<Profile> {
+        if by.is_empty() {
+            return None;
+        }
+        let own: Vec<u32> = by.iter().flat_map(|&policy| self.ids[policy][direction as usize].clone()).collect();
+        let asks = direction == Direction::Ingress && own.iter().any(|&rule| rules[rule as usize].has_named_ports());
+        let named_ports = if asks { Arc::new(named_ports(pod)) } else { Arc::default() };
+        Some(Profile { direction, rules: own, named_ports })
     }
-    let mut own: Vec<u32> = by.iter().flat_map(|&policy| ids[&(policy, direction)].0..ids[&(policy, direction)].1).collect();
-    own.sort_unstable();
-    let asks = direction == Direction::Ingress && own.iter().any(|&rule| rules[rule as usize].has_named_ports());
-    let named_ports = if asks { Arc::new(named_ports(pod)) } else { Arc::default() };
-    Some(Profile { direction, rules: own, named_ports })
 }

@@ -1,26 +1,31 @@
 //! Snapshot → image. Pure and deterministic: the same snapshot and generation give the same bytes.
 //!
 //! ```text
-//!  objects ──model──▶ rules that concern this node's pods
-//!                      │
-//!        ┌─────────────┴──────────────┐
-//!   peers: every address falls into    ports: every (protocol, port) falls into
-//!   one atom; atoms with the same      one cell; cells that no row tells apart
-//!   column of rows share a class       share a port class
-//!        └─────────────┬──────────────┘
-//!                   TableParts ──▶ image (sluice-table)
+//!  pods ──▶ kinds, groups of addresses ─┐     policies ──▶ rules and profiles of this node's pods
+//!                                       │                   │              (local)
+//!          (pods, crowd, identity)      ▼                   ▼
+//!                      matching: which rules match a kind   blocks: which rules cover an interval
+//!                                       └─────────┬─────────┘
+//!                      columns: what each profile lets through, over rows of ports
+//!                                                 │
+//!                      peers: every address falls into one atom, every atom has a column
+//!                                                 │
+//!                      number: atoms with the same column share a class ──▶ TableParts ──▶ image (sluice-table)
 //! ```
 //!
 //! A *profile* is one direction of endpoints that the same policies isolate and whose named ports resolve alike; a *row*
 //! says for one profile and one set of matching rules what each port gets. Two atoms are the same class exactly if every
 //! profile has the same row for both, so the table's size follows what rules can tell apart, not how many there are.
 //!
-//! A [`Compiler`] remembers what it read of each object, which rules match each set of labels, and what follows from each
-//! set of matching rules, so that a small change costs little. What it remembers never shows: rows are numbered by what
-//! they say and classes by their rows, both only among those in use, so the bytes depend on the snapshot alone.
+//! A [`Compiler`] keeps what every stage before the last made and each stage finds by itself what differs, so that a small
+//! change costs little. What it remembers never shows: rows are numbered by what they say and classes by their rows, both
+//! only among those in use, so the bytes depend on the snapshot alone. Every stage forgets all once it remembers much more
+//! than is in use.
 
 mod blocks;
 mod columns;
+mod crowd;
+mod identity;
 mod labels;
 mod local;
 mod matching;
@@ -136,7 +141,8 @@ impl Compiler {
     }
 }
 
-/// Compiles a snapshot from scratch. Cost: about (distinct pod label sets × rules of this node) + (addresses × profiles).
+/// Compiles a snapshot from scratch. Cost: one reading of each pod, and for each distinct set of matching rules one row at
+/// each profile that knows one of them.
 ///
 /// # Errors
 /// [`CompileError`]: beyond the format's limits, or an object the API server would not have stored.

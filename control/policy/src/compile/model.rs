@@ -1,6 +1,7 @@
 //! What the compiler works on: pods with an identity, and only those rules whose policy isolates a pod of this node.
 
-use super::pods::{NamedPorts, Pods};
+use super::identity::NamedPorts;
+use super::pods::Pods;
 use super::rules::Rule;
 use crate::snapshot::{Objects, Snapshot};
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -36,6 +37,8 @@ pub(super) struct Model {
     pub(super) namespaces: Objects<String, Namespace>,
     /// By policy, direction and index; the position is the rule id. A rule that stays is the same one.
     pub(super) rules: Vec<Arc<Rule>>,
+    /// Raised whenever rules or profiles may be others.
+    pub(super) rules_edition: u64,
     pub(super) profiles: Vec<Profile>,
     pub(super) endpoints: Vec<ModelEndpoint>,
     pub(super) services: Vec<u128>,

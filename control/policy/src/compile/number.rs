@@ -124,7 +124,7 @@ fn names(model: &Model) -> Names {
         .endpoints
         .iter()
         .map(|endpoint| {
-            let isolating = |direction: Direction| endpoint.isolating[direction as usize].iter().cloned().collect();
+            let isolating = |direction: Direction| endpoint.isolating[direction as usize].to_vec();
             let LocalEndpoint { port, incarnation, pod, uid, addresses } = endpoint.source.clone();
             let (isolating_ingress, isolating_egress) = (isolating(Direction::Ingress), isolating(Direction::Egress));
             EndpointName { port, incarnation, pod, uid, addresses, isolating_ingress, isolating_egress }

@@ -4,14 +4,18 @@
 //! an atom matches is the union of the rules that match its interval by block and the rules that match its pods by
 //! selector. What stands at one address follows from that address and the one before it, so a change stays local.
 
+use super::blocks::Recut;
 use super::columns::{Columns, Renewed};
 use super::model::Model;
-use super::pods::{Changed, GroupId};
+use super::pods::Changed;
 use super::sides::RuleSetId;
 use super::sorted::Sorted;
 use std::collections::BTreeSet;
 use std::mem;
 use std::net::IpAddr;
+
+/// One address in so many may be renewed by itself; more are quicker filled all together.
+const FILLED_PART: usize = 8;
 
 /// Every address with the column it gets.
 #[derive(Debug, Default)]
@@ -32,35 +36,38 @@ impl Atoms {
             Changed::All => (true, BTreeSet::new()),
             Changed::Addresses(changed) => (all, changed),
         };
-        let is_dirty = |group: GroupId| groups.get(group as usize).is_some_and(|&dirty| dirty);
-        if all || families[0] {
-            self.fill_v4(model, columns);
-        } else {
-            let dirty = model.pods.v4.iter().filter(|(_, group)| is_dirty(*group));
-            let dirty: Vec<u32> = dirty.map(|(address, _)| *address).collect();
-            for address in dirty {
-                self.renew_v4(address, model, columns);
-            }
-            for address in changed.iter().filter_map(|ip| if let IpAddr::V4(v4) = *ip { Some(u32::from(v4)) } else { None }) {
-                self.renew_v4(address, model, columns);
-                if let Some(next) = address.checked_add(1) {
-                    self.renew_v4(next, model, columns);
-                }
+        let [v4, v6] = families;
+        match (!all).then(|| self.stale_v4(&v4, &changed, model, &groups)).flatten() {
+            Some(stale) => stale.into_iter().for_each(|address| self.renew_v4(address, model, columns)),
+            None => self.fill_v4(model, columns),
+        }
+        if all || v6 != Recut::default() {
+            self.v6_intervals.clear();
+            for (start, block) in columns.intervals(true).to_vec() {
+                self.v6_intervals.push((start, columns.outside(block)));
             }
         }
-        if all || families[1] {
-            self.fill_v6(model, columns);
-        } else {
-            let dirty = model.pods.v6.iter().filter(|(_, group)| is_dirty(*group));
-            let dirty: Vec<u128> = dirty.map(|(address, _)| *address).collect();
-            let changed = changed.iter().filter_map(|ip| if let IpAddr::V6(v6) = *ip { Some(u128::from(v6)) } else { None });
-            for address in dirty.into_iter().chain(changed) {
-                let (_, block) = interval(columns, true, address);
-                let group = model.pods.v6.get(address);
-                self.v6_exact.set(address, group.map(|group| columns.of(model, group, block)));
-            }
+        match (!all).then(|| stale_v6(&v6, &changed, model, &groups)).flatten() {
+            Some(stale) => stale.into_iter().for_each(|address| self.renew_v6(address, model, columns)),
+            None => self.fill_v6(model, columns),
         }
         columns.settle();
+    }
+
+    /// IPv4 addresses at which something else may stand; `None` if they are so many that all are better filled anew.
+    fn stale_v4(&self, recut: &Recut, changed: &BTreeSet<IpAddr>, model: &Model, groups: &[bool]) -> Option<Vec<u32>> {
+        let mut stale = addresses_of(&model.pods.v4, groups);
+        for address in changed.iter().filter_map(|ip| if let IpAddr::V4(v4) = *ip { Some(u32::from(v4)) } else { None }) {
+            stale.push(address);
+            stale.extend(address.checked_add(1));
+        }
+        stale.extend(recut.bounds.iter().map(|&bound| bound as u32));
+        for &(first, last) in &recut.ranges {
+            let inside = self.v4_intervals.between(first as u32, last.min(u128::from(u32::MAX)) as u32);
+            stale.extend(inside.map(|entry| entry.0));
+            stale.push(first as u32);
+        }
+        (stale.len() <= self.v4_intervals.len() / FILLED_PART + 2 * changed.len()).then_some(stale)
     }
 
     fn fill_v4(&mut self, model: &Model, columns: &mut Columns) {
@@ -94,9 +101,14 @@ impl Atoms {
         self.v4_intervals.set(address, column);
     }
 
+    fn renew_v6(&mut self, address: u128, model: &Model, columns: &mut Columns) {
+        let (_, block) = interval(columns, true, address);
+        let group = model.pods.v6.get(address);
+        self.v6_exact.set(address, group.map(|group| columns.of(model, group, block)));
+    }
+
     fn fill_v6(&mut self, model: &Model, columns: &mut Columns) {
         let cuts = columns.intervals(true).to_vec();
-        self.v6_intervals = cuts.iter().map(|&(start, block)| (start, columns.outside(block))).collect();
         let mut index = 0;
         let mut entries: Vec<(u128, u32)> = Vec::with_capacity(model.pods.v6.len());
         for &(address, group) in &model.pods.v6 {
@@ -106,6 +118,24 @@ impl Atoms {
             entries.push((address, columns.of(model, group, cuts[index].1)));
         }
         self.v6_exact = Sorted::from_ascending(&entries);
+    }
+}
+
+/// As [`Atoms::stale_v4`]; intervals stand by themselves.
+fn stale_v6(recut: &Recut, changed: &BTreeSet<IpAddr>, model: &Model, groups: &[bool]) -> Option<Vec<u128>> {
+    let mut stale = addresses_of(&model.pods.v6, groups);
+    stale.extend(changed.iter().filter_map(|ip| if let IpAddr::V6(v6) = *ip { Some(u128::from(v6)) } else { None }));
+    for &(first, last) in &recut.ranges {
+        stale.extend(model.pods.v6.between(first, last).map(|entry| entry.0));
+    }
+    (stale.len() <= model.pods.v6.len() / FILLED_PART + changed.len()).then_some(stale)
+}
+
+/// The addresses that some of these groups claim. Cost: all addresses, unless there are no such groups.
+fn addresses_of<K: Ord + Copy>(claimed: &Sorted<K>, groups: &[bool]) -> Vec<K> {
+    match groups {
+        [] => Vec::new(),
+        _ => claimed.iter().filter(|(_, group)| groups[*group as usize]).map(|(address, _)| *address).collect(),
     }
 }
 

@@ -4,20 +4,20 @@
 //! Pods are followed by a copy of the map that held them. Nothing is kept for each pod: what one contributed is found by
 //! reading its old object once more, so that a change costs two readings.
 
+use super::crowd::{self, Part};
+use super::identity::{NamedPorts, has_identity, named_ports, placed, stated, write_key};
 use super::sorted::Sorted;
 use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
 use imbl::ordmap::DiffItem;
 use k8s_openapi::api::core::v1::Pod;
-use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
+use sluice_flow::{LocalEndpoint, ObjectName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(super) type KindId = u32;
 pub(super) type GroupId = u32;
-/// Named ports of a pod: (name, protocol) → port numbers.
-pub(super) type NamedPorts = BTreeMap<(String, Protocol), BTreeSet<u16>>;
 
 /// The group of an address that no pod claims.
 pub(super) const NOBODY: GroupId = 0;
@@ -59,6 +59,8 @@ pub(super) struct Pods {
     pub(super) changed: Changed,
     /// Raised whenever kinds and groups get other numbers.
     pub(super) numbering: u64,
+    /// Raised whenever an endpoint or its pod may be another.
+    pub(super) local_edition: u64,
 }
 
 /// How many kinds or groups may be remembered for each pod.
@@ -86,6 +88,7 @@ impl Pods {
         let concerned = self.endpoints.iter().any(|endpoint| differing.contains_key(&endpoint.pod));
         let mut placed_before = None;
         if concerned || self.endpoints != snapshot.endpoints {
+            self.local_edition += 1;
             self.endpoints.clone_from(&snapshot.endpoints);
             let now = placed(snapshot);
             for name in now.keys().chain(self.placed.keys()).filter(|&name| now.get(name) != self.placed.get(name)) {
@@ -114,19 +117,17 @@ impl Pods {
             groups: vec![Vec::new()],
             group_ids: [(Vec::new(), NOBODY)].into_iter().collect(),
             numbering: self.numbering + 1,
+            local_edition: self.local_edition + 1,
             ..Self::default()
         };
         let (mut v4, mut v6) = (Vec::with_capacity(snapshot.pods.len()), Vec::with_capacity(snapshot.pods.len()));
-        for (name, pod) in &snapshot.pods {
-            let placed = if self.placed.is_empty() { None } else { self.placed.get(name).cloned() };
-            let Some((kind, addresses)) = self.read(name, pod, placed) else { continue };
-            for address in addresses {
-                match address {
-                    IpAddr::V4(address) => v4.push((u32::from(address), kind)),
-                    IpAddr::V6(address) => v6.push((u128::from(address), kind)),
-                }
-            }
+        let placed = std::mem::take(&mut self.placed);
+        for Part { kinds, v4: own_v4, v6: own_v6 } in crowd::read(&snapshot.pods, &placed) {
+            let ids: Vec<KindId> = kinds.into_iter().map(|(key, kind)| self.kind(&key, || kind)).collect();
+            v4.extend(own_v4.into_iter().map(|(address, kind)| (address, ids[kind as usize])));
+            v6.extend(own_v6.into_iter().map(|(address, kind)| (address, ids[kind as usize])));
         }
+        self.placed = placed;
         self.v4 = self.grouped(v4);
         self.v6 = self.grouped(v6);
     }
@@ -151,7 +152,10 @@ impl Pods {
 
     /// Kind and addresses of a pod with an identity.
     fn read(&mut self, name: &ObjectName, pod: &Arc<Pod>, placed: Option<Vec<IpAddr>>) -> Option<(KindId, Vec<IpAddr>)> {
-        has_identity(pod).then(|| (self.kind(name, pod), placed.unwrap_or_else(|| stated(pod))))
+        let mut key = Vec::with_capacity(256);
+        write_key(&mut key, &name.namespace, pod);
+        let kind = || Kind { namespace: name.namespace.clone(), representative: Arc::clone(pod), named_ports: Arc::new(named_ports(pod)) };
+        has_identity(pod).then(|| (self.kind(&key, kind), placed.unwrap_or_else(|| stated(pod))))
     }
 
     /// Adds a claim or takes it away.
@@ -198,16 +202,13 @@ impl Pods {
         id
     }
 
-    /// The kind of a pod with an identity.
-    fn kind(&mut self, name: &ObjectName, pod: &Arc<Pod>) -> KindId {
-        let key = key_of(&name.namespace, pod);
-        if let Some(&id) = self.kind_ids.get(&*key) {
+    fn kind(&mut self, key: &[u8], make: impl FnOnce() -> Kind) -> KindId {
+        if let Some(&id) = self.kind_ids.get(key) {
             return id;
         }
         let id = self.kinds.len() as KindId;
-        let named_ports = Arc::new(named_ports(pod));
-        self.kinds.push(Kind { namespace: name.namespace.clone(), representative: Arc::clone(pod), named_ports });
-        self.kind_ids.insert(key.into_boxed_slice(), id);
+        self.kinds.push(make());
+        self.kind_ids.insert(key.into(), id);
         id
     }
 
@@ -221,94 +222,4 @@ impl Pods {
         }
         first
     }
-}
-
-/// Whether policies see the pod: one on its node's network, or one that has ended, has no address of its own.
-pub(super) fn has_identity(pod: &Pod) -> bool {
-    let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !host_network && !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Addresses of the status, each once.
-fn stated(pod: &Pod) -> Vec<IpAddr> {
-    let status = pod.status.as_ref();
-    let listed = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
-    let texts = listed.chain(status.and_then(|status| status.pod_ip.as_deref()));
-    let mut addresses = Vec::with_capacity(2);
-    for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
-/// A pod that the dataplane reports is where its endpoints are; any other where its status says.
-fn placed(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<IpAddr>> {
-    let mut placed: BTreeMap<ObjectName, Vec<IpAddr>> = BTreeMap::new();
-    for endpoint in &snapshot.endpoints {
-        if snapshot.pods.get(&endpoint.pod).is_some_and(|pod| same_uid(pod, endpoint)) {
-            placed.entry(endpoint.pod.clone()).or_default().extend(endpoint.addresses.iter().map(IpAddr::to_canonical));
-        }
-    }
-    for addresses in placed.values_mut() {
-        addresses.sort_unstable();
-        addresses.dedup();
-    }
-    placed
-}
-
-/// Whether an endpoint of that name is this incarnation of the pod.
-pub(super) fn same_uid(pod: &Pod, endpoint: &LocalEndpoint) -> bool {
-    match pod.metadata.uid.as_deref() {
-        None | Some("") => true,
-        Some(uid) => endpoint.uid.is_empty() || endpoint.uid == uid,
-    }
-}
-
-/// Named ports of containers and restartable init containers, as listed.
-fn listed_ports(pod: &Pod) -> impl Iterator<Item = (&str, Protocol, u16)> {
-    let spec = pod.spec.as_ref();
-    let init = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
-    let sidecars = init.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(sidecars);
-    containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
-        let protocol = match port.protocol.as_deref() {
-            None | Some("TCP") => Protocol::TCP,
-            Some(other) => Protocol::from_name(other)?,
-        };
-        Some((port.name.as_deref()?, protocol, u16::try_from(port.container_port).ok()?))
-    })
-}
-
-pub(super) fn named_ports(pod: &Pod) -> NamedPorts {
-    let mut named = NamedPorts::new();
-    for (name, protocol, number) in listed_ports(pod) {
-        named.entry((name.to_owned(), protocol)).or_default().insert(number);
-    }
-    named
-}
-
-/// Lengths go before texts, so that different lists never make the same key.
-fn key_of(namespace: &str, pod: &Pod) -> Vec<u8> {
-    let mut key = Vec::with_capacity(256);
-    let mut add = |text: &str| {
-        key.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        key.extend_from_slice(text.as_bytes());
-    };
-    add(namespace);
-    for (name, value) in pod.metadata.labels.iter().flatten() {
-        add(name);
-        add(value);
-    }
-    // no text is so long, so this ends the labels
-    key.extend_from_slice(&u32::MAX.to_le_bytes());
-    for (name, protocol, number) in listed_ports(pod) {
-        key.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        key.extend_from_slice(name.as_bytes());
-        key.push(protocol.0);
-        key.extend_from_slice(&number.to_le_bytes());
-    }
-    key
 }

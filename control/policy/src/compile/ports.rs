@@ -5,8 +5,8 @@
 //! are merged into port classes.
 
 use super::CompileError;
+use super::identity::NamedPorts;
 use super::number::capacity;
-use super::pods::NamedPorts;
 use super::rulebook::{Entry, RuleHandle};
 use super::rules::PortSpec;
 use super::sides::{NO_NAMES, NamedId, Names};

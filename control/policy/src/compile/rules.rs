@@ -86,6 +86,11 @@ impl Policy {
         Ok(Self { object: Arc::clone(object), selector, isolates, rules: [None, None] })
     }
 
+    /// Whether it was read from this very object.
+    pub(super) fn is_of(&self, object: &Arc<NetworkPolicy>) -> bool {
+        Arc::ptr_eq(&self.object, object)
+    }
+
     /// The rules of one direction; the same ones every time.
     pub(super) fn rules(&mut self, name: &ObjectName, direction: Direction) -> Result<&[Arc<Rule>], CompileError> {
         let slot = &mut self.rules[direction as usize];

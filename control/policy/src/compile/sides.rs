@@ -1,6 +1,6 @@
 //! Sets of rules and sets of named ports, as numbers: what a column is made from.
 
-use super::pods::NamedPorts;
+use super::identity::NamedPorts;
 use super::rulebook::{Entry, RuleHandle};
 use ahash::RandomState;
 use std::collections::HashMap;

@@ -43,6 +43,12 @@ impl<K: Ord + Copy> Sorted<K> {
         piece.binary_search_by_key(&key, |entry| entry.0).ok().map(|at| piece[at].1)
     }
 
+    /// The entries from `first` to `last`.
+    pub(super) fn between(&self, first: K, last: K) -> impl Iterator<Item = &(K, u32)> {
+        let pieces = self.pieces[self.piece(first).min(self.pieces.len())..].iter().flatten();
+        pieces.skip_while(move |entry| entry.0 < first).take_while(move |entry| entry.0 <= last)
+    }
+
     /// Puts a number, or takes it away.
     pub(super) fn set(&mut self, key: K, value: Option<u32>) {
         let index = self.piece(key);
@@ -96,6 +102,8 @@ mod tests {
             if round % 997 == 0 {
                 assert!(sorted.iter().copied().eq(map.iter().map(|(&key, &value)| (key, value))));
                 assert_eq!(sorted.len(), map.len());
+                let between = map.range(key..=key + 700).map(|(&key, &value)| (key, value));
+                assert!(sorted.between(key, key + 700).copied().eq(between));
             }
         }
         let entries: Vec<(u64, u32)> = map.into_iter().collect();

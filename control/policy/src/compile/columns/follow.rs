@@ -1,6 +1,7 @@
 //! Columns follow the model: what still holds is kept, and no more is remembered than is likely to be of use.
 
 use super::{AtHand, Columns, Group, Signature, Slot};
+use crate::compile::blocks::Recut;
 use crate::compile::model::Model;
 use crate::compile::pods::KindId;
 use crate::compile::rulebook::{Entry, RuleHandle, Turnover};
@@ -8,9 +9,9 @@ use crate::compile::sides::{NO_NAMES, NO_RULES, RuleSet, RuleSetId};
 use sluice_flow::Direction;
 use std::collections::BTreeSet;
 
-/// How much more may be remembered than there was after everything was made.
-const REMEMBERED_FACTOR: usize = 3;
-const REMEMBERED_MIN: usize = 1 << 14;
+/// How many times more of one sort may be remembered than there was after everything was made.
+const REMEMBERED_FACTOR: usize = 2;
+const REMEMBERED_MIN: usize = 1 << 13;
 /// Above so many changed profiles all columns are made anew.
 const PATCHED_MAX: usize = 64;
 
@@ -18,8 +19,10 @@ const PATCHED_MAX: usize = 64;
 pub(super) struct State {
     /// Of the pods.
     numbering: u64,
+    /// Of the model's rules.
+    edition: Option<u64>,
     /// How much was remembered when everything had just been made; `None` until then.
-    weight: Option<usize>,
+    weights: Option<[usize; 6]>,
     /// Whether a rule that allows every peer asks for the remote's named ports.
     pub(super) open_asks_remote: bool,
 }
@@ -29,8 +32,8 @@ pub(super) struct State {
 pub(in crate::compile) struct Renewed {
     /// Every one.
     pub(in crate::compile) all: bool,
-    /// Those of a family's addresses: its intervals are others.
-    pub(in crate::compile) families: [bool; 2],
+    /// Those of IPv4 and IPv6 addresses whose intervals are others.
+    pub(in crate::compile) families: [Recut; 2],
     /// Those of these groups, by number; empty for none.
     pub(in crate::compile) groups: Vec<bool>,
 }
@@ -38,38 +41,43 @@ pub(in crate::compile) struct Renewed {
 impl Columns {
     /// Brings everything up to date with `model`.
     pub(in crate::compile) fn update(&mut self, model: &Model) -> Renewed {
-        let worn = self.state.weight.is_none_or(|weight| self.weight() > REMEMBERED_MIN.max(weight * REMEMBERED_FACTOR));
+        let is_worn = |(now, then): (usize, usize)| now > REMEMBERED_MIN.max(then * REMEMBERED_FACTOR);
+        let worn = self.state.weights.is_none_or(|weights| self.weights().into_iter().zip(weights).any(is_worn));
         if worn || self.state.numbering != model.pods.numbering {
             *self = Self::default();
             self.state.numbering = model.pods.numbering;
         }
-        let fresh = self.state.weight.is_none();
+        let fresh = self.state.weights.is_none();
         let mut dirty = BTreeSet::new();
         self.matching.update(model, &mut dirty);
-        let turnover = self.turn_over(model, (!fresh).then_some(&mut dirty));
         self.groups.resize(model.pods.groups.len(), Group::default());
-        let forgot = self.renew_slots(model) || fresh;
-        for family_v6 in [false, true] {
-            if forgot || turnover.concerns_blocks(family_v6) {
+        let (mut turnover, mut forgot) = (Turnover::default(), fresh);
+        if self.state.edition.replace(model.rules_edition) != Some(model.rules_edition) {
+            turnover = self.turn_over(model, (!fresh).then_some(&mut dirty));
+            forgot |= self.renew_slots(model);
+        }
+        let mut families = <[Recut; 2]>::default();
+        for (family_v6, recut) in [false, true].into_iter().zip(&mut families) {
+            if forgot {
                 self.cut(family_v6);
+            } else if turnover.concerns_blocks(family_v6) {
+                *recut = Recut::of(&self.cut(family_v6), self.intervals(family_v6));
             }
         }
-        if fresh {
-            return Renewed { all: true, ..Renewed::default() };
-        }
-        let groups = self.clear_groups(model, &dirty);
-        let families = [false, true].map(|family_v6| turnover.concerns_blocks(family_v6));
+        let groups = if fresh { Vec::new() } else { self.clear_groups(model, &dirty) };
         Renewed { all: forgot, families, groups }
     }
 
     /// After everything was asked: from now on, what comes on top may be worth forgetting.
     pub(in crate::compile) fn settle(&mut self) {
-        let weight = self.weight();
-        self.state.weight.get_or_insert(weight);
+        let weights = self.weights();
+        self.state.weights.get_or_insert(weights);
     }
 
-    fn weight(&self) -> usize {
-        self.book.entries.len() + self.signatures.len() + self.sets.all.len() + self.matching.weight() + self.rows.len() + self.names.len()
+    /// How much is remembered, of each sort.
+    pub(in crate::compile) fn weights(&self) -> [usize; 6] {
+        let Self { book, matching, rows, sets, names, signatures, .. } = self;
+        [book.entries.len(), matching.weight(), rows.len(), sets.all.len(), names.len(), signatures.len()]
     }
 
     fn turn_over(&mut self, model: &Model, mut dirty: Option<&mut BTreeSet<KindId>>) -> Turnover {
@@ -80,9 +88,7 @@ impl Columns {
         for (handle, rule) in &turnover.entered {
             self.matching.enter(*handle, rule, dirty.as_deref_mut());
         }
-        if !turnover.entered.is_empty() || !turnover.left.is_empty() {
-            self.rows.ids = self.book.ids();
-        }
+        self.rows.ids = self.book.ids();
         let count = self.book.entries.len();
         self.at_hand = AtHand::default();
         self.matched.resize(count, 0);

@@ -7,12 +7,14 @@ mod bugs;
 mod changes;
 
 use super::model::Model;
-use super::{Compiler, Stages};
+use super::{CompileError, Compiler, Stages};
 use crate::load::load_str;
 use crate::prove::{Counterexample, Prover};
 use crate::{LocalEndpoint, ObjectName, Snapshot};
 use bugs::bugs;
 use changes::changes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Direction, Incarnation, PortIndex};
 use sluice_table::{Table, TableParts, build_image};
 use std::fmt::Write;
@@ -131,5 +133,48 @@ fn label_sets_that_get_other_numbers_take_nothing_over() {
     for (count, app) in [(4200, "client"), (1, "client"), (2, "nobody"), (4200, "nobody"), (3, "other")] {
         let snapshot = crowd(count, app);
         assert!(compiler.compile(&snapshot, 1) == super::compile(&snapshot, 1), "{count} pods with app={app}");
+    }
+}
+
+#[test]
+fn what_a_compiler_remembers_stays_in_proportion_and_never_shows() {
+    let name = ObjectName::parse("x/many");
+    let mut snapshot = cluster();
+    let mut compiler = Compiler::new();
+    let (mut most, mut forgot) = (0, false);
+    for round in 0..80u16 {
+        let policy = Arc::make_mut(snapshot.policies.get_mut(&name).unwrap());
+        for rule in policy.spec.as_mut().unwrap().ingress.as_mut().unwrap() {
+            rule.ports.as_mut().unwrap()[0].port = Some(IntOrString::Int(i32::from(1000 + round)));
+        }
+        assert!(compiler.compile(&snapshot, 1) == super::compile(&snapshot, 1), "round {round}");
+        let weight: usize = compiler.columns.weights().iter().sum();
+        (most, forgot) = (most.max(weight), forgot || weight < most / 2);
+    }
+    assert!(forgot && most < 40_000, "{most}");
+}
+
+#[test]
+fn a_refused_policy_leaves_the_compiler_usable() {
+    let snapshot = cluster();
+    let mut compiler = Compiler::new();
+    compiler.compile(&snapshot, 1).unwrap();
+    // beside a policy of a namespace with pods of this node and one without, everything else changes too
+    for (name, pod) in [("x/web", "w/client"), ("z/bad", "z/far")] {
+        let mut wrong = snapshot.clone();
+        let mut policy = (*snapshot.policies[&ObjectName::parse("x/web")]).clone();
+        policy.spec.as_mut().unwrap().pod_selector = Some(LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement { key: "app".into(), operator: "Near".into(), values: None }]),
+            match_labels: None,
+        });
+        wrong.policies.insert(ObjectName::parse(name), Arc::new(policy));
+        wrong.pods.remove(&ObjectName::parse(pod));
+        let refused = super::compile(&wrong, 1);
+        assert!(matches!(&refused, Err(CompileError::Object { object, .. }) if object.ends_with(name)), "{refused:?}");
+        assert_eq!(compiler.compile(&wrong, 1), refused);
+        assert_eq!(compiler.compile(&wrong, 1), refused, "{name} at the second look");
+        wrong.policies.remove(&ObjectName::parse(name));
+        assert!(compiler.compile(&wrong, 1) == super::compile(&wrong, 1), "{name} is gone");
+        assert!(compiler.compile(&snapshot, 1) == super::compile(&snapshot, 1), "{name} was never there");
     }
 }

@@ -1,0 +1,104 @@
+//! Reads many pods at once. The time goes into waiting for memory, so pods are touched some ahead, each waiting beside the
+//! others, and large crowds are shared among threads. Neither shows: kinds are numbered by first use, which means nothing.
+
+use super::identity::{NamedPorts, has_identity, named_ports, stated, write_key};
+use super::pods::Kind;
+use crate::snapshot::Objects;
+use ahash::RandomState;
+use k8s_openapi::api::core::v1::Pod;
+use sluice_flow::ObjectName;
+use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+/// What one thread read.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// With their keys.
+    pub(super) kinds: Vec<(Vec<u8>, Kind)>,
+    /// Claims by index into `kinds`.
+    pub(super) v4: Vec<(u32, u32)>,
+    pub(super) v6: Vec<(u128, u32)>,
+}
+
+/// A pod, and where the dataplane has it.
+type Entry<'a> = (&'a ObjectName, &'a Arc<Pod>, Option<&'a [IpAddr]>);
+
+/// Pods for which another thread is worth while.
+const PODS_OF_THREAD: usize = 8192;
+const THREADS_MAX: usize = 8;
+const TOUCHED_AHEAD: usize = 16;
+
+/// Reads all pods with an identity. `placed`: where the dataplane has those that are attached here.
+pub(super) fn read(pods: &Objects<ObjectName, Pod>, placed: &BTreeMap<ObjectName, Vec<IpAddr>>) -> Vec<Part> {
+    let mut placed = placed.iter().peekable();
+    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(pods.len());
+    for (name, pod) in pods {
+        let here = placed.next_if(|(placed, _)| *placed == name).map(|(_, addresses)| addresses.as_slice());
+        entries.push((name, pod, here));
+    }
+    let available = thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = available.min(THREADS_MAX).min(entries.len().div_ceil(PODS_OF_THREAD)).max(1);
+    if threads == 1 {
+        return vec![read_part(&entries)];
+    }
+    thread::scope(|scope| {
+        let workers: Vec<_> = entries.chunks(entries.len().div_ceil(threads)).map(|entries| scope.spawn(|| read_part(entries))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("reading pods does not panic")).collect()
+    })
+}
+
+fn read_part(entries: &[Entry<'_>]) -> Part {
+    let mut part = Part::default();
+    let mut ids: HashMap<Vec<u8>, u32, RandomState> = HashMap::default();
+    // many kinds name the same ports
+    let mut known_ports: HashMap<Box<[u8]>, Arc<NamedPorts>, RandomState> = HashMap::default();
+    let mut key = Vec::with_capacity(256);
+    for entries in entries.chunks(TOUCHED_AHEAD) {
+        touch(entries);
+        for &(name, pod, placed) in entries.iter().filter(|(_, pod, _)| has_identity(pod)) {
+            let ports = write_key(&mut key, &name.namespace, pod);
+            let kind = match ids.get(&key) {
+                Some(&kind) => kind,
+                None => {
+                    let kind = part.kinds.len() as u32;
+                    let named_ports = Arc::clone(known_ports.entry(key[ports..].into()).or_insert_with(|| Arc::new(named_ports(pod))));
+                    part.kinds
+                        .push((key.clone(), Kind { namespace: name.namespace.clone(), representative: Arc::clone(pod), named_ports }));
+                    ids.insert(key.clone(), kind);
+                    kind
+                }
+            };
+            for address in placed.map_or_else(|| stated(pod), <[_]>::to_vec) {
+                match address {
+                    IpAddr::V4(address) => part.v4.push((u32::from(address), kind)),
+                    IpAddr::V6(address) => part.v6.push((u128::from(address), kind)),
+                }
+            }
+        }
+    }
+    part
+}
+
+/// Begins to fetch what will be read of these pods: first what holds the texts, then the texts.
+fn touch(entries: &[Entry<'_>]) {
+    let mut sum = 0usize;
+    for (_, pod, _) in entries {
+        sum += pod.metadata.labels.as_ref().and_then(|labels| labels.first_key_value()).map_or(0, |(key, _)| key.len());
+        sum += pod.status.as_ref().and_then(|status| status.pod_ips.as_ref()?.first()).map_or(0, |ip| ip.ip.len());
+        sum += pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers.first()?.ports.as_ref()?.first())
+            .map_or(0, |port| port.container_port as usize);
+    }
+    let first = |text: &str| text.as_bytes().first().map_or(0, |&byte| usize::from(byte));
+    for (_, pod, _) in entries {
+        sum += pod.metadata.labels.iter().flatten().map(|(key, value)| first(key) + first(value)).sum::<usize>();
+        sum += pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten()).map(|ip| first(&ip.ip)).sum::<usize>();
+    }
+    black_box(sum);
+}
