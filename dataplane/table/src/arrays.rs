@@ -1,8 +1,9 @@
 //! The sections of a table in memory, in one width of each kind, and the lookup over them.
 
+use crate::batch::Query;
 use crate::format::{BLOCK, EndpointEntry, Half, PAGE, PORT_PAGES, SEGMENT, V6Slot, v6_slot};
 use crate::width::{Large, Small};
-use sluice_flow::{Addr, Protocol};
+use sluice_flow::{Addr, Direction, PortIndex, Protocol, RuleId, Verdict};
 
 /// See the module. What [`super::validate`] promises is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
@@ -45,6 +46,23 @@ impl<L: Large, S: Small> Arrays<L, S> {
 
     pub(crate) fn l3_blocks(&self) -> usize {
         self.v4_l3.len() / BLOCK
+    }
+
+    /// A direction of an endpoint, `None` where no endpoint stands.
+    #[inline(always)]
+    pub(crate) fn half(&self, port: PortIndex, direction: Direction) -> Option<&Half> {
+        let entry = self.endpoints.get(usize::from(port.0)).filter(|entry| entry.present != 0)?;
+        Some(&entry.halves[direction as usize])
+    }
+
+    /// See [`crate::Table::lookup`].
+    #[inline(always)]
+    pub(crate) fn lookup(&self, query: &Query) -> Verdict {
+        match self.half(query.port, query.direction) {
+            None => Verdict::Deny,
+            Some(half) if !half.is_isolated() => Verdict::NotIsolated,
+            Some(half) => verdict_of(self.action(half, query.remote, query.protocol, query.dport)),
+        }
     }
 
     /// The action for an isolated half: 0 denies, n + 1 is rule n.
@@ -119,6 +137,15 @@ impl<L: Large, S: Small> Arrays<L, S> {
         let page = unsafe { read(&self.port_pages, port_index(protocol, dport) / PAGE) };
         // SAFETY: validation: each entry is a page, and a page has 256 classes.
         usize::from(unsafe { read(&self.port_class, usize::from(page) * PAGE + usize::from(dport) % PAGE) })
+    }
+}
+
+/// What an action says.
+#[inline(always)]
+pub(crate) fn verdict_of(action: usize) -> Verdict {
+    match action {
+        0 => Verdict::Deny,
+        action => Verdict::Allow(RuleId(action as u32 - 1)),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Many lookups at once: each step of all of them before the next step of any, and what a step will read is asked for one
 //! step earlier, so that the loads of a batch wait for memory together.
 
-use crate::arrays::{Arrays, port_index, read};
+use crate::arrays::{Arrays, port_index, read, verdict_of};
 use crate::format::{Half, PAGE, SEGMENT};
 use crate::table::{Table, with_arrays};
 use crate::width::{Large, Small};
-use sluice_flow::{Addr, Direction, PortIndex, Protocol, RuleId, Verdict};
+use sluice_flow::{Addr, Direction, PortIndex, Protocol, Verdict};
 
 /// What a lookup is asked, see [`Table::lookup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,22 +47,26 @@ struct Step<'t> {
     port: u32,
     /// First its class, then its segment's row, then its action.
     address: u32,
+    /// What is said whatever the action is.
+    fixed: Option<Verdict>,
 }
-
-/// Where unknown endpoints are sent.
-static NOBODY: Half = Half::OPEN;
 
 #[inline(always)]
 fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdicts: &mut [Verdict]) {
-    let mut steps = [Step { half: &NOBODY, port: 0, address: 0 }; TOGETHER];
+    // Whoever is not isolated, or unknown, takes the same steps with somebody else's profile, and what comes out is not
+    // used: a step that some lookups leave out is a branch that nobody can predict.
+    let Some(anybody) = arrays.endpoints.iter().flat_map(|entry| &entry.halves).find(|half| half.is_isolated()) else {
+        return verdicts.iter_mut().zip(queries).for_each(|(verdict, query)| *verdict = arrays.lookup(query));
+    };
+    let mut steps = [Step { half: anybody, port: 0, address: 0, fixed: None }; TOGETHER];
     let steps = &mut steps[..queries.len()];
-    for ((step, query), verdict) in steps.iter_mut().zip(queries).zip(verdicts.iter_mut()) {
-        let entry = arrays.endpoints.get(usize::from(query.port.0)).filter(|entry| entry.present != 0);
-        // an unknown endpoint is denied, one that is not isolated is not asked further
-        (step.half, *verdict) = match entry {
-            Some(entry) => (&entry.halves[query.direction as usize], Verdict::NotIsolated),
-            None => (&NOBODY, Verdict::Deny),
-        };
+    for (step, query) in steps.iter_mut().zip(queries) {
+        if let Some(half) = arrays.half(query.port, query.direction) {
+            step.fixed = if half.is_isolated() { None } else { Some(Verdict::NotIsolated) };
+            step.half = if half.is_isolated() { half } else { anybody };
+        } else {
+            step.fixed = Some(Verdict::Deny);
+        }
         // SAFETY: as in `Arrays::port_class_of`.
         let page = unsafe { read(&arrays.port_pages, port_index(query.protocol, query.dport) / PAGE) };
         step.port = u32::from(page) * PAGE as u32 + u32::from(query.dport) % PAGE as u32;
@@ -71,23 +75,21 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
     }
     for (step, query) in steps.iter_mut().zip(queries) {
         let class = arrays.class_of(query.remote);
-        if step.half.is_isolated() {
-            step.address = class as u32;
-            prefetch(&arrays.directory, step.half.directory as usize + class / SEGMENT);
-            // SAFETY: validation: a page has 256 classes.
-            let port_class = usize::from(unsafe { read(&arrays.port_class, step.port as usize) });
-            step.port = step.half.ports + port_class as u32;
-            prefetch(&arrays.local_ports, step.port as usize);
-        }
+        step.address = class as u32;
+        prefetch(&arrays.directory, step.half.directory as usize + class / SEGMENT);
+        // SAFETY: validation: a page has 256 classes.
+        let port_class = usize::from(unsafe { read(&arrays.port_class, step.port as usize) });
+        step.port = step.half.ports + port_class as u32;
+        prefetch(&arrays.local_ports, step.port as usize);
     }
-    for step in steps.iter_mut().filter(|step| step.half.is_isolated()) {
+    for step in steps.iter_mut() {
         let class = step.address as usize;
         // SAFETY: as in `Arrays::action`.
         let segment = unsafe { read(&arrays.directory, step.half.directory as usize + class / SEGMENT) }.read();
         step.address = (segment * SEGMENT + class % SEGMENT) as u32;
         prefetch(&arrays.segments, step.address as usize);
     }
-    for step in steps.iter_mut().filter(|step| step.half.is_isolated()) {
+    for step in steps.iter_mut() {
         // SAFETY: as in `Arrays::action`.
         let row = unsafe { read(&arrays.segments, step.address as usize) }.read();
         // SAFETY: as in `Arrays::action`.
@@ -95,12 +97,10 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
         step.address = step.half.actions + row as u32 * step.half.stride + local_port as u32;
         prefetch(&arrays.actions, step.address as usize);
     }
-    for (step, verdict) in steps.iter().zip(verdicts).filter(|(step, _)| step.half.is_isolated()) {
+    for (step, verdict) in steps.iter().zip(verdicts) {
         // SAFETY: as in `Arrays::action`.
-        *verdict = match unsafe { read(&arrays.actions, step.address as usize) }.read() {
-            0 => Verdict::Deny,
-            action => Verdict::Allow(RuleId(action as u32 - 1)),
-        };
+        let action = unsafe { read(&arrays.actions, step.address as usize) }.read();
+        *verdict = step.fixed.unwrap_or_else(|| verdict_of(action));
     }
 }
 

@@ -1,6 +1,7 @@
 //! A table: validated once, asked ever after.
 
 use crate::arrays::Arrays;
+use crate::batch::Query;
 use crate::format::{EndpointEntry, ImageError};
 use crate::load::load;
 use crate::names::{Names, RuleName};
@@ -94,19 +95,7 @@ impl Table {
     /// allocation. Panics: never; `Table::from_bytes` bounded every index.
     #[inline]
     pub fn lookup(&self, port: PortIndex, direction: Direction, remote: Addr, protocol: Protocol, dport: u16) -> Verdict {
-        with_arrays!(&self.body, arrays => {
-            let Some(entry) = arrays.endpoints.get(usize::from(port.0)).filter(|entry| entry.present != 0) else {
-                return Verdict::Deny;
-            };
-            let half = &entry.halves[direction as usize];
-            if !half.is_isolated() {
-                return Verdict::NotIsolated;
-            }
-            match arrays.action(half, remote, protocol, dport) {
-                0 => Verdict::Deny,
-                action => Verdict::Allow(RuleId(action as u32 - 1)),
-            }
-        })
+        with_arrays!(&self.body, arrays => arrays.lookup(&Query { remote, port, dport, protocol, direction }))
     }
 
     /// The class of a remote address.

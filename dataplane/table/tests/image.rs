@@ -347,7 +347,7 @@ fn a_hash_table_without_an_empty_slot_is_refused() {
 fn every_width_gives_the_same_answers() {
     let (many_rules, many_rows) = (70_000, 300);
     for (rules, rows) in [(10, 5), (10, many_rows), (many_rules, 5), (many_rules, many_rows)] {
-        let rule = |class: usize| RuleId(if class % 2 == 0 { rules - 1 } else { (class % rules as usize) as u32 });
+        let rule = |class: usize| RuleId(if class.is_multiple_of(2) { rules - 1 } else { (class % rules as usize) as u32 });
         let classes = rows;
         let name = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
         let parts = TableParts {
