@@ -148,28 +148,31 @@ impl<'t> Profile<'t> {
         }
     }
 
-    /// The bytes that say what the rows below `rows` mean: equal for two profiles, in whatever tables, only if
-    /// [`Profile::action`] answers alike.
-    pub fn meaning(&self, rows: usize) -> [&'t [u8]; 3] {
+    /// What the rows below `rows` mean.
+    pub fn meaning(&self, rows: usize) -> Meaning<'t> {
         let (half, port_classes) = (&self.half, self.table.port_classes);
-        let stride = half.stride as usize;
         with_arrays!(&self.table.body, arrays => {
             let ports = &arrays.local_ports[half.ports as usize..][..port_classes];
-            let actions = &arrays.actions[half.actions as usize..][..rows * stride];
-            [widths(&self.table.body), bytemuck::cast_slice(ports), bytemuck::cast_slice(actions)]
+            let actions = &arrays.actions[half.actions as usize..][..rows * half.stride as usize];
+            let widths = [width_of(&arrays.local_ports), width_of(&arrays.actions)];
+            Meaning { form: [widths[0], widths[1], half.stride], ports: bytemuck::cast_slice(ports), actions: bytemuck::cast_slice(actions) }
         })
     }
 }
 
-/// How the bytes of this table are to be read.
-fn widths(body: &crate::table::Body) -> &'static [u8] {
-    use crate::table::Body;
-    match body {
-        Body::Narrow(_) => &[0],
-        Body::SmallWide(_) => &[1],
-        Body::LargeWide(_) => &[2],
-        Body::Wide(_) => &[3],
-    }
+/// The bytes that say what rows mean: equal for two profiles, in whatever tables, only if [`Profile::action`] answers alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning<'t> {
+    /// How the bytes are to be read: both widths, and actions for each row.
+    pub form: [u32; 3],
+    /// Of each port class its number here.
+    pub ports: &'t [u8],
+    /// Of each row and such a number.
+    pub actions: &'t [u8],
+}
+
+fn width_of<T>(_: &[T]) -> u32 {
+    size_of::<T>() as u32
 }
 
 fn widened(number: &impl crate::width::Width) -> usize {

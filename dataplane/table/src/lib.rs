@@ -38,7 +38,7 @@ pub use batch::Query;
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
 pub use image::build_image;
-pub use inspect::{Profile, V4Stretch};
+pub use inspect::{Meaning, Profile, V4Stretch};
 pub use names::{EndpointName, Names, PodName, RuleName};
 pub use parts::{Action, EndpointRow, TableParts};
 pub use table::Table;

@@ -24,6 +24,8 @@ pub(super) struct Blocks {
 struct Block {
     /// Claimed addresses, ascending, with their units.
     claimed: Vec<(u128, UnitId)>,
+    /// The unit of each address; nothing where it may have changed.
+    units: Option<Box<[UnitId; BLOCK]>>,
     swept: Option<Swept>,
 }
 
@@ -44,7 +46,7 @@ impl Blocks {
     /// The unit of an address from now on; `None` where no pod claims it.
     pub(super) fn put(&mut self, address: u128, unit: Option<UnitId>) {
         let block = self.blocks.entry(address >> 8).or_default();
-        block.swept = None;
+        (block.units, block.swept) = (None, None);
         self.len -= block.claimed.len();
         match (block.claimed.binary_search_by_key(&address, |claimed| claimed.0), unit) {
             (Ok(at), Some(unit)) => block.claimed[at].1 = unit,
@@ -138,9 +140,9 @@ fn sweep_one_class(first: u128, last: u128, class: usize, blocks: &[&Block], pie
 impl Block {
     /// Meets the unit of each address with its class, from memory where these are the classes that were swept.
     fn meet(&mut self, v6: bool, first: u128, classes: &[u32], pieces: &mut Pieces<'_>, found: &mut Found) {
-        let swept = match self.swept.take().filter(|swept| *swept.classes == *classes) {
-            Some(swept) => swept,
-            None => self.sweep(first, classes, pieces),
+        let swept = match self.swept.take() {
+            Some(swept) if *swept.classes == *classes => swept,
+            other => self.sweep(first, classes, pieces, other.map(|swept| swept.found)),
         };
         for &(low, unit, class) in &swept.found {
             found.add(unit, class as usize, || address_of(first | u128::from(low), v6));
@@ -148,15 +150,23 @@ impl Block {
         self.swept = Some(swept);
     }
 
-    fn sweep(&self, first: u128, classes: &[u32], pieces: &mut Pieces<'_>) -> Swept {
-        let mut units = [0; BLOCK];
-        pieces.within(first, first | 0xff, |from, to, unit| units[(from - first) as usize..=(to - first) as usize].fill(unit));
-        for &(address, unit) in &self.claimed {
-            units[(address - first) as usize] = unit;
-        }
-        let mut found: Vec<(u8, UnitId, u32)> = Vec::new();
-        for (low, (unit, &class)) in (0u8..=u8::MAX).zip(units.into_iter().zip(classes)) {
-            if found.last().is_none_or(|&(_, u, c)| (u, c) != (unit, class)) {
+    /// `room`: a list that is not needed any more.
+    fn sweep(&mut self, first: u128, classes: &[u32], pieces: &mut Pieces<'_>, room: Option<Vec<(u8, UnitId, u32)>>) -> Swept {
+        let claimed = &self.claimed;
+        let units = self.units.get_or_insert_with(|| {
+            let mut units = Box::new([0; BLOCK]);
+            pieces.within(first, first | 0xff, |from, to, unit| units[(from - first) as usize..=(to - first) as usize].fill(unit));
+            for &(address, unit) in claimed {
+                units[(address - first) as usize] = unit;
+            }
+            units
+        });
+        let mut found = room.unwrap_or_default();
+        found.clear();
+        let (mut last_unit, mut last_class) = (!units[0], 0);
+        for (low, (&unit, &class)) in (0u8..=u8::MAX).zip(units.iter().zip(classes)) {
+            if (unit ^ last_unit) | (class ^ last_class) != 0 {
+                (last_unit, last_class) = (unit, class);
                 found.push((low, unit, class));
             }
         }

@@ -6,7 +6,7 @@ use super::settled::{Reading, Seen};
 use super::sides::{ProfileId, Sides};
 use super::units::Units;
 use sluice_flow::{Direction, LocalEndpoint};
-use sluice_table::{Action, Profile, Table};
+use sluice_table::{Action, Meaning, Profile, Table};
 use std::collections::HashMap;
 
 /// The table's row of each class, little-endian numbers of so many bytes.
@@ -37,8 +37,7 @@ pub(super) struct Run<'c> {
     profile: ProfileId,
     table: Profile<'c>,
     rows: Rows,
-    /// The bytes that say what those rows mean.
-    meaning: [&'c [u8]; 3],
+    meaning: Meaning<'c>,
     pub(super) endpoint: &'c LocalEndpoint,
     pub(super) direction: Direction,
     /// By row: the expected row that it was found equal to, counted from 1. Expected rows differ from each other, so no row
@@ -73,11 +72,16 @@ impl<'c> Comparison<'c> {
         Self { reading, runs }
     }
 
+    /// How many runs there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     /// What the memory of the last proof is compared with.
     pub(super) fn seen(&self) -> Vec<Seen<'_>> {
         self.runs
             .iter()
-            .map(|run| Seen { profile: run.profile, rows: &run.rows.bytes, width: run.rows.width, meaning: run.meaning })
+            .map(|run| Seen { profile: run.profile, rows: &run.rows.bytes, width: run.rows.width, meaning: run.meaning, equal: &run.equal })
             .collect()
     }
 
@@ -89,6 +93,13 @@ impl<'c> Comparison<'c> {
             let different = run.difference(units, reading, column[run.profile as usize], class)?;
             Some((&*run, different))
         })
+    }
+
+    /// Takes over which rows of a run were found equal to what, from a run whose rows mean the same.
+    pub(super) fn remember(&mut self, run: usize, equal: &[u32]) {
+        let known = &mut self.runs[run].equal;
+        let len = known.len().min(equal.len());
+        known[..len].copy_from_slice(&equal[..len]);
     }
 
     /// The same of one run alone.

@@ -11,6 +11,7 @@
 use super::cells::CellClass;
 use super::expected::ColumnId;
 use super::sides::{ProfileId, RuleIndex};
+use sluice_table::Meaning;
 
 /// The table's side of a comparison, as far as all classes share it.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +28,9 @@ pub(super) struct Seen<'t> {
     /// The row of each class, in so many bytes each.
     pub(super) rows: &'t [u8],
     pub(super) width: usize,
-    /// The bytes that say what those rows mean.
-    pub(super) meaning: [&'t [u8]; 3],
+    pub(super) meaning: Meaning<'t>,
+    /// By row: the expected row that it was found equal to, counted from 1; 0 where it was not asked.
+    pub(super) equal: &'t [u32],
 }
 
 /// See the module.
@@ -48,7 +50,16 @@ struct Kept {
     /// Of each class.
     rows: Vec<u8>,
     width: usize,
-    meaning: [Vec<u8>; 3],
+    form: [u32; 3],
+    ports: Vec<u8>,
+    actions: Vec<u8>,
+    equal: Vec<u32>,
+}
+
+impl Kept {
+    fn meaning(&self) -> Meaning<'_> {
+        Meaning { form: self.form, ports: &self.ports, actions: &self.actions }
+    }
 }
 
 /// A column and a class that must be equal, because some address has both.
@@ -100,7 +111,7 @@ impl Settled {
         for (at, (old, new)) in self.runs.iter().zip(runs).enumerate() {
             let width = new.width;
             let mut run_same = in_place && old.rows.len() == new.rows.len();
-            if old.width != width || old.meaning.iter().zip(new.meaning).any(|(old, new)| old != new) {
+            if old.width != width || old.meaning() != new.meaning {
                 same.runs_left.push(at);
                 same.runs.push(false);
                 continue;
@@ -130,12 +141,15 @@ impl Settled {
         }
         self.runs.resize_with(runs.len(), Kept::default);
         for (at, (old, new)) in self.runs.iter_mut().zip(runs).enumerate() {
+            old.equal.clear();
+            old.equal.extend_from_slice(new.equal);
             if same.runs.get(at) != Some(&true) {
                 old.profile = new.profile;
                 old.width = new.width;
                 old.rows.clear();
                 old.rows.extend_from_slice(new.rows);
-                for (old, new) in old.meaning.iter_mut().zip(new.meaning) {
+                old.form = new.meaning.form;
+                for (old, new) in [(&mut old.ports, new.meaning.ports), (&mut old.actions, new.meaning.actions)] {
                     old.clear();
                     old.extend_from_slice(new);
                 }
@@ -146,6 +160,12 @@ impl Settled {
         for one in wanted {
             self.class_of_column[one.column as usize] = one.class;
         }
+    }
+
+    /// What rows of a run were found equal to, where [`Self::strike`] found that they mean what they meant.
+    pub(super) fn equal(&self, run: usize, same: &Same) -> &[u32] {
+        let means_the_same = same.reading && same.runs.len() == self.runs.len() && !same.runs_left.contains(&run);
+        if means_the_same { &self.runs[run].equal } else { &[] }
     }
 
     fn class_of(&self, column: ColumnId) -> u32 {
@@ -169,14 +189,14 @@ fn segments(before: &[u32]) -> Vec<Segment> {
 mod tests {
     use super::*;
 
-    const MEANING: [&[u8]; 3] = [&[0], &[0, 1], &[0, 1, 0, 2, 1, 1]];
+    const MEANING: Meaning<'static> = Meaning { form: [1, 1, 2], ports: &[0, 1], actions: &[0, 1, 0, 2, 1, 1] };
 
     fn reading() -> Reading<'static> {
         Reading { cell_classes: &[], rules: &[] }
     }
 
     fn runs<'r>(rows: [&'r [u8]; 2]) -> [Seen<'r>; 2] {
-        let run = |profile: ProfileId| Seen { profile, rows: rows[profile as usize], width: 1, meaning: MEANING };
+        let run = |profile: ProfileId| Seen { equal: &[], profile, rows: rows[profile as usize], width: 1, meaning: MEANING };
         [run(0), run(1)]
     }
 
@@ -225,11 +245,17 @@ mod tests {
         let mut other = now;
         other[0].profile = 2;
         assert_eq!(settled().strike(reading(), &other, &asked).left, asked, "a profile");
-        for (part, bytes) in [(0, &[1][..]), (1, &[0, 0]), (2, &[0, 1, 0, 2, 1, 0])] {
+        for meaning in [
+            Meaning { form: [1, 1, 3], ..MEANING },
+            Meaning { ports: &[0, 0], ..MEANING },
+            Meaning { actions: &[0, 1, 0, 2, 1, 0], ..MEANING },
+        ] {
             let mut other = now;
-            other[1].meaning[part] = bytes;
-            let same = settled().strike(reading(), &other, &asked);
-            assert_eq!((same.left.as_slice(), same.runs_left.as_slice()), (&[][..], &[1][..]), "meaning {part}");
+            other[1].meaning = meaning;
+            let settled = settled();
+            let same = settled.strike(reading(), &other, &asked);
+            assert_eq!((same.left.as_slice(), same.runs_left.as_slice()), (&[][..], &[1][..]), "{meaning:?}");
+            assert!(settled.equal(1, &same).is_empty(), "what its rows were equal to says nothing");
         }
     }
 }

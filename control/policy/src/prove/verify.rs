@@ -48,6 +48,7 @@ fn agrees(table: &Table, sides: &Sides, units: &mut Units, pairs: &[UnitClass], 
     let wanted = wanted(table, sides, units, pairs);
     let mut comparison = Comparison::new(table, sides, reading);
     let same = units.settled.strike(reading, &comparison.seen(), &wanted);
+    (0..comparison.len()).for_each(|run| comparison.remember(run, units.settled.equal(run, &same)));
     let agrees = same.left.iter().all(|one| comparison.difference(units, one.column, one.class as usize).is_none())
         && same.runs_left.iter().all(|&run| wanted.iter().all(|one| comparison.agrees_in(run, units, one.column, one.class as usize)));
     if agrees {
