@@ -116,6 +116,9 @@ impl<'a> Reader<'a> {
 
     fn check_sizes<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
         let sized = |ok: bool, section: Section| if ok { Ok(()) } else { Err(ImageError::Section { section: section.name() }) };
+        // no more than could be told apart: whoever makes a list of them makes it of that length
+        below(u64::from(self.header.classes), self.header.image_bytes, Section::V4L1)?;
+        below(u64::from(self.header.port_classes), 1 << 17, Section::PortClasses)?;
         let flat = arrays.v4_flat.len();
         let flat_end = u64::from(self.header.flat_first) * BLOCK as u64 + flat as u64;
         sized(flat.is_multiple_of(BLOCK) && flat_end <= 1 << 32, Section::V4Flat)?;

@@ -325,6 +325,17 @@ fn an_index_that_points_outside_is_refused() {
     assert_eq!(forged(13, 0, &[1]), None, "another row of this profile is another table, not a damaged one");
 }
 
+/// Found by fuzzing: a table of nobody is not contradicted by its rows, however many classes it claims.
+#[test]
+fn more_classes_than_an_image_can_tell_apart_are_refused() {
+    let nobody = TableParts { profiles: Vec::new(), endpoints: Vec::new(), names: names(&[]), ..parts() };
+    for at in [40, 44] {
+        let mut forged = build_image(&nobody, 1);
+        forged[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(Table::from_bytes(&with_checksum(forged)), Err(ImageError::Index { .. })), "{at}");
+    }
+}
+
 #[test]
 fn a_window_beyond_the_address_space_is_refused() {
     let mut forged = image().to_vec();
