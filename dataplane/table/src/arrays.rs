@@ -21,6 +21,8 @@ pub(crate) struct Arrays<L, S> {
     pub(crate) port_pages: Box<[u16]>,
     pub(crate) port_class: Box<[u16]>,
     pub(crate) endpoints: Box<[EndpointEntry]>,
+    /// Some isolated direction, if there is one: whose steps a batch takes for those that need none.
+    pub(crate) anybody: Option<Half>,
     pub(crate) directory: Box<[L]>,
     pub(crate) segments: Box<[S]>,
     pub(crate) local_ports: Box<[S]>,

@@ -28,7 +28,8 @@ const TOGETHER: usize = 32;
 impl Table {
     /// [`Table::lookup`] for each query, in order.
     ///
-    /// Cost: a third to a half of single lookups, see `make bench-lookup`. Panics where the lengths differ.
+    /// Cost: about that of single lookups while the table is in the nearest caches, less where it is not; see
+    /// `make bench-lookup`. Panics where the lengths differ.
     pub fn lookup_batch(&self, queries: &[Query], verdicts: &mut [Verdict]) {
         assert_eq!(queries.len(), verdicts.len(), "a verdict for each query");
         with_arrays!(&self.body, arrays => {
@@ -55,7 +56,7 @@ struct Step<'t> {
 fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdicts: &mut [Verdict]) {
     // Whoever is not isolated, or unknown, takes the same steps with somebody else's profile, and what comes out is not
     // used: a step that some lookups leave out is a branch that nobody can predict.
-    let Some(anybody) = arrays.endpoints.iter().flat_map(|entry| &entry.halves).find(|half| half.is_isolated()) else {
+    let Some(anybody) = &arrays.anybody else {
         return verdicts.iter_mut().zip(queries).for_each(|(verdict, query)| *verdict = arrays.lookup(query));
     };
     let mut steps = [Step { half: anybody, port: 0, address: 0, fixed: None }; TOGETHER];

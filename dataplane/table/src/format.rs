@@ -100,6 +100,9 @@ pub(crate) const NOT_ISOLATED: u32 = u32::MAX;
 pub(crate) const LARGE_WIDE: u32 = 1;
 /// Bit of `Header::widths`: rows or port classes of some profile need 2 bytes.
 pub(crate) const SMALL_WIDE: u32 = 2;
+pub(crate) const BOTH_WIDE: u32 = LARGE_WIDE | SMALL_WIDE;
+/// Port classes that a header may claim: there are fewer numbers for them.
+pub(crate) const PORT_CLASSES_MAX: u64 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

@@ -2,12 +2,12 @@
 
 use crate::arrays::{Arrays, Node};
 use crate::format::{
-    ALIGNMENT, BLOCK, FORMAT_VERSION, Half, Header, ImageError, LARGE_WIDE, MAGIC, PAGE, PORT_PAGES, SEGMENT, SMALL_WIDE, Section, V6Slot,
-    checksum,
+    ALIGNMENT, BLOCK, BOTH_WIDE, FORMAT_VERSION, Half, Header, ImageError, LARGE_WIDE, MAGIC, PAGE, PORT_CLASSES_MAX, PORT_PAGES, SEGMENT,
+    SMALL_WIDE, Section, V6Slot, checksum,
 };
 use crate::names::Names;
 use crate::table::{Body, Table};
-use crate::width::{Large, Small, Wide16};
+use crate::width::{Large, Small};
 use bytemuck::Pod;
 use sluice_flow::limits::PORTS_MAX;
 use std::collections::HashMap;
@@ -36,9 +36,8 @@ pub(crate) fn load(image: &[u8]) -> Result<Table, ImageError> {
         0 => Body::Narrow(reader.arrays()?),
         SMALL_WIDE => Body::SmallWide(reader.arrays()?),
         LARGE_WIDE => Body::LargeWide(reader.arrays()?),
-        // LARGE_WIDE | SMALL_WIDE
-        3 => Body::Wide(reader.arrays::<u32, Wide16>()?),
-        widths => return Err(ImageError::Index { section: "widths", index: u64::from(widths), len: 4 }),
+        BOTH_WIDE => Body::Wide(reader.arrays()?),
+        widths => return Err(claim("widths", u64::from(widths), u64::from(BOTH_WIDE) + 1)),
     };
     let services: Vec<u128> = reader.numbers(Section::Services)?;
     sorted(&services, Section::Services)?;
@@ -88,7 +87,7 @@ impl<'a> Reader<'a> {
     }
 
     fn arrays<L: Large, S: Small>(&self) -> Result<Arrays<L, S>, ImageError> {
-        let arrays = Arrays {
+        let mut arrays = Arrays {
             flat_first: self.header.flat_first.wrapping_mul(BLOCK as u32),
             v4_flat: self.section(Section::V4Flat)?,
             v4_l1: self.section(Section::V4L1)?,
@@ -102,6 +101,7 @@ impl<'a> Reader<'a> {
             port_pages: self.section(Section::PortPages)?,
             port_class: self.section(Section::PortClasses)?,
             endpoints: self.section(Section::Endpoints)?,
+            anybody: None,
             directory: self.section(Section::Directory)?,
             segments: self.section(Section::Segments)?,
             local_ports: self.section(Section::LocalPorts)?,
@@ -111,14 +111,20 @@ impl<'a> Reader<'a> {
         self.check_addresses(&arrays)?;
         self.check_ports(&arrays)?;
         self.check_profiles(&arrays)?;
+        arrays.anybody = arrays.endpoints.iter().flat_map(|entry| entry.halves).find(Half::is_isolated);
         Ok(arrays)
     }
 
     fn check_sizes<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
         let sized = |ok: bool, section: Section| if ok { Ok(()) } else { Err(ImageError::Section { section: section.name() }) };
         // no more than could be told apart: whoever makes a list of them makes it of that length
-        below(u64::from(self.header.classes), self.header.image_bytes, Section::V4L1)?;
-        below(u64::from(self.header.port_classes), 1 << 17, Section::PortClasses)?;
+        let (classes, port_classes) = (u64::from(self.header.classes), u64::from(self.header.port_classes));
+        if classes > self.header.image_bytes {
+            return Err(claim("address classes", classes, self.header.image_bytes + 1));
+        }
+        if port_classes > PORT_CLASSES_MAX {
+            return Err(claim("port classes", port_classes, PORT_CLASSES_MAX + 1));
+        }
         let flat = arrays.v4_flat.len();
         let flat_end = u64::from(self.header.flat_first) * BLOCK as u64 + flat as u64;
         sized(flat.is_multiple_of(BLOCK) && flat_end <= 1 << 32, Section::V4Flat)?;
@@ -201,6 +207,11 @@ fn run<T>(entries: &[T], first: u32, len: usize, section: Section) -> Result<&[T
     let first = first as usize;
     let outside = || ImageError::Index { section: section.name(), index: (first + len) as u64, len: entries.len() as u64 + 1 };
     entries.get(first..).and_then(|rest| rest.get(..len)).ok_or_else(outside)
+}
+
+/// A number in the header that cannot be.
+fn claim(what: &'static str, number: u64, limit: u64) -> ImageError {
+    ImageError::Index { section: what, index: number, len: limit }
 }
 
 fn below(index: u64, len: u64, section: Section) -> Result<(), ImageError> {

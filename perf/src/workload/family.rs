@@ -160,10 +160,10 @@ mod tests {
         }
     }
 
+    /// Of those that are soon made; the bench prints what each of the others has.
     #[test]
-    #[ignore = "makes a million and a half pods: run it with --release"]
-    fn every_workload_but_the_largest_has_what_it_says() {
-        for workload in Workload::value_variants().iter().filter(|workload| **workload != Workload::X) {
+    fn workloads_of_up_to_12_000_pods_have_what_they_say() {
+        for workload in Workload::value_variants().iter().filter(|workload| workload.size().0 <= 12_000) {
             let census = Census::of(&workload.generate(1).unwrap());
             let (pods, policies) = workload.size();
             assert_eq!(census.pods as u64, pods, "{workload:?}");

@@ -2,7 +2,7 @@
 //!
 //! Pods' addresses and the pieces of regions cut the address space on the oracle's side, the table's own pieces on the
 //! other. Both lists ascend, so one walk meets every combination; what stays is each (unit, class) with one address of it.
-//! IPv4 is walked in [`super::blocks`].
+//! This is the walk over IPv6's intervals; IPv4 and pods' addresses are walked in [`super::blocks`].
 
 use super::expected::UnitId;
 use std::collections::HashSet;
