@@ -84,24 +84,27 @@ impl Damage {
             Self::Single(_, _) if parts.v6_exact.is_empty() => {}
             Self::Single(at, to) => at.get_mut(&mut parts.v6_exact).1 = to.index(parts.classes) as u32,
             Self::Row(at, to) => {
-                let rows = parts.rows.len();
-                let mut entries: Vec<&mut u32> = parts.profiles.iter_mut().flatten().collect();
-                if !entries.is_empty() {
-                    **at.get_mut(&mut entries) = to.index(rows) as u32;
+                if !parts.profiles.is_empty() {
+                    let profile = at.get_mut(&mut parts.profiles);
+                    let rows = profile.actions.len() / profile.stride;
+                    *at.get_mut(&mut profile.rows) = to.index(rows) as u16;
                 }
             }
             Self::Action(row, class, rule) => {
-                let (row, class) = (row.index(parts.rows.len()), class.index(parts.port_classes));
+                if parts.profiles.is_empty() {
+                    return;
+                }
                 let rules = parts.names.rules.len();
-                parts.rows[row][class] = match rule {
+                let profile = row.get_mut(&mut parts.profiles);
+                *class.get_mut(&mut profile.actions) = match rule {
                     Some(rule) if rules > 0 => Action::Allow(RuleId(rule.index(rules) as u32)),
                     _ => Action::Deny,
                 };
             }
             Self::PortClass(protocol, at, to) => {
-                at.get_mut(&mut parts.port_intervals[*protocol]).1 = to.index(parts.port_classes) as u16;
+                at.get_mut(&mut parts.ports.intervals[*protocol]).1 = to.index(parts.ports.classes) as u16;
             }
-            Self::OtherProtocols(to) => parts.other_protocols = to.index(parts.port_classes) as u16,
+            Self::OtherProtocols(to) => parts.ports.others = to.index(parts.ports.classes) as u16,
         }
     }
 }

@@ -272,9 +272,6 @@ mod tests {
             v4_intervals,
             v6_intervals: vec![(0, 0), (1 << 120, 1), (3 << 119, 0)],
             v6_exact: [(5, 3)].into_iter().chain((0..20).map(|low| (1 << 120 | low, 2))).collect(),
-            port_classes: 1,
-            port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
-            rows: vec![vec![crate::Action::Deny]],
             ..TableParts::default()
         };
         Table::from_bytes(&build_image(&parts, 1)).unwrap()

@@ -33,8 +33,41 @@ pub struct EndpointRow {
     pub profiles: [Option<u32>; 2],
 }
 
-/// A table, ready to be written. Every class index is below [`TableParts::classes`]; an interval list starts at the
-/// family's lowest address and is strictly ascending.
+/// What the policies of one direction of some endpoints allow. Rows and ports are numbered within it, because what one
+/// pod's policies tell apart fits a byte where all pods' together would not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProfileParts {
+    /// The row of each class.
+    pub rows: Vec<u16>,
+    /// Of each port class its number here.
+    pub ports: Vec<u16>,
+    /// How many such numbers there are: the length of a row.
+    pub stride: usize,
+    /// Row by row: one action for each port number.
+    pub actions: Vec<Action>,
+}
+
+/// Port classes: what no row of any profile tells apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortParts {
+    /// How many.
+    pub classes: usize,
+    /// TCP, UDP, SCTP: first port of each interval and its port class, the first at 0.
+    pub intervals: [Vec<(u16, u16)>; 3],
+    /// The port class of every other protocol.
+    pub others: u16,
+}
+
+impl Default for PortParts {
+    /// All ports are alike.
+    fn default() -> Self {
+        Self { classes: 1, intervals: [(); 3].map(|()| vec![(0, 0)]), others: 0 }
+    }
+}
+
+/// A table, ready to be written. Every class is below [`TableParts::classes`]; an interval list starts at the family's
+/// lowest address and is strictly ascending. Which addresses begin an interval decides about the layout, so neighbours of
+/// the same class are not the same as one interval.
 #[derive(Debug, Clone, Default)]
 pub struct TableParts {
     /// Address classes.
@@ -46,15 +79,9 @@ pub struct TableParts {
     /// Single IPv6 addresses, ascending, which win over intervals.
     pub v6_exact: Vec<(u128, u32)>,
     /// Port classes.
-    pub port_classes: usize,
-    /// TCP, UDP, SCTP: first port of each interval and its port class, the first at 0.
-    pub port_intervals: [Vec<(u16, u16)>; 3],
-    /// The port class of every other protocol.
-    pub other_protocols: u16,
-    /// Distinct rows: one action for each port class.
-    pub rows: Vec<Vec<Action>>,
-    /// For each profile the row of each class, as indexes into [`TableParts::rows`].
-    pub profiles: Vec<Vec<u32>>,
+    pub ports: PortParts,
+    /// What endpoints refer to.
+    pub profiles: Vec<ProfileParts>,
     /// Endpoints, by port.
     pub endpoints: Vec<EndpointRow>,
     /// Service addresses, sorted.

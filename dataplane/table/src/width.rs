@@ -5,9 +5,6 @@ use bytemuck::Pod;
 
 /// An unsigned number of one stored width.
 pub(crate) trait Width: Pod + Ord + Send + Sync {
-    /// Which form it is, as the header says.
-    const WIDE: bool;
-
     fn read(self) -> usize;
 
     /// Panics where the number does not fit: whoever writes chose the width.
@@ -15,10 +12,8 @@ pub(crate) trait Width: Pod + Ord + Send + Sync {
 }
 
 macro_rules! width {
-    ($type:ty, $wide:expr) => {
+    ($type:ty) => {
         impl Width for $type {
-            const WIDE: bool = $wide;
-
             #[inline(always)]
             fn read(self) -> usize {
                 self as usize
@@ -36,9 +31,9 @@ pub(crate) trait Large: Width {}
 /// The numbers that grow with one pod's policies: rows and port classes of one profile.
 pub(crate) trait Small: Width {}
 
-width!(u8, false);
-width!(u16, false);
-width!(u32, true);
+width!(u8);
+width!(u16);
+width!(u32);
 
 impl Large for u16 {}
 impl Large for u32 {}
@@ -51,8 +46,6 @@ impl Small for Wide16 {}
 pub(crate) struct Wide16(u16);
 
 impl Width for Wide16 {
-    const WIDE: bool = true;
-
     #[inline(always)]
     fn read(self) -> usize {
         usize::from(self.0)

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
-use sluice_table::{Action, EndpointRow, Names, RuleName, Table, TableParts, build_image};
+use sluice_table::{Action, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image};
 
 fn v6(text: &str) -> u128 {
     text.parse::<std::net::Ipv6Addr>().unwrap().into()
@@ -21,10 +21,13 @@ fn every_width_gives_the_same_answers() {
             v4_intervals: (0..classes as u32).map(|class| (class * 77, class)).collect(),
             v6_intervals: vec![(0, 0)],
             v6_exact: (1..classes as u32).map(|class| (u128::from(class) * 9, class)).collect(),
-            port_classes: 2,
-            port_intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 0)]],
-            rows: (0..classes).map(|class| vec![Action::Deny, Action::Allow(rule(class))]).collect(),
-            profiles: vec![(0..classes as u32).collect()],
+            ports: PortParts { classes: 2, intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 0)]], others: 0 },
+            profiles: vec![ProfileParts {
+                rows: (0..classes as u16).collect(),
+                ports: vec![0, 1],
+                stride: 2,
+                actions: (0..classes).flat_map(|class| [Action::Deny, Action::Allow(rule(class))]).collect(),
+            }],
             endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), profiles: [Some(0), None] }],
             names: Names { rules: (0..rules).map(name).collect(), ..Names::default() },
             ..TableParts::default()
@@ -86,12 +89,14 @@ proptest! {
             v4_intervals,
             v6_intervals,
             v6_exact,
-            port_classes: 4,
-            port_intervals: [tcp, vec![(0, 3)], vec![(0, 3)]],
-            other_protocols: 3,
+            ports: PortParts { classes: 4, intervals: [tcp, vec![(0, 3)], vec![(0, 3)]], others: 3 },
             // rule = class * 4 + port class
-            rows: (0..5).map(|class| (0..4).map(|port_class| Action::Allow(RuleId(class * 4 + port_class))).collect()).collect(),
-            profiles: vec![(0..5).collect()],
+            profiles: vec![ProfileParts {
+                rows: (0..5).collect(),
+                ports: (0..4).collect(),
+                stride: 4,
+                actions: (0..20).map(|rule| Action::Allow(RuleId(rule))).collect(),
+            }],
             endpoints: vec![EndpointRow { port: PortIndex(0), incarnation: Incarnation(1), profiles: [Some(0), None] }],
             services: Vec::new(),
             names: Names { rules: (0..20).map(|index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index }).collect(), ..Names::default() },
@@ -115,7 +120,7 @@ proptest! {
             let exact = parts.v6_exact.iter().find(|(exact, _)| *exact == address).map(|(_, class)| *class);
             prop_assert_eq!(class(Addr(address.to_be_bytes())), exact.unwrap_or_else(|| naive(&parts.v6_intervals, address)), "{:x}", address);
         }
-        let tcp = &parts.port_intervals[0];
+        let tcp = &parts.ports.intervals[0];
         for port in tcp.iter().flat_map(|&(start, _)| [start.wrapping_sub(1), start, start.wrapping_add(1)]).chain([u16::MAX]) {
             match table.lookup(PortIndex(0), Direction::Ingress, Addr::v4([0; 4]), Protocol::TCP, port) {
                 Verdict::Allow(RuleId(rule)) => prop_assert_eq!((rule % 4) as u16, naive(tcp, port), "{}", port),

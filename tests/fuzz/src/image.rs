@@ -8,7 +8,7 @@ use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_frames::Choices;
 use sluice_policy::{compile, load};
-use sluice_table::{Action, Dump, EndpointRow, Names, RuleName, Table, TableParts, build_image};
+use sluice_table::{Action, Dump, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image};
 use std::sync::OnceLock;
 
 // dataplane/table/src/format.rs, written down a second time
@@ -32,16 +32,21 @@ fn images() -> &'static [Vec<u8>; 3] {
             classes: 1,
             v4_intervals: vec![(0, 0)],
             v6_intervals: vec![(0, 0)],
-            port_classes: 1,
-            port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
             ..TableParts::default()
         };
         [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)]
     })
 }
 
+const CLASSES: u32 = 300;
+
+/// A row for each class.
+fn profile(rows: Vec<u16>) -> ProfileParts {
+    let actions = (0..CLASSES).flat_map(|row| [Action::Deny, Action::Allow(RuleId(row % 50)), Action::Deny]).collect();
+    ProfileParts { rows, ports: vec![0, 1, 2], stride: 3, actions }
+}
+
 fn full() -> TableParts {
-    const CLASSES: u32 = 300;
     let rule = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
     TableParts {
         classes: CLASSES as usize,
@@ -49,10 +54,8 @@ fn full() -> TableParts {
         v4_intervals: (0..CLASSES).map(|class| (class * if class < 100 { 13 } else { 70_001 }, class)).collect(),
         v6_intervals: vec![(0, 0), (1 << 100, 1)],
         v6_exact: (1..CLASSES).map(|class| (u128::from(class) << if class < 100 { 0 } else { 40 }, class)).collect(),
-        port_classes: 3,
-        port_intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 2)]],
-        rows: (0..CLASSES).map(|class| vec![Action::Deny, Action::Allow(RuleId(class % 50)), Action::Deny]).collect(),
-        profiles: vec![(0..CLASSES).collect(), (0..CLASSES).rev().collect()],
+        ports: PortParts { classes: 3, intervals: [vec![(0, 0), (80, 1)], vec![(0, 0)], vec![(0, 2)]], others: 0 },
+        profiles: vec![profile((0..CLASSES as u16).collect()), profile((0..CLASSES as u16).rev().collect())],
         endpoints: vec![EndpointRow { port: PortIndex(1), incarnation: Incarnation(1), profiles: [Some(0), Some(1)] }],
         names: Names { rules: (0..50).map(rule).collect(), ..Names::default() },
         ..TableParts::default()
@@ -148,13 +151,16 @@ fn write(image: &mut [u8], at: usize, value: &[u8]) {
 
 /// The format's checksum.
 fn checksum(image: &[u8]) -> u64 {
-    let words = image.chunks(8).map(|chunk| {
+    let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    let mut lanes = [0xcbf2_9ce4_8422_2325; 8];
+    for (index, chunk) in image.chunks(8).enumerate() {
         let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_le_bytes(word)
-    });
-    let others = words.enumerate().filter(|(index, _)| index * 8 != CHECKSUM_AT);
-    others.fold(0xcbf2_9ce4_8422_2325, |sum: u64, (_, word)| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29))
+        if index * 8 != CHECKSUM_AT {
+            word[..chunk.len()].copy_from_slice(chunk);
+        }
+        lanes[index % 8] = step(lanes[index % 8], u64::from_le_bytes(word));
+    }
+    lanes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// Every port and direction, addresses on both sides of whatever the choices say; and now and then the whole as text.

@@ -92,7 +92,15 @@ fn put(image: &mut [u8], at: usize, value: u64) {
 }
 
 fn reseal(image: &mut [u8]) {
-    let words = (0..image.len()).step_by(8).filter(|at| *at != CHECKSUM_AT).map(|at| number(image, at));
-    let sum = words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29));
+    let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    let mut lanes = [0xcbf2_9ce4_8422_2325; 8];
+    for (index, chunk) in image.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        if index * 8 != CHECKSUM_AT {
+            word[..chunk.len()].copy_from_slice(chunk);
+        }
+        lanes[index % 8] = step(lanes[index % 8], u64::from_le_bytes(word));
+    }
+    let sum = lanes.into_iter().fold(0xcbf2_9ce4_8422_2325, step);
     put(image, CHECKSUM_AT, sum);
 }

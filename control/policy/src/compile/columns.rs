@@ -91,6 +91,8 @@ pub(super) struct Columns {
     /// By slot, likewise.
     touched: Vec<u32>,
     question: u32,
+    /// Raised whenever a column that was there may be another.
+    pub(super) epoch: u64,
     /// See `follow`.
     state: follow::State,
 }
@@ -99,6 +101,16 @@ impl Columns {
     pub(super) fn column(&self, id: ColumnId) -> &[u32] {
         let width = self.slots.len();
         &self.cells[id as usize * width..][..width]
+    }
+
+    /// How many rows a column has.
+    pub(super) fn profiles(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A profile's rules in deciding order.
+    pub(super) fn rules(&self, profile: usize) -> &[RuleHandle] {
+        &self.slots[profile].rules
     }
 
     /// First address of each interval, the first at 0, and what [`Self::of`] wants to know of it.

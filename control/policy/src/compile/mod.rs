@@ -10,17 +10,19 @@
 //!                                                 │
 //!                      peers: every address falls into one atom, every atom has a column
 //!                                                 │
-//!                      number: atoms with the same column share a class ──▶ TableParts ──▶ image (sluice-table)
+//!                      number: columns that say the same are a class; sheet: rows over the ports that they tell apart
+//!                                                 │
+//!                      output: TableParts, or what changed of them ──▶ image (sluice-table)
 //! ```
 //!
 //! A *profile* is one direction of endpoints that the same policies isolate and whose named ports resolve alike; a *row*
 //! says for one profile and one set of matching rules what each port gets. Two atoms are the same class exactly if every
 //! profile has the same row for both, so the table's size follows what rules can tell apart, not how many there are.
 //!
-//! A [`Compiler`] keeps what every stage before the last made and each stage finds by itself what differs, so that a small
-//! change costs little. What it remembers never shows: rows are numbered by what they say and classes by their rows, both
-//! only among those in use, so the bytes depend on the snapshot alone. Every stage forgets all once it remembers much more
-//! than is in use.
+//! A [`Compiler`] keeps what every stage made and each stage finds by itself what differs, so that a small change costs
+//! little. What it remembers never shows: rows are numbered by what they say and classes by their rows, both only among
+//! those in use, so the bytes depend on the snapshot alone. Every stage forgets all once it remembers much more than is in
+//! use.
 
 mod blocks;
 mod columns;
@@ -31,12 +33,14 @@ mod local;
 mod matching;
 mod model;
 mod number;
+mod output;
 mod peers;
 mod pods;
 mod ports;
 mod rulebook;
 mod rules;
 mod selector;
+mod sheet;
 mod sides;
 mod sorted;
 #[cfg(test)]
@@ -46,11 +50,12 @@ use crate::snapshot::Snapshot;
 use columns::Columns;
 use local::Local;
 use model::Model;
-use number::{capacity, number};
-use peers::Atoms;
+use number::{Numbers, Renumbered, capacity};
+use output::Output;
+use peers::{Atoms, Moved};
 use sluice_flow::LocalEndpoint;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_table::{TableParts, build_image};
+use sluice_table::TableParts;
 
 /// Why a snapshot has no table. Nothing of it is published; the previous table stays.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -101,6 +106,8 @@ pub struct Compiler {
     local: Local,
     columns: Columns,
     atoms: Atoms,
+    numbers: Numbers,
+    output: Output,
 }
 
 /// Looks at, and in tests changes, what one stage hands to the next.
@@ -127,16 +134,33 @@ impl Compiler {
     /// # Errors
     /// As [`compile`]; the compiler stays usable.
     pub fn compile(&mut self, snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileError> {
-        Ok(build_image(&self.parts(snapshot, &Straight)?, generation))
+        let (renumbered, moved) = self.update(snapshot, &Straight)?;
+        self.output.follow(&self.model, &self.numbers, &self.atoms, renumbered, &moved);
+        Ok(self.output.image(generation))
     }
 
-    fn parts(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<TableParts, CompileError> {
+    /// Everything but the image.
+    fn update(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<(Renumbered, Moved), CompileError> {
         self.model.follow(snapshot);
         self.local.update(&mut self.model, snapshot)?;
         stages.model(&mut self.model);
-        self.atoms.update(&mut self.model, &mut self.columns);
-        let mut parts = number(&self.model, &self.columns, &self.atoms)?;
+        let moved = self.atoms.update(&mut self.model, &mut self.columns);
+        match self.numbers.update(&self.model, &self.columns, &self.atoms.uses) {
+            Ok(renumbered) => Ok((renumbered, moved)),
+            Err(refused) => {
+                // what moved is known to nobody else
+                (self.numbers, self.output) = Default::default();
+                Err(refused)
+            }
+        }
+    }
+
+    fn parts(&mut self, snapshot: &Snapshot, stages: &impl Stages) -> Result<TableParts, CompileError> {
+        self.update(snapshot, stages)?;
+        let mut parts = output::parts(&self.model, &self.numbers, &self.atoms);
         stages.parts(&mut parts);
+        // a writer was not told
+        self.output = Output::default();
         Ok(parts)
     }
 }

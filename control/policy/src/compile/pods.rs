@@ -188,7 +188,7 @@ impl Pods {
         match address {
             IpAddr::V4(address) => self.v4.set(u32::from(address), group),
             IpAddr::V6(address) => self.v6.set(u128::from(address), group),
-        }
+        };
     }
 
     /// `kinds`: ascending.

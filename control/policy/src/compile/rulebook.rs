@@ -84,13 +84,4 @@ impl RuleBook {
     pub(super) fn iter(&self) -> impl Iterator<Item = (RuleHandle, &Arc<Rule>)> {
         self.handles.iter().filter_map(|&handle| Some((handle, self.entries[handle as usize].rule.as_ref()?)))
     }
-
-    /// Rule ids by handle; that of a rule that left means nothing.
-    pub(super) fn ids(&self) -> Vec<u32> {
-        let mut ids = vec![u32::MAX; self.entries.len()];
-        for (id, &handle) in (0u32..).zip(&self.handles) {
-            ids[handle as usize] = id;
-        }
-        ids
-    }
 }

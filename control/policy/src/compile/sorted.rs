@@ -49,14 +49,30 @@ impl<K: Ord + Copy> Sorted<K> {
         pieces.skip_while(move |entry| entry.0 < first).take_while(move |entry| entry.0 <= last)
     }
 
-    /// Puts a number, or takes it away.
-    pub(super) fn set(&mut self, key: K, value: Option<u32>) {
+    /// The last entry up to `key`.
+    pub(super) fn floor(&self, key: K) -> Option<(K, u32)> {
+        let piece = self.pieces.get(self.piece(key))?;
+        piece[..piece.partition_point(|entry| entry.0 <= key)].last().copied()
+    }
+
+    /// The first entry behind `key`.
+    pub(super) fn after(&self, key: K) -> Option<(K, u32)> {
+        let index = self.piece(key);
+        let piece = self.pieces.get(index)?;
+        let own = piece.get(piece.partition_point(|entry| entry.0 <= key));
+        own.or_else(|| self.pieces.get(index + 1)?.first()).copied()
+    }
+
+    /// Puts a number, or takes it away. Returns the one before.
+    pub(super) fn set(&mut self, key: K, value: Option<u32>) -> Option<u32> {
         let index = self.piece(key);
         let Some(piece) = self.pieces.get_mut(index) else {
             self.pieces.extend(value.map(|value| vec![(key, value)]));
-            return;
+            return None;
         };
-        match (piece.binary_search_by_key(&key, |entry| entry.0), value) {
+        let found = piece.binary_search_by_key(&key, |entry| entry.0);
+        let before = found.ok().map(|at| piece[at].1);
+        match (found, value) {
             (Ok(at), Some(value)) => piece[at].1 = value,
             (Ok(at), None) => drop(piece.remove(at)),
             (Err(at), Some(value)) => piece.insert(at, (key, value)),
@@ -68,6 +84,7 @@ impl<K: Ord + Copy> Sorted<K> {
             let rest = piece.split_off(PIECE);
             self.pieces.insert(index + 1, rest);
         }
+        before
     }
 }
 
@@ -93,12 +110,15 @@ mod tests {
             let key = (seed >> 33) % 5000;
             // it grows at first, and dwindles at last
             let value = ((seed >> 20) % 30_000 > u64::from(round)).then_some(round);
-            sorted.set(key, value);
-            match value {
-                Some(value) => drop(map.insert(key, value)),
-                None => drop(map.remove(&key)),
-            }
+            let before = match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+            assert_eq!(sorted.set(key, value), before);
             assert_eq!(sorted.get(key), map.get(&key).copied());
+            let of = |entry: (&u64, &u32)| (*entry.0, *entry.1);
+            assert_eq!(sorted.floor(key + 1), map.range(..=key + 1).next_back().map(of));
+            assert_eq!(sorted.after(key), map.range(key + 1..).next().map(of));
             if round % 997 == 0 {
                 assert!(sorted.iter().copied().eq(map.iter().map(|(&key, &value)| (key, value))));
                 assert_eq!(sorted.len(), map.len());

@@ -199,19 +199,11 @@ impl Pieces<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_table::{Action, TableParts, build_image};
+    use sluice_table::{TableParts, build_image};
     use std::collections::{BTreeSet, HashMap};
 
     fn table(v4_intervals: &[(u32, u32)]) -> Table {
-        let parts = TableParts {
-            classes: 8,
-            v4_intervals: v4_intervals.to_vec(),
-            v6_intervals: vec![(0, 0)],
-            port_classes: 1,
-            port_intervals: [vec![(0, 0)], vec![(0, 0)], vec![(0, 0)]],
-            rows: vec![vec![Action::Deny]],
-            ..TableParts::default()
-        };
+        let parts = TableParts { classes: 8, v4_intervals: v4_intervals.to_vec(), v6_intervals: vec![(0, 0)], ..TableParts::default() };
         Table::from_bytes(&build_image(&parts, 1)).unwrap()
     }
 

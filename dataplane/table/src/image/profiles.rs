@@ -1,11 +1,10 @@
 //! Rows of classes → the sections that say what each profile allows.
 //!
 //! Classes are numbered by what they allow, so neighbours mostly share their rows: 32 of them are a *segment*, and few of
-//! those differ. Rows and port classes are numbered within each profile, because what one pod's policies tell apart fits a
-//! byte where all pods' together would not.
+//! those differ.
 
 use crate::format::{Half, SEGMENT};
-use crate::parts::{Action, TableParts};
+use crate::parts::ProfileParts;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,74 +13,69 @@ use std::hash::Hash;
 #[derive(Debug, Default)]
 pub(super) struct Profiles {
     pub(super) directory: Runs<u32>,
-    pub(super) segments: Runs<u16>,
+    pub(super) segments: Segments,
     pub(super) local_ports: Runs<u16>,
     pub(super) actions: Runs<u32>,
     /// Where each profile is.
     pub(super) halves: Vec<Half>,
-    /// The most rows, and the most port classes, of one profile.
+    /// The most rows, and the most port numbers, of one profile.
     pub(super) rows_max: usize,
     pub(super) ports_max: usize,
 }
 
 impl Profiles {
-    pub(super) fn of(parts: &TableParts) -> Self {
+    pub(super) fn of<'p>(parts: impl IntoIterator<Item = &'p ProfileParts>) -> Self {
         let mut profiles = Self::default();
-        let encoded: Vec<Vec<u32>> = parts.rows.iter().map(|row| row.iter().map(|action| Action::encode(*action)).collect()).collect();
-        assert!(encoded.iter().all(|row| row.len() == parts.port_classes), "one action for each port class");
-        let mut local_rows = vec![u16::MAX; encoded.len()];
-        for rows_of_classes in &parts.profiles {
-            assert_eq!(rows_of_classes.len(), parts.classes, "one row for each class");
-            // numbered in the order of the rows, whatever classes come first
-            let mut used = vec![false; encoded.len()];
-            rows_of_classes.iter().for_each(|&row| used[row as usize] = true);
-            let rows: Vec<u32> = (0..).zip(&used).filter(|(_, used)| **used).map(|(row, _)| row).collect();
-            rows.iter().enumerate().for_each(|(local, &row)| local_rows[row as usize] = local as u16);
-            let segments = rows_of_classes.chunks(SEGMENT).map(|classes| {
-                let mut segment = [0; SEGMENT];
-                segment.iter_mut().zip(classes).for_each(|(local, &row)| *local = local_rows[row as usize]);
-                (profiles.segments.place(&segment) as usize / SEGMENT) as u32
-            });
-            let directory: Vec<u32> = segments.collect();
-            let (local_ports, representatives) = ports(&encoded, &rows, parts.port_classes);
-            let actions: Vec<u32> = rows
-                .iter()
-                .flat_map(|&row| representatives.iter().map(move |&port| (row, port)))
-                .map(|(row, port)| encoded[row as usize][port])
-                .collect();
-            profiles.rows_max = profiles.rows_max.max(rows.len());
-            profiles.ports_max = profiles.ports_max.max(representatives.len());
+        let (mut directory, mut actions) = (Vec::new(), Vec::new());
+        for ProfileParts { rows, ports, stride, actions: of_rows } in parts {
+            assert!(of_rows.len().is_multiple_of(*stride), "one action for each port number of each row");
+            directory.clear();
+            profiles.segments.place_all(rows, &mut directory);
+            actions.clear();
+            actions.extend(of_rows.iter().map(|action| action.encode()));
+            profiles.rows_max = profiles.rows_max.max(of_rows.len() / stride);
+            profiles.ports_max = profiles.ports_max.max(*stride);
             profiles.halves.push(Half {
                 directory: profiles.directory.place(&directory),
-                ports: profiles.local_ports.place(&local_ports),
+                ports: profiles.local_ports.place(ports),
                 actions: profiles.actions.place(&actions),
-                stride: representatives.len() as u32,
+                stride: *stride as u32,
             });
         }
         profiles
     }
+
+    /// The highest number that needs a large place.
+    pub(super) fn large_max(&self) -> usize {
+        self.actions.all.iter().copied().max().unwrap_or(0).max((self.segments.all.len() / SEGMENT) as u32) as usize
+    }
 }
 
-/// Port classes that all these rows treat alike share a number: of each port class its number, and of each number one of
-/// its port classes.
-fn ports(encoded: &[Vec<u32>], rows: &[u32], port_classes: usize) -> (Vec<u16>, Vec<usize>) {
-    let mut numbers = vec![0u32; port_classes];
-    let mut ids: HashMap<(u32, u32), u32, RandomState> = HashMap::default();
-    for &row in rows {
-        ids.clear();
-        for (number, &action) in numbers.iter_mut().zip(&encoded[row as usize]) {
-            let next = ids.len() as u32;
-            *number = *ids.entry((*number, action)).or_insert(next);
+/// Each distinct segment once.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    pub(super) all: Vec<u16>,
+    numbers: HashMap<[u16; SEGMENT], u32, RandomState>,
+}
+
+impl Segments {
+    /// Adds the number of each segment of `rows`; the last one is filled up with row 0.
+    fn place_all(&mut self, rows: &[u16], directory: &mut Vec<u32>) {
+        let (mut segment, mut number) = ([0; SEGMENT], None);
+        for classes in rows.chunks(SEGMENT) {
+            // mostly its neighbour once more
+            if number.is_none() || *classes != segment[..] {
+                segment[..classes.len()].copy_from_slice(classes);
+                segment[classes.len()..].fill(0);
+                let next = (self.all.len() / SEGMENT) as u32;
+                number = Some(*self.numbers.entry(segment).or_insert_with(|| {
+                    self.all.extend_from_slice(&segment);
+                    next
+                }));
+            }
+            directory.extend(number);
         }
     }
-    let mut representatives = Vec::new();
-    for (port, &number) in numbers.iter().enumerate() {
-        // numbers are given in the order of their first port class
-        if number as usize == representatives.len() {
-            representatives.push(port);
-        }
-    }
-    (numbers.into_iter().map(|number| number as u16).collect(), representatives)
 }
 
 /// Runs of numbers one after the other, each distinct one once.

@@ -1,12 +1,14 @@
 //! Intervals → the IPv4 sections.
 //!
 //! Pods' addresses lie side by side in the cluster's own range. There a flat window, one load for an address, costs hardly
-//! more room than a trie's blocks do; the rest of the space is a 16-8-8 trie.
+//! more room than a trie's blocks do; the rest of the space is a 16-8-8 trie. Where intervals begin decides which is
+//! which, and never what they say, so that the layout stays while pods come and go beside others.
 
 use crate::format::BLOCK;
 use crate::width::Large;
+use std::collections::BTreeMap;
 
-/// The IPv4 space before it is written in some width.
+/// The IPv4 space: of each address its column.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct V4 {
     /// Number of the window's first /24.
@@ -15,11 +17,28 @@ pub(super) struct V4 {
     l1: Vec<u32>,
     l2: Vec<u32>,
     l3: Vec<u32>,
+    /// /24s inside of which intervals begin, and how many do.
+    cut: BTreeMap<u32, u32>,
 }
 
-/// The rest is a class, not a block.
+/// Another column from `first` to `last`, which is the end of an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct V4Change {
+    /// Where it begins.
+    pub first: u32,
+    /// Where it ends.
+    pub last: u32,
+    /// Its column now.
+    pub column: u32,
+    /// Whether an interval began at `first` before.
+    pub began: bool,
+    /// Whether one begins there now.
+    pub begins: bool,
+}
+
+/// The rest is a column, not a block.
 const LEAF: u32 = 1 << 31;
-/// A window is worth its name from so many /24s with more than one class.
+/// A window is worth its name from so many /24s inside of which intervals begin.
 const WINDOW_MIN: i64 = 4;
 
 type Intervals = [(u32, u32)];
@@ -30,7 +49,13 @@ impl V4 {
         assert!(intervals.first().is_some_and(|first| first.0 == 0), "intervals start at 0.0.0.0");
         assert!(intervals.is_sorted_by(|a, b| a.0 < b.0), "intervals ascend");
         let mut v4 = Self { l1: vec![0; 65536], ..Self::default() };
-        match window(intervals) {
+        for starts in intervals.chunk_by(|a, b| a.0 >> 8 == b.0 >> 8) {
+            let inside = starts.iter().filter(|start| start.0 & 0xff != 0).count() as u32;
+            if inside > 0 {
+                v4.cut.insert(starts[0].0 >> 8, inside);
+            }
+        }
+        match window(v4.cut.keys().copied()) {
             None => v4.fill(intervals),
             Some((first, last)) => {
                 v4.flat_first = first / BLOCK as u32;
@@ -41,20 +66,47 @@ impl V4 {
         v4
     }
 
+    /// Follows changes inside the window. `false`: some are outside, or another window would be right.
+    pub(super) fn change(&mut self, changes: &[V4Change]) -> bool {
+        let inside = |change: &V4Change| {
+            let at = (change.first >> 8).wrapping_sub(self.flat_first) as usize;
+            change.first >> 8 == change.last >> 8 && at < self.flat.len() / BLOCK
+        };
+        if !changes.iter().all(inside) {
+            return false;
+        }
+        let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+        for change in changes.iter().filter(|change| change.first & 0xff != 0 && change.began != change.begins) {
+            let block = change.first >> 8;
+            let count = counts.entry(block).or_insert_with(|| self.cut.get(&block).copied().unwrap_or(0));
+            *count = if change.begins { *count + 1 } else { *count - 1 };
+        }
+        if counts.iter().any(|(block, &count)| self.cut.contains_key(block) != (count > 0)) {
+            return false;
+        }
+        self.cut.extend(counts.into_iter().filter(|&(_, count)| count > 0));
+        let from = self.flat_first * BLOCK as u32;
+        for change in changes {
+            self.flat[(change.first - from) as usize..=(change.last - from) as usize].fill(change.column);
+        }
+        true
+    }
+
     /// The highest number that has to be stored.
     pub(super) fn max(&self, classes: usize) -> usize {
         classes + self.l2.len().max(self.l3.len()) / BLOCK
     }
 
-    /// Flat, levels 1 to 3.
-    pub(super) fn written<L: Large>(&self) -> [Vec<L>; 4] {
-        let plain = |classes: &[u32]| classes.iter().map(|&class| L::write(class as usize)).collect();
-        let nodes = |nodes: &[u32], next: &[u32]| {
-            let blocks = next.len() / BLOCK;
-            let node = |&node: &u32| if node & LEAF != 0 { L::write((node & !LEAF) as usize + blocks) } else { L::write(node as usize) };
-            nodes.iter().map(node).collect()
-        };
-        [plain(&self.flat), nodes(&self.l1, &self.l2), nodes(&self.l2, &self.l3), plain(&self.l3)]
+    pub(super) fn level_1<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
+        nodes(&self.l1, &self.l2, class)
+    }
+
+    pub(super) fn level_2<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
+        nodes(&self.l2, &self.l3, class)
+    }
+
+    pub(super) fn level_3<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
+        self.l3.iter().map(|&column| class(column)).collect()
     }
 
     fn fill(&mut self, intervals: &Intervals) {
@@ -91,16 +143,20 @@ impl V4 {
     }
 }
 
-/// First and last address of the /24s that go flat: where those with more than one class are at least as many as those with
-/// one, the run in which they outnumber them most.
-fn window(intervals: &Intervals) -> Option<(u32, u32)> {
-    let mut mixed: Vec<u32> =
-        intervals.iter().map(|interval| interval.0).filter(|start| start & 0xff != 0).map(|start| start >> 8).collect();
-    mixed.dedup();
+/// Blocks of the next level by their numbers, classes behind them.
+fn nodes<L: Large>(nodes: &[u32], next: &[u32], class: impl Fn(u32) -> L) -> Vec<L> {
+    let blocks = next.len() / BLOCK;
+    let node = |&node: &u32| if node & LEAF == 0 { L::write(node as usize) } else { L::write(class(node & !LEAF).read() + blocks) };
+    nodes.iter().map(node).collect()
+}
+
+/// First and last address of the /24s that go flat: where cut ones are at least as many as others, the run in which they
+/// outnumber them most.
+fn window(cut: impl Iterator<Item = u32>) -> Option<(u32, u32)> {
     let (mut best, mut best_run) = (0, None);
     let (mut score, mut first) = (0, 0);
     let mut before: Option<u32> = None;
-    for &block in &mixed {
+    for block in cut {
         let gap = before.map_or(0, |before| i64::from(block - before - 1));
         before = Some(block);
         if score - gap <= 0 {
@@ -116,7 +172,7 @@ fn window(intervals: &Intervals) -> Option<(u32, u32)> {
     best_run.filter(|_| best >= WINDOW_MIN).map(|(first, last)| (first << 8, last << 8 | 0xff))
 }
 
-/// The class of each address between the two.
+/// The column of each address between the two.
 fn flat(intervals: &Intervals, first: u32, last: u32) -> Vec<u32> {
     let mut classes = Vec::with_capacity((last - first) as usize + 1);
     let from = intervals.partition_point(|interval| interval.0 <= first) - 1;
@@ -133,15 +189,10 @@ fn flat(intervals: &Intervals, first: u32, last: u32) -> Vec<u32> {
 /// The intervals for the trie, which nobody asks about the window: what stands before it goes on through it.
 fn without(intervals: &Intervals, first: u32, last: u32) -> Vec<(u32, u32)> {
     let mut rest: Vec<(u32, u32)> = intervals.iter().copied().filter(|interval| interval.0 < first).collect();
-    let mut push = |start: u32, class: u32| {
-        if rest.last().is_none_or(|&(_, before)| before != class) {
-            rest.push((start, class));
-        }
-    };
     if let Some(behind) = last.checked_add(1) {
         let at = intervals.partition_point(|interval| interval.0 <= behind) - 1;
-        push(if first == 0 { 0 } else { behind }, intervals[at].1);
-        intervals[at + 1..].iter().for_each(|&(start, class)| push(start, class));
+        rest.push((if first == 0 { 0 } else { behind }, intervals[at].1));
+        rest.extend_from_slice(&intervals[at + 1..]);
     }
     if rest.is_empty() {
         rest.push((0, intervals[0].1));
@@ -167,7 +218,8 @@ mod tests {
             (vec![1, 2, 3, 4, 6, 7], Some((1, 7))),
         ] {
             let expected = expected.map(|(first, last): (u32, u32)| (10 << 24 | first << 8, 10 << 24 | last << 8 | 0xff));
-            assert_eq!(window(&intervals(&blocks)), expected, "{blocks:?}");
+            let cut = V4::of(&intervals(&blocks)).cut;
+            assert_eq!(window(cut.keys().copied()), expected, "{blocks:?}");
         }
     }
 
@@ -180,5 +232,34 @@ mod tests {
         let v4 = V4::of(&high);
         assert_eq!((v4.flat_first, v4.flat.len()), ((u32::MAX >> 8) - 7, 2048));
         assert!(v4.l2.is_empty() && v4.l1.iter().all(|&node| node == LEAF | 3));
+    }
+
+    #[test]
+    fn following_changes_is_as_good_as_being_told_all() {
+        // pods in six /24s, and cuts outside of them
+        let mut now: BTreeMap<u32, u32> = [(0, 0), (9 << 24, 1), (10 << 24 | 0x0603, 2), (11 << 24 | 77, 3)].into_iter().collect();
+        now.extend((0..6).map(|block| (10 << 24 | block << 8 | 128, 4)));
+        let all = |now: &BTreeMap<u32, u32>| V4::of(&now.iter().map(|(&start, &column)| (start, column)).collect::<Vec<_>>());
+        let (mut v4, mut seed, mut followed) = (all(&now), 1u64, 0);
+        for round in 0..3000u32 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let first = 10 << 24 | ((seed >> 40) as u32 % 0x700);
+            let before = now.get(&first).copied();
+            if seed >> 33 & 1 == 0 {
+                now.insert(first, round)
+            } else {
+                now.remove(&first)
+            };
+            let column = *now.range(..=first).next_back().unwrap().1;
+            let last = now.range(first + 1..).next().map_or(u32::MAX, |next| next.0 - 1);
+            let change = V4Change { first, last, column, began: before.is_some(), begins: now.contains_key(&first) };
+            if v4.change(&[change]) {
+                followed += 1;
+            } else {
+                v4 = all(&now);
+            }
+            assert_eq!(v4, all(&now), "round {round}");
+        }
+        assert!(followed > 2000, "{followed}");
     }
 }

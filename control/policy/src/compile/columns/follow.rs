@@ -44,7 +44,7 @@ impl Columns {
         let is_worn = |(now, then): (usize, usize)| now > REMEMBERED_MIN.max(then * REMEMBERED_FACTOR);
         let worn = self.state.weights.is_none_or(|weights| self.weights().into_iter().zip(weights).any(is_worn));
         if worn || self.state.numbering != model.pods.numbering {
-            *self = Self::default();
+            *self = Self { epoch: self.epoch + 1, ..Self::default() };
             self.state.numbering = model.pods.numbering;
         }
         let fresh = self.state.weights.is_none();
@@ -88,7 +88,6 @@ impl Columns {
         for (handle, rule) in &turnover.entered {
             self.matching.enter(*handle, rule, dirty.as_deref_mut());
         }
-        self.rows.ids = self.book.ids();
         let count = self.book.entries.len();
         self.at_hand = AtHand::default();
         self.matched.resize(count, 0);
@@ -106,6 +105,7 @@ impl Columns {
         if slots == self.slots {
             return false;
         }
+        self.epoch += 1;
         let open_asks_remote = self.book.iter().any(|(handle, _)| {
             let Entry { is_open, asks_remote, .. } = self.book.entries[handle as usize];
             is_open && asks_remote

@@ -220,14 +220,14 @@ fn numbering_bugs() -> [PartsBug; 16] {
         parts.v6_intervals.iter_mut().for_each(|one| one.1 = edit(one.1));
         parts.v6_exact.iter_mut().for_each(|one| one.1 = edit(one.1));
     }
-    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u32) -> u32) {
-        parts.profiles.iter_mut().flatten().for_each(|row| *row = edit(*row));
+    fn row_numbers(parts: &mut TableParts, edit: impl Fn(u16) -> u16) {
+        parts.profiles.iter_mut().flat_map(|profile| &mut profile.rows).for_each(|row| *row = edit(*row));
     }
     [
         ("a class does not fit its u8", |parts| classes(parts, |class| class & 0xff)),
         ("a row does not fit its u8", |parts| row_numbers(parts, |row| row & 0xff)),
         ("a port class does not fit its u8", |parts| {
-            parts.port_intervals.iter_mut().flatten().for_each(|one| one.1 &= 0xff);
+            parts.ports.intervals.iter_mut().flatten().for_each(|one| one.1 &= 0xff);
         }),
         ("the rows of the other direction", |parts| parts.endpoints[0].profiles.swap(0, 1)),
         ("the rows of another endpoint", |parts| parts.endpoints[0].profiles = parts.endpoints[1].profiles),
@@ -243,12 +243,13 @@ fn numbering_bugs() -> [PartsBug; 16] {
             parts.v6_exact.sort_unstable();
         }),
         ("protocols without ports are judged as TCP 5432", |parts| {
-            let tcp = &parts.port_intervals[0];
-            parts.other_protocols = tcp[tcp.partition_point(|one| one.0 <= 5432) - 1].1;
+            let tcp = &parts.ports.intervals[0];
+            parts.ports.others = tcp[tcp.partition_point(|one| one.0 <= 5432) - 1].1;
         }),
-        ("a range of ports begins one late", |parts| parts.port_intervals[1].last_mut().unwrap().0 += 1),
+        ("a range of ports begins one late", |parts| parts.ports.intervals[1].last_mut().unwrap().0 += 1),
         ("one cell of one row allows", |parts| {
-            let deny = parts.rows.iter_mut().flatten().find(|action| **action == Action::Deny).unwrap();
+            let mut actions = parts.profiles.iter_mut().flat_map(|profile| &mut profile.actions);
+            let deny = actions.find(|action| **action == Action::Deny).unwrap();
             *deny = Action::Allow(sluice_flow::RuleId(0));
         }),
         ("rules have each other's names", |parts| parts.names.rules.swap(0, 1)),
