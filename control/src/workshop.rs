@@ -7,7 +7,7 @@
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::{Counterexample, Proof, Prover};
 use sluice_policy::{CompileError, Snapshot};
-use sluice_table::{ImageError, Table};
+use sluice_table::{Image, ImageError, Table};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) generation: u64,
-    pub(crate) image: Vec<u8>,
+    pub(crate) image: Image,
     pub(crate) table: Arc<Table>,
     pub(crate) compile: Duration,
 }

@@ -44,7 +44,7 @@ fn image(generation: u64) -> Vec<u8> {
         uid: String::new(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
     }];
-    sluice_policy::compile(&snapshot, generation).unwrap()
+    sluice_policy::compile(&snapshot, generation).unwrap().to_vec()
 }
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {

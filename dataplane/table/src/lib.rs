@@ -37,7 +37,7 @@ mod width;
 pub use batch::Query;
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
-pub use image::{ImageWriter, V4Change, V6Change, build_image};
+pub use image::{Image, ImageWriter, V4Change, V6Change, build_image};
 pub use inspect::{Meaning, Profile, V4Stretch};
 pub use names::{EndpointName, Names, PodName, RuleName};
 pub use parts::{Action, EndpointRow, PortParts, ProfileParts, TableParts};

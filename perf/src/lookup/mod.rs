@@ -184,8 +184,8 @@ impl Bench<'_> {
             let trace = trace::trace(kind, &snapshot, &oracle, &resolved, self.length, self.arguments.seed);
             self.measure(&mut section, &mut backends, &trace)?;
             match workload {
-                Workload::S3 if kind == Kind::Isolated => self.many = Some(Case { image: image.clone(), trace }),
-                Workload::S3Few if kind == Kind::Isolated => self.few = Some(Case { image: image.clone(), trace }),
+                Workload::S3 if kind == Kind::Isolated => self.many = Some(Case { image: image.to_vec(), trace }),
+                Workload::S3Few if kind == Kind::Isolated => self.few = Some(Case { image: image.to_vec(), trace }),
                 _ => {}
             }
         }

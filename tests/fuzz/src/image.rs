@@ -34,7 +34,7 @@ fn images() -> &'static [Vec<u8>; 3] {
             v6_intervals: vec![(0, 0)],
             ..TableParts::default()
         };
-        [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)]
+        [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)].map(|image| image.to_vec())
     })
 }
 
@@ -151,16 +151,15 @@ fn write(image: &mut [u8], at: usize, value: &[u8]) {
 
 /// The format's checksum.
 fn checksum(image: &[u8]) -> u64 {
-    let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-    let mut lanes = [0xcbf2_9ce4_8422_2325; 8];
-    for (index, chunk) in image.chunks(8).enumerate() {
+    let mut sum = 0u64;
+    for (index, chunk) in (0u64..).zip(image.chunks(8)).filter(|(index, _)| *index as usize * 8 != CHECKSUM_AT) {
         let mut word = [0; 8];
-        if index * 8 != CHECKSUM_AT {
-            word[..chunk.len()].copy_from_slice(chunk);
-        }
-        lanes[index % 8] = step(lanes[index % 8], u64::from_le_bytes(word));
+        word[..chunk.len()].copy_from_slice(chunk);
+        let mixed = u64::from_le_bytes(word) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        sum = sum.wrapping_add(product ^ product >> 32);
     }
-    lanes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
+    sum
 }
 
 /// Every port and direction, addresses on both sides of whatever the choices say; and now and then the whole as text.

@@ -107,14 +107,14 @@ impl State {
     /// The bytes that the control process would publish now.
     pub(super) fn image(&mut self) -> Result<Vec<u8>, String> {
         self.generation += 1;
-        compile(&self.snapshot, self.generation).map_err(|refusal| format!("the compiler refuses: {refusal}"))
+        compile(&self.snapshot, self.generation).map(|image| image.to_vec()).map_err(|refusal| format!("the compiler refuses: {refusal}"))
     }
 
     /// What would be published next if all policies went.
     pub(super) fn image_without_policies(&mut self) -> Result<Vec<u8>, String> {
         self.generation += 1;
         let without = Snapshot { policies: Objects::new(), ..self.snapshot.clone() };
-        compile(&without, self.generation).map_err(|refusal| format!("the compiler refuses: {refusal}"))
+        compile(&without, self.generation).map(|image| image.to_vec()).map_err(|refusal| format!("the compiler refuses: {refusal}"))
     }
 
     /// The table that a worker would adopt now.

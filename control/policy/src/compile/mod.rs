@@ -55,7 +55,7 @@ use output::Output;
 use peers::{Atoms, Moved};
 use sluice_flow::LocalEndpoint;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_table::TableParts;
+use sluice_table::{Image, TableParts};
 
 /// Why a snapshot has no table. Nothing of it is published; the previous table stays.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`compile`]; the compiler stays usable.
-    pub fn compile(&mut self, snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileError> {
+    pub fn compile(&mut self, snapshot: &Snapshot, generation: u64) -> Result<Image, CompileError> {
         let (renumbered, moved) = self.update(snapshot, &Straight)?;
         self.output.follow(&self.model, &self.numbers, &self.atoms, renumbered, &moved);
         Ok(self.output.image(generation))
@@ -170,7 +170,7 @@ impl Compiler {
 ///
 /// # Errors
 /// [`CompileError`]: beyond the format's limits, or an object the API server would not have stored.
-pub fn compile(snapshot: &Snapshot, generation: u64) -> Result<Vec<u8>, CompileError> {
+pub fn compile(snapshot: &Snapshot, generation: u64) -> Result<Image, CompileError> {
     Compiler::new().compile(snapshot, generation)
 }
 

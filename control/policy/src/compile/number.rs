@@ -29,13 +29,27 @@ pub(super) struct Numbers {
     /// By column, as of the last update.
     in_use: Vec<bool>,
     slots: Vec<Slot>,
-    /// The columns of each class.
-    order: Vec<Vec<u32>>,
-    /// By column; of one that is not in use, anything below the number of classes.
+    /// In order.
+    classes: Vec<Class>,
+    /// By column; [`NO_CLASS`] for those not in use.
     pub(super) class_of: Vec<u32>,
     pub(super) ports: PortParts,
     /// By slot.
     pub(super) profiles: Vec<ProfileParts>,
+    /// By slot: below how many classes the rows are what they were before the last update.
+    pub(super) same: Vec<usize>,
+}
+
+/// Of a column that is not in use.
+const NO_CLASS: u32 = u32::MAX;
+
+/// Columns that say the same.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    /// One of them.
+    column: u32,
+    /// How many.
+    size: u32,
 }
 
 /// One profile.
@@ -57,7 +71,7 @@ pub(super) struct Renumbered {
 
 impl Numbers {
     pub(super) fn classes(&self) -> usize {
-        self.order.len()
+        self.classes.len()
     }
 
     /// Brings everything up to date; `uses` says for each column how many addresses and intervals have it.
@@ -85,8 +99,8 @@ impl Numbers {
         } else if added.is_empty() && removed.is_empty() {
             Renumbered { classes: false, profiles: !same_rules }
         } else {
-            self.follow(columns, &added, &removed)?;
-            Renumbered { classes: true, profiles: true }
+            let profiles = self.follow(columns, &added, &removed)?;
+            Renumbered { classes: true, profiles: profiles || !same_rules }
         };
         if renumbered.profiles {
             self.name_rules(model);
@@ -105,21 +119,23 @@ impl Numbers {
             slot.sheet = self.maker.sheet(slot.uses.keys().copied(), columns.rules(index), &columns.rows)?;
         }
         let content = Content::of(columns, &used, &self.slots);
-        self.order.clear();
+        self.classes.clear();
         self.class_of.clear();
-        self.class_of.resize(self.in_use.len(), 0);
+        self.class_of.resize(self.in_use.len(), NO_CLASS);
         let mut distinct: Vec<usize> = Vec::new();
         for at in content.order() {
-            if distinct.last().is_none_or(|&last| content.of_column(last) != content.of_column(at)) {
-                distinct.push(at);
-                self.order.push(Vec::new());
+            match self.classes.last_mut() {
+                Some(class) if distinct.last().is_some_and(|&last| content.of_column(last) == content.of_column(at)) => class.size += 1,
+                _ => {
+                    distinct.push(at);
+                    self.classes.push(Class { column: used[at], size: 1 });
+                }
             }
-            let class = self.order.len() - 1;
-            self.order[class].push(used[at]);
-            self.class_of[used[at] as usize] = class as u32;
+            self.class_of[used[at] as usize] = self.classes.len() as u32 - 1;
         }
         self.profiles.resize_with(profiles, ProfileParts::default);
         content.transpose(&distinct, &mut self.profiles);
+        self.same = vec![0; profiles];
         self.number_ports()
     }
 
@@ -141,8 +157,8 @@ impl Numbers {
         }
     }
 
-    /// Takes columns in and out.
-    fn follow(&mut self, columns: &Columns, added: &[u32], removed: &[u32]) -> Result<(), CompileError> {
+    /// Takes columns in and out. Returns whether a profile says something else of its rows or ports.
+    fn follow(&mut self, columns: &Columns, added: &[u32], removed: &[u32]) -> Result<bool, CompileError> {
         let mut renewed = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let mut other = false;
@@ -165,60 +181,81 @@ impl Numbers {
                 renewed.push(index);
             }
         }
-        self.leave(removed);
-        added.iter().for_each(|&column| self.enter(columns, column));
-        for (class, members) in (0u32..).zip(&self.order) {
-            members.iter().for_each(|&column| {
-                let at = column as usize;
-                if at >= self.class_of.len() {
-                    self.class_of.resize(at + 1, 0);
-                }
-                self.class_of[at] = class;
-            });
-        }
-        for &index in &renewed {
-            let (slot, profile) = (&self.slots[index], &mut self.profiles[index]);
-            profile.rows.clear();
-            profile.rows.extend(self.order.iter().map(|members| slot.sheet.numbers[&columns.column(members[0])[index]]));
-        }
-        if renewed.is_empty() { Ok(()) } else { self.number_ports() }
-    }
-
-    fn leave(&mut self, removed: &[u32]) {
-        let mut emptied = false;
+        let mut same = self.classes.len();
         for &column in removed {
-            self.order[self.class_of[column as usize] as usize].retain(|&member| member != column);
-            self.class_of[column as usize] = 0;
+            same = same.min(self.leave(column));
         }
-        emptied |= self.order.iter().any(Vec::is_empty);
-        if emptied {
-            for profile in &mut self.profiles {
-                let mut members = self.order.iter();
-                profile.rows.retain(|_| members.next().is_some_and(|members| !members.is_empty()));
-            }
-            self.order.retain(|members| !members.is_empty());
+        for &column in added {
+            same = same.min(self.enter(columns, column));
         }
+        self.same.fill(same);
+        for &index in &renewed {
+            self.same[index] = 0;
+            let (slot, profile) = (&self.slots[index], &mut self.profiles[index]);
+            let mut last = (u32::MAX, 0);
+            profile.rows.clear();
+            profile.rows.extend(self.classes.iter().map(|class| {
+                let row = columns.column(class.column)[index];
+                if row != last.0 {
+                    last = (row, slot.sheet.numbers[&row]);
+                }
+                last.1
+            }));
+        }
+        if !renewed.is_empty() {
+            self.number_ports()?;
+        }
+        Ok(!renewed.is_empty())
     }
 
-    fn enter(&mut self, columns: &Columns, column: u32) {
+    /// Takes a column out. Returns the class whose place others may have taken.
+    fn leave(&mut self, column: u32) -> usize {
+        let at = std::mem::replace(&mut self.class_of[column as usize], NO_CLASS);
+        let class = &mut self.classes[at as usize];
+        class.size -= 1;
+        if class.size == 0 {
+            self.classes.remove(at as usize);
+            self.class_of.iter_mut().for_each(|class| *class -= u32::from(*class > at && *class != NO_CLASS));
+            for profile in &mut self.profiles {
+                profile.rows.remove(at as usize);
+            }
+        } else if class.column == column {
+            let member = self.class_of.iter().position(|&class| class == at);
+            class.column = member.expect("a class has as many columns as it counts") as u32;
+        }
+        at as usize
+    }
+
+    /// Takes a column in. Returns its class.
+    fn enter(&mut self, columns: &Columns, column: u32) -> usize {
+        if self.class_of.len() <= column as usize {
+            self.class_of.resize(column as usize + 1, NO_CLASS);
+        }
         let rows = columns.column(column);
-        let place = self.order.binary_search_by(|members| {
-            let others = columns.column(members[0]);
+        let place = self.classes.binary_search_by(|class| {
+            let others = columns.column(class.column);
             let of_slots = self.slots.iter().zip(others.iter().zip(rows)).filter(|(_, (other, own))| other != own);
             of_slots
                 .map(|(slot, (other, own))| slot.sheet.numbers[other].cmp(&slot.sheet.numbers[own]))
                 .find(|order| order.is_ne())
                 .unwrap_or(Ordering::Equal)
         });
-        match place {
-            Ok(class) => self.order[class].push(column),
+        let at = match place {
+            Ok(class) => {
+                self.classes[class].size += 1;
+                class
+            }
             Err(at) => {
-                self.order.insert(at, vec![column]);
+                self.classes.insert(at, Class { column, size: 1 });
+                self.class_of.iter_mut().for_each(|class| *class += u32::from(*class as usize >= at && *class != NO_CLASS));
                 for ((profile, slot), row) in self.profiles.iter_mut().zip(&self.slots).zip(rows) {
                     profile.rows.insert(at, slot.sheet.numbers[row]);
                 }
+                at
             }
-        }
+        };
+        self.class_of[column as usize] = at as u32;
+        at
     }
 
     /// Port classes, and what each profile calls them.

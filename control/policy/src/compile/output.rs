@@ -4,7 +4,7 @@ use super::model::Model;
 use super::number::{Numbers, Renumbered};
 use super::peers::{Atoms, Moved};
 use sluice_flow::{Direction, LocalEndpoint};
-use sluice_table::{EndpointName, EndpointRow, ImageWriter, Names, PodName, RuleName, TableParts, V4Change, V6Change};
+use sluice_table::{EndpointName, EndpointRow, Image, ImageWriter, Names, PodName, RuleName, TableParts, V4Change, V6Change};
 
 /// Above so many addresses of pods the table does not carry the names of remote pods.
 const NAMED_PODS_MAX: usize = 4000;
@@ -33,9 +33,12 @@ impl Output {
         if fresh || renumbered.classes {
             self.writer.classes(numbers.class_of.clone(), numbers.classes());
         }
+        if fresh || renumbered.classes {
+            self.writer.rows(numbers.profiles.iter().zip(&numbers.same).map(|(profile, &same)| (profile, if fresh { 0 } else { same })));
+        }
         if fresh || renumbered.profiles {
             self.writer.ports(&numbers.ports);
-            self.writer.profiles(&numbers.profiles);
+            self.writer.actions(&numbers.profiles);
         }
         if fresh || self.services != model.services {
             self.services.clone_from(&model.services);
@@ -59,7 +62,7 @@ impl Output {
         changes.is_some_and(|changes| changes.is_empty() || self.writer.change_v6(changes))
     }
 
-    pub(super) fn image(&mut self, generation: u64) -> Vec<u8> {
+    pub(super) fn image(&mut self, generation: u64) -> Image {
         self.writer.write(generation)
     }
 }

@@ -6,36 +6,41 @@
 //!  ports, profiles, endpoints, services, names ──────────────────────────────────┘
 //! ```
 //!
-//! An [`ImageWriter`] keeps the sections of its last image, and makes anew only those whose parts were handed over since:
-//! a pod that comes or goes costs the sections with its addresses.
+//! An [`ImageWriter`] keeps its last image, and makes anew only those sections whose parts were handed over since; where
+//! only columns of pods' addresses are others, it changes these.
 
+mod assembly;
 mod ports;
 mod profiles;
 mod v4;
 mod v6;
 
+pub use assembly::Image;
 pub use v4::V4Change;
 pub use v6::V6Change;
 
-use crate::format::{ALIGNMENT, EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, SMALL_WIDE, Section, checksum};
+use crate::format::{EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, SMALL_WIDE, Section};
 use crate::names::Names;
 use crate::parts::{EndpointRow, PortParts, ProfileParts, TableParts};
 use crate::width::{Large, Small, Wide16};
-use bytemuck::{Pod, Zeroable};
+use assembly::Assembly;
+use bytemuck::Zeroable;
 use profiles::Profiles;
+use std::ops::Range;
 use v4::V4;
 use v6::V6;
 
 /// Writes an image. Cost: linear in the parts, plus 130 kB of fixed-size sections.
 ///
 /// Panics where the parts contradict their documentation: that is the compiler's own mistake.
-pub fn build_image(parts: &TableParts, generation: u64) -> Vec<u8> {
+pub fn build_image(parts: &TableParts, generation: u64) -> Image {
     let mut writer = ImageWriter::default();
     writer.v4(parts.v4_intervals.iter().copied());
     writer.v6(&parts.v6_intervals, parts.v6_exact.iter().copied());
     writer.classes((0..parts.classes as u32).collect(), parts.classes);
     writer.ports(&parts.ports);
-    writer.profiles(&parts.profiles);
+    writer.rows(parts.profiles.iter().map(|profile| (profile, 0)));
+    writer.actions(&parts.profiles);
     writer.endpoints(&parts.endpoints);
     writer.services(&parts.services);
     writer.names(&parts.names);
@@ -49,7 +54,8 @@ const V6_BLOCKS: [Section; 2] = [Section::V6BlockSlots, Section::V6Blocks];
 const V6_EXACT: [Section; 1] = [Section::V6Exact];
 const V6_INTERVALS: [Section; 2] = [Section::V6Starts, Section::V6Classes];
 const PORTS: [Section; 2] = [Section::PortPages, Section::PortClasses];
-const PROFILES: [Section; 4] = [Section::Directory, Section::Segments, Section::LocalPorts, Section::Actions];
+const ROWS: [Section; 3] = [Section::Directory, Section::Segments, Section::Endpoints];
+const ACTIONS: [Section; 3] = [Section::LocalPorts, Section::Actions, Section::Endpoints];
 
 /// See the module. Everything must have been handed over once before the first image; each method but
 /// [`Self::write`] replaces what it was given before.
@@ -66,8 +72,10 @@ pub struct ImageWriter {
     endpoints: Vec<EndpointRow>,
     services: Vec<[u8; 16]>,
     names: Vec<u8>,
-    written: [Option<Vec<u8>>; Section::ALL.len()],
+    last: Assembly,
     widths: u32,
+    /// Entries of the last image's blocks, flat or of IPv6, whose columns are others now.
+    patches: Vec<(Section, Range<usize>)>,
 }
 
 impl ImageWriter {
@@ -81,8 +89,9 @@ impl ImageWriter {
     /// Follows changes to what [`Self::v4`] was told. `false`: they change the layout, which is as before; hand over all.
     #[must_use]
     pub fn change_v4(&mut self, changes: &[V4Change]) -> bool {
-        self.forget(&V4_FLAT);
-        self.v4.change(changes)
+        let patched = self.v4.change(changes);
+        self.patches.extend(patched.iter().flatten().map(|range| (Section::V4Flat, range.clone())));
+        patched.is_some()
     }
 
     /// First address of each interval and its column, ascending, the first at 0; then single addresses, ascending.
@@ -97,9 +106,12 @@ impl ImageWriter {
     /// half changed; hand over all.
     #[must_use]
     pub fn change_v6(&mut self, changes: &[V6Change]) -> bool {
-        self.forget(&V6_BLOCKS);
-        self.forget(&V6_EXACT);
-        self.v6.change(changes)
+        let Some((patched, apart)) = self.v6.change(changes) else { return false };
+        self.patches.extend(patched.into_iter().map(|at| (Section::V6Blocks, at..at + 1)));
+        if apart {
+            self.forget(&V6_EXACT);
+        }
+        true
     }
 
     /// The class of each column, below `classes`; what a column that nobody has says does not matter.
@@ -117,11 +129,16 @@ impl ImageWriter {
         self.forget(&PORTS);
     }
 
-    /// What endpoints refer to.
-    pub fn profiles<'p>(&mut self, profiles: impl IntoIterator<Item = &'p ProfileParts>) {
-        self.profiles = Profiles::of(profiles);
-        self.forget(&PROFILES);
-        self.forget(&[Section::Endpoints]);
+    /// The rows of each profile that endpoints refer to; those of the classes below `same` are what they were, or `same` is 0.
+    pub fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
+        self.profiles.rows(profiles);
+        self.forget(&ROWS);
+    }
+
+    /// What they say of ports.
+    pub fn actions<'p>(&mut self, profiles: impl IntoIterator<Item = &'p ProfileParts>) {
+        self.profiles.actions(profiles);
+        self.forget(&ACTIONS);
     }
 
     /// By port.
@@ -143,11 +160,11 @@ impl ImageWriter {
     }
 
     /// The image of all that was handed over last.
-    pub fn write(&mut self, generation: u64) -> Vec<u8> {
+    pub fn write(&mut self, generation: u64) -> Image {
         let (large, small) = (self.large_max() > usize::from(u16::MAX), self.small_max() > usize::from(u8::MAX));
         let widths = if large { LARGE_WIDE } else { 0 } | if small { SMALL_WIDE } else { 0 };
         if widths != self.widths {
-            self.written = Default::default();
+            self.last = Assembly::default();
             self.widths = widths;
         }
         match (large, small) {
@@ -156,11 +173,25 @@ impl ImageWriter {
             (true, false) => self.make::<u32, u8>(),
             (true, true) => self.make::<u32, Wide16>(),
         }
-        self.joined(generation)
+        let header = Header {
+            magic: MAGIC,
+            format: FORMAT_VERSION,
+            header_bytes: size_of::<Header>() as u32,
+            generation,
+            image_bytes: 0,
+            checksum: 0,
+            classes: self.classes as u32,
+            port_classes: self.port_classes as u32,
+            flat_first: self.v4.flat_first,
+            widths: self.widths,
+            reserved: 0,
+            sections: Zeroable::zeroed(),
+        };
+        self.last.image(header)
     }
 
     fn forget(&mut self, sections: &[Section]) {
-        sections.iter().for_each(|&section| self.written[section as usize] = None);
+        self.last.forget(sections);
     }
 
     /// The highest number among those of width `L`.
@@ -173,38 +204,52 @@ impl ImageWriter {
         self.profiles.rows_max.max(self.profiles.ports_max).saturating_sub(1)
     }
 
-    /// Makes the sections that are missing.
+    /// Makes the sections that are missing, or changes those that are there.
     fn make<L: Large, S: Small>(&mut self) {
         let class = |column: u32| L::write(self.class_of[column as usize] as usize);
-        let large = |numbers: &[u32]| -> Vec<L> { numbers.iter().map(|&number| L::write(number as usize)).collect() };
-        let small = |numbers: &[u16]| -> Vec<S> { numbers.iter().map(|&number| S::write(usize::from(number))).collect() };
-        let v6_slots = |entries: &[(u128, u32)], value: &dyn Fn(u32) -> u32| v6::hashed(entries.iter().map(|&(key, of)| (key, value(of))));
+        let patches = std::mem::take(&mut self.patches);
+        if self.last.is_whole() {
+            for (section, range) in patches {
+                let columns = if section == Section::V4Flat { &self.v4.flat } else { &self.v6.blocks };
+                self.last.patch(section, range.start, columns[range].iter().map(|&column| class(column)));
+            }
+            return;
+        }
+        let mut next = std::mem::take(&mut self.last).next();
         for (section, _) in Section::ALL {
-            if self.written[section as usize].is_some() {
+            if patches.iter().any(|patch| patch.0 == section) {
+                next.forget(&[section]);
+            }
+            if next.keep(section) {
                 continue;
             }
-            let bytes = match section {
-                Section::V4Flat => bytes(&self.v4.flat.iter().map(|&column| class(column)).collect::<Vec<L>>()),
-                Section::V4L1 => bytes(&self.v4.level_1(class)),
-                Section::V4L2 => bytes(&self.v4.level_2(class)),
-                Section::V4L3 => bytes(&self.v4.level_3(class)),
-                Section::V6BlockSlots => bytes(&v6_slots(&self.v6.block_keys, &|block| block)),
-                Section::V6Blocks => bytes(&self.v6.blocks.iter().map(|&column| class(column)).collect::<Vec<L>>()),
-                Section::V6Exact => bytes(&v6_slots(&self.v6.apart, &|column| self.class_of[column as usize])),
-                Section::V6Starts => bytes(&self.v6.intervals.iter().map(|interval| interval.0.to_be_bytes()).collect::<Vec<_>>()),
-                Section::V6Classes => bytes(&self.v6.intervals.iter().map(|interval| class(interval.1)).collect::<Vec<L>>()),
-                Section::PortPages => bytes(&self.page_of),
-                Section::PortClasses => bytes(&self.pages),
-                Section::Endpoints => bytes(&self.entries()),
-                Section::Directory => bytes(&large(&self.profiles.directory.all)),
-                Section::Segments => bytes(&small(&self.profiles.segments.all)),
-                Section::LocalPorts => bytes(&small(&self.profiles.local_ports.all)),
-                Section::Actions => bytes(&large(&self.profiles.actions.all)),
-                Section::Services => bytes(&self.services),
-                Section::Names => self.names.clone(),
-            };
-            self.written[section as usize] = Some(bytes);
+            let large = |number: &u32| L::write(*number as usize);
+            let small = |number: &u16| S::write(usize::from(*number));
+            match section {
+                Section::V4Flat => next.put(section, self.v4.flat.iter().map(|&column| class(column))),
+                Section::V4L1 => next.put(section, self.v4.level_1(class)),
+                Section::V4L2 => next.put(section, self.v4.level_2(class)),
+                Section::V4L3 => next.put(section, self.v4.level_3(class)),
+                Section::V6BlockSlots => next.put(section, v6::hashed(self.v6.block_keys.iter().copied()).into_iter()),
+                Section::V6Blocks => next.put(section, self.v6.blocks.iter().map(|&column| class(column))),
+                Section::V6Exact => {
+                    let entries = self.v6.apart.iter().map(|&(address, column)| (address, self.class_of[column as usize]));
+                    next.put(section, v6::hashed(entries).into_iter());
+                }
+                Section::V6Starts => next.put(section, self.v6.intervals.iter().map(|interval| interval.0.to_be_bytes())),
+                Section::V6Classes => next.put(section, self.v6.intervals.iter().map(|interval| class(interval.1))),
+                Section::PortPages => next.put(section, self.page_of.iter().copied()),
+                Section::PortClasses => next.put(section, self.pages.iter().copied()),
+                Section::Endpoints => next.put(section, bytemuck::cast_slice::<EndpointEntry, u8>(&self.entries()).iter().copied()),
+                Section::Directory => next.put(section, self.profiles.directory.all.iter().map(large)),
+                Section::Segments => next.put(section, self.profiles.segments.iter().map(small)),
+                Section::LocalPorts => next.put(section, self.profiles.local_ports.all.iter().map(small)),
+                Section::Actions => next.put(section, self.profiles.actions.all.iter().map(large)),
+                Section::Services => next.put(section, self.services.iter().copied()),
+                Section::Names => next.put(section, self.names.iter().copied()),
+            }
         }
+        self.last = next;
     }
 
     fn entries(&self) -> Vec<EndpointEntry> {
@@ -212,44 +257,9 @@ impl ImageWriter {
         let absent = EndpointEntry { present: 0, incarnation: 0, halves: [Half::OPEN; 2], reserved: [0; 6] };
         let mut entries = vec![absent; len];
         for endpoint in &self.endpoints {
-            let halves = endpoint.profiles.map(|profile| profile.map_or(Half::OPEN, |profile| self.profiles.halves[profile as usize]));
+            let halves = endpoint.profiles.map(|profile| profile.map_or(Half::OPEN, |profile| self.profiles.half(profile as usize)));
             entries[usize::from(endpoint.port.0)] = EndpointEntry { present: 1, incarnation: endpoint.incarnation.0, halves, ..absent };
         }
         entries
     }
-
-    fn joined(&self, generation: u64) -> Vec<u8> {
-        let header_bytes = size_of::<Header>();
-        let padded = |section: &Option<Vec<u8>>| section.as_ref().map_or(0, |bytes| bytes.len().next_multiple_of(ALIGNMENT));
-        let len = header_bytes.next_multiple_of(ALIGNMENT) + self.written.iter().map(padded).sum::<usize>();
-        let mut image = Vec::with_capacity(len);
-        image.resize(header_bytes.next_multiple_of(ALIGNMENT), 0);
-        let mut header = Header {
-            magic: MAGIC,
-            format: FORMAT_VERSION,
-            header_bytes: header_bytes as u32,
-            generation,
-            image_bytes: len as u64,
-            checksum: 0,
-            classes: self.classes as u32,
-            port_classes: self.port_classes as u32,
-            flat_first: self.v4.flat_first,
-            widths: self.widths,
-            reserved: 0,
-            sections: Zeroable::zeroed(),
-        };
-        for (place, bytes) in header.sections.iter_mut().zip(self.written.iter().flatten()) {
-            *place = [image.len() as u64, bytes.len() as u64];
-            image.extend_from_slice(bytes);
-            image.resize(image.len().next_multiple_of(ALIGNMENT), 0);
-        }
-        image[..header_bytes].copy_from_slice(bytemuck::bytes_of(&header));
-        header.checksum = checksum(&image);
-        image[..header_bytes].copy_from_slice(bytemuck::bytes_of(&header));
-        image
-    }
-}
-
-fn bytes<T: Pod>(content: &[T]) -> Vec<u8> {
-    bytemuck::cast_slice(content).to_vec()
 }

@@ -13,67 +13,106 @@ use std::hash::Hash;
 #[derive(Debug, Default)]
 pub(super) struct Profiles {
     pub(super) directory: Runs<u32>,
-    pub(super) segments: Segments,
+    pub(super) segments: Vec<u16>,
     pub(super) local_ports: Runs<u16>,
     pub(super) actions: Runs<u32>,
-    /// Where each profile is.
-    pub(super) halves: Vec<Half>,
     /// The most rows, and the most port numbers, of one profile.
     pub(super) rows_max: usize,
     pub(super) ports_max: usize,
+    book: SegmentBook,
+    /// Of each profile, the segments of its classes as the book numbers them.
+    chosen: Vec<Vec<u32>>,
+    directories: Vec<u32>,
+    /// Of each profile, where its local ports and its actions begin, and its stride.
+    tails: Vec<[u32; 3]>,
 }
 
+/// Segments that are remembered beyond so many times those in use are forgotten.
+const REMEMBERED_FACTOR: usize = 4;
+const REMEMBERED_MIN: usize = 1 << 12;
+
 impl Profiles {
-    pub(super) fn of<'p>(parts: impl IntoIterator<Item = &'p ProfileParts>) -> Self {
-        let mut profiles = Self::default();
-        let (mut directory, mut actions) = (Vec::new(), Vec::new());
-        for ProfileParts { rows, ports, stride, actions: of_rows } in parts {
-            assert!(of_rows.len().is_multiple_of(*stride), "one action for each port number of each row");
-            directory.clear();
-            profiles.segments.place_all(rows, &mut directory);
-            actions.clear();
-            actions.extend(of_rows.iter().map(|action| action.encode()));
-            profiles.rows_max = profiles.rows_max.max(of_rows.len() / stride);
-            profiles.ports_max = profiles.ports_max.max(*stride);
-            profiles.halves.push(Half {
-                directory: profiles.directory.place(&directory),
-                ports: profiles.local_ports.place(ports),
-                actions: profiles.actions.place(&actions),
-                stride: *stride as u32,
-            });
+    /// The rows of each profile's classes; those below the second number are what they were.
+    pub(super) fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
+        let worn = self.book.numbers.len() > REMEMBERED_MIN.max(self.segments.len() / SEGMENT * REMEMBERED_FACTOR);
+        if worn {
+            self.book = SegmentBook::default();
+            self.chosen.clear();
         }
-        profiles
+        self.chosen.resize_with(profiles.len(), Vec::new);
+        for ((ProfileParts { rows, .. }, same), chosen) in profiles.zip(&mut self.chosen) {
+            chosen.truncate(same / SEGMENT);
+            self.book.choose(rows, chosen);
+        }
+        // numbered by first use, whatever the book knows
+        (self.directory, self.directories) = Default::default();
+        self.segments.clear();
+        let mut numbers = vec![u32::MAX; self.book.numbers.len()];
+        let mut directory = Vec::new();
+        for chosen in &self.chosen {
+            directory.clear();
+            directory.extend(chosen.iter().map(|&segment| {
+                let number = &mut numbers[segment as usize];
+                if *number == u32::MAX {
+                    *number = (self.segments.len() / SEGMENT) as u32;
+                    self.segments.extend_from_slice(&self.book.all[segment as usize * SEGMENT..][..SEGMENT]);
+                }
+                *number
+            }));
+            self.directories.push(self.directory.place(&directory));
+        }
+    }
+
+    /// What each profile says of ports.
+    pub(super) fn actions<'p>(&mut self, profiles: impl IntoIterator<Item = &'p ProfileParts>) {
+        (self.local_ports, self.actions, self.tails) = Default::default();
+        (self.rows_max, self.ports_max) = (0, 0);
+        let mut encoded = Vec::new();
+        for ProfileParts { ports, stride, actions, .. } in profiles {
+            assert!(*stride > 0 && actions.len().is_multiple_of(*stride), "one action for each port number of each row");
+            encoded.clear();
+            encoded.extend(actions.iter().map(|action| action.encode()));
+            self.rows_max = self.rows_max.max(actions.len() / stride);
+            self.ports_max = self.ports_max.max(*stride);
+            self.tails.push([self.local_ports.place(ports), self.actions.place(&encoded), *stride as u32]);
+        }
+    }
+
+    /// Where a profile is.
+    pub(super) fn half(&self, profile: usize) -> Half {
+        let [ports, actions, stride] = self.tails[profile];
+        Half { directory: self.directories[profile], ports, actions, stride }
     }
 
     /// The highest number that needs a large place.
     pub(super) fn large_max(&self) -> usize {
-        self.actions.all.iter().copied().max().unwrap_or(0).max((self.segments.all.len() / SEGMENT) as u32) as usize
+        self.actions.all.iter().copied().max().unwrap_or(0).max((self.segments.len() / SEGMENT) as u32) as usize
     }
 }
 
-/// Each distinct segment once.
+/// Each distinct segment once, by number of first use.
 #[derive(Debug, Default)]
-pub(super) struct Segments {
-    pub(super) all: Vec<u16>,
+struct SegmentBook {
+    all: Vec<u16>,
     numbers: HashMap<[u16; SEGMENT], u32, RandomState>,
 }
 
-impl Segments {
-    /// Adds the number of each segment of `rows`; the last one is filled up with row 0.
-    fn place_all(&mut self, rows: &[u16], directory: &mut Vec<u32>) {
+impl SegmentBook {
+    /// Adds the number of each segment of `rows` behind those that are chosen; the last one is filled up with row 0.
+    fn choose(&mut self, rows: &[u16], chosen: &mut Vec<u32>) {
         let (mut segment, mut number) = ([0; SEGMENT], None);
-        for classes in rows.chunks(SEGMENT) {
+        for classes in rows[chosen.len() * SEGMENT..].chunks(SEGMENT) {
             // mostly its neighbour once more
             if number.is_none() || *classes != segment[..] {
                 segment[..classes.len()].copy_from_slice(classes);
                 segment[classes.len()..].fill(0);
-                let next = (self.all.len() / SEGMENT) as u32;
+                let next = self.numbers.len() as u32;
                 number = Some(*self.numbers.entry(segment).or_insert_with(|| {
                     self.all.extend_from_slice(&segment);
                     next
                 }));
             }
-            directory.extend(number);
+            chosen.extend(number);
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::format::BLOCK;
 use crate::width::Large;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The IPv4 space: of each address its column.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -66,14 +67,17 @@ impl V4 {
         v4
     }
 
-    /// Follows changes inside the window. `false`: some are outside, or another window would be right.
-    pub(super) fn change(&mut self, changes: &[V4Change]) -> bool {
+    /// Follows changes inside the window, and says which of its entries are others. `None`: some are outside, or another
+    /// window would be right.
+    pub(super) fn change(&mut self, changes: &[V4Change]) -> Option<Vec<Range<usize>>> {
+        let (from, len) = (self.flat_first * BLOCK as u32, self.flat.len());
         let inside = |change: &V4Change| {
-            let at = (change.first >> 8).wrapping_sub(self.flat_first) as usize;
-            change.first >> 8 == change.last >> 8 && at < self.flat.len() / BLOCK
+            let at = change.first.wrapping_sub(from) as usize;
+            // beyond the window it may go on as it did before
+            at < len && (((change.last - from) as usize) < len || self.flat[len - 1] == change.column)
         };
         if !changes.iter().all(inside) {
-            return false;
+            return None;
         }
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
         for change in changes.iter().filter(|change| change.first & 0xff != 0 && change.began != change.begins) {
@@ -82,14 +86,15 @@ impl V4 {
             *count = if change.begins { *count + 1 } else { *count - 1 };
         }
         if counts.iter().any(|(block, &count)| self.cut.contains_key(block) != (count > 0)) {
-            return false;
+            return None;
         }
         self.cut.extend(counts.into_iter().filter(|&(_, count)| count > 0));
-        let from = self.flat_first * BLOCK as u32;
-        for change in changes {
-            self.flat[(change.first - from) as usize..=(change.last - from) as usize].fill(change.column);
-        }
-        true
+        let patch = |change: &V4Change| {
+            let range = (change.first - from) as usize..((change.last - from) as usize + 1).min(len);
+            self.flat[range.clone()].fill(change.column);
+            range
+        };
+        Some(changes.iter().map(patch).collect())
     }
 
     /// The highest number that has to be stored.
@@ -97,16 +102,16 @@ impl V4 {
         classes + self.l2.len().max(self.l3.len()) / BLOCK
     }
 
-    pub(super) fn level_1<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
+    pub(super) fn level_1<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
         nodes(&self.l1, &self.l2, class)
     }
 
-    pub(super) fn level_2<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
+    pub(super) fn level_2<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
         nodes(&self.l2, &self.l3, class)
     }
 
-    pub(super) fn level_3<L: Large>(&self, class: impl Fn(u32) -> L) -> Vec<L> {
-        self.l3.iter().map(|&column| class(column)).collect()
+    pub(super) fn level_3<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
+        self.l3.iter().map(move |&column| class(column))
     }
 
     fn fill(&mut self, intervals: &Intervals) {
@@ -144,10 +149,10 @@ impl V4 {
 }
 
 /// Blocks of the next level by their numbers, classes behind them.
-fn nodes<L: Large>(nodes: &[u32], next: &[u32], class: impl Fn(u32) -> L) -> Vec<L> {
+fn nodes<L: Large>(nodes: &[u32], next: &[u32], class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
     let blocks = next.len() / BLOCK;
-    let node = |&node: &u32| if node & LEAF == 0 { L::write(node as usize) } else { L::write(class(node & !LEAF).read() + blocks) };
-    nodes.iter().map(node).collect()
+    let node = move |&node: &u32| if node & LEAF == 0 { L::write(node as usize) } else { L::write(class(node & !LEAF).read() + blocks) };
+    nodes.iter().map(node)
 }
 
 /// First and last address of the /24s that go flat: where cut ones are at least as many as others, the run in which they
@@ -253,7 +258,7 @@ mod tests {
             let column = *now.range(..=first).next_back().unwrap().1;
             let last = now.range(first + 1..).next().map_or(u32::MAX, |next| next.0 - 1);
             let change = V4Change { first, last, column, began: before.is_some(), begins: now.contains_key(&first) };
-            if v4.change(&[change]) {
+            if v4.change(&[change]).is_some() {
                 followed += 1;
             } else {
                 v4 = all(&now);

@@ -59,27 +59,34 @@ impl V6 {
         v6
     }
 
-    /// Follows changes of single addresses. `false`: another /120 would be a block, or one no longer.
-    pub(super) fn change(&mut self, changes: &[V6Change]) -> bool {
+    /// Follows changes of single addresses; says which entries of blocks are others, and whether some outside of blocks
+    /// are. `None`: another /120 would be a block, or one no longer.
+    pub(super) fn change(&mut self, changes: &[V6Change]) -> Option<(Vec<usize>, bool)> {
+        let (mut patched, mut others) = (Vec::new(), false);
         for &V6Change { address, column, stood } in changes {
             let (count, block) = self.groups.entry(address >> 8).or_default();
             *count = *count + usize::from(column.is_some()) - usize::from(stood);
             match *block {
-                Some(_) if *count < DENSE_MIN => return false,
-                None if *count >= DENSE_MIN => return false,
+                Some(_) if *count < DENSE_MIN => return None,
+                None if *count >= DENSE_MIN => return None,
                 Some(block) => {
                     let outside = || self.intervals[self.intervals.partition_point(|interval| interval.0 <= address) - 1].1;
-                    self.blocks[block as usize * BLOCK + (address & 0xff) as usize] = column.unwrap_or_else(outside);
+                    let at = block as usize * BLOCK + (address & 0xff) as usize;
+                    self.blocks[at] = column.unwrap_or_else(outside);
+                    patched.push(at);
                 }
-                None => match (self.apart.binary_search_by_key(&address, |one| one.0), column) {
-                    (Ok(at), Some(column)) => self.apart[at].1 = column,
-                    (Ok(at), None) => drop(self.apart.remove(at)),
-                    (Err(at), Some(column)) => self.apart.insert(at, (address, column)),
-                    (Err(_), None) => {}
-                },
+                None => {
+                    others = true;
+                    match (self.apart.binary_search_by_key(&address, |one| one.0), column) {
+                        (Ok(at), Some(column)) => self.apart[at].1 = column,
+                        (Ok(at), None) => drop(self.apart.remove(at)),
+                        (Err(at), Some(column)) => self.apart.insert(at, (address, column)),
+                        (Err(_), None) => {}
+                    }
+                }
             }
         }
-        true
+        Some((patched, others))
     }
 }
 
@@ -128,7 +135,7 @@ mod tests {
                 Some(column) => now.insert(address, column).is_some(),
                 None => now.remove(&address).is_some(),
             };
-            if !v6.change(&[V6Change { address, column, stood }]) {
+            if v6.change(&[V6Change { address, column, stood }]).is_none() {
                 v6 = all(&now);
                 continue;
             }
