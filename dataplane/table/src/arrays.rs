@@ -9,6 +9,11 @@ use sluice_flow::{Addr, Direction, PortIndex, Protocol, RuleId, Verdict};
 #[derive(Debug)]
 pub(crate) struct Arrays<L, S> {
     pub(crate) flat_first: u32,
+    /// Addresses of the window. Its array, and those of levels 2 and 3, have an entry even where there is nothing to say,
+    /// so that a lookup may read the first one and not use it.
+    pub(crate) flat_len: u32,
+    pub(crate) l2_blocks: u32,
+    pub(crate) l3_blocks: u32,
     pub(crate) v4_flat: Box<[L]>,
     pub(crate) v4_l1: Box<[L]>,
     pub(crate) v4_l2: Box<[L]>,
@@ -40,14 +45,6 @@ impl<L: Large, S: Small> Arrays<L, S> {
     pub(crate) fn node(node: L, blocks: usize) -> Node {
         let node = node.read();
         if node < blocks { Node::Block(node) } else { Node::Class(node - blocks) }
-    }
-
-    pub(crate) fn l2_blocks(&self) -> usize {
-        self.v4_l2.len() / BLOCK
-    }
-
-    pub(crate) fn l3_blocks(&self) -> usize {
-        self.v4_l3.len() / BLOCK
     }
 
     /// A direction of an endpoint, `None` where no endpoint stands.
@@ -91,29 +88,26 @@ impl<L: Large, S: Small> Arrays<L, S> {
         }
     }
 
+    /// Reads the window and all levels of the trie, each at its first entry where it is not asked, and takes what counts:
+    /// which it is changes from packet to packet, and a branch guessed wrong costs more than all these loads.
     #[inline(always)]
     pub(crate) fn v4_class(&self, v4: u32) -> usize {
-        let at = v4.wrapping_sub(self.flat_first) as usize;
-        match self.v4_flat.get(at) {
-            Some(class) => class.read(),
-            None => self.v4_trie_class(v4),
-        }
-    }
-
-    #[inline(always)]
-    fn v4_trie_class(&self, v4: u32) -> usize {
+        let at = v4.wrapping_sub(self.flat_first);
+        let in_flat = at < self.flat_len;
+        // SAFETY: below the window's length, or the first entry.
+        let flat = unsafe { read(&self.v4_flat, select(in_flat, at as usize, 0)) }.read();
         // SAFETY: validation: level 1 has 65536 nodes.
-        let block = match Self::node(unsafe { read(&self.v4_l1, (v4 >> 16) as usize) }, self.l2_blocks()) {
-            Node::Class(class) => return class,
-            Node::Block(block) => block,
-        };
-        // SAFETY: a node that is no class is one of level 2's blocks.
-        let node = unsafe { read(&self.v4_l2, block * BLOCK + (v4 >> 8 & 0xff) as usize) };
-        match Self::node(node, self.l3_blocks()) {
-            Node::Class(class) => class,
-            // SAFETY: a node that is no class is one of level 3's blocks.
-            Node::Block(block) => unsafe { read(&self.v4_l3, block * BLOCK + (v4 & 0xff) as usize) }.read(),
-        }
+        let node = unsafe { read(&self.v4_l1, (v4 >> 16) as usize) }.read();
+        let (l2_blocks, l3_blocks) = (self.l2_blocks as usize, self.l3_blocks as usize);
+        let in_l2 = node < l2_blocks;
+        // SAFETY: in a block of level 2, or the first entry.
+        let second = unsafe { read(&self.v4_l2, select(in_l2, node * BLOCK + (v4 >> 8 & 0xff) as usize, 0)) }.read();
+        let in_l3 = second < l3_blocks;
+        // SAFETY: in a block of level 3, or the first entry.
+        let third = unsafe { read(&self.v4_l3, select(in_l3, second * BLOCK + (v4 & 0xff) as usize, 0)) }.read();
+        let of_l2 = select(in_l3, third, second.wrapping_sub(l3_blocks));
+        let trie = select(in_l2, of_l2, node.wrapping_sub(l2_blocks));
+        select(in_flat, flat, trie)
     }
 
     #[inline(always)]
@@ -140,6 +134,13 @@ impl<L: Large, S: Small> Arrays<L, S> {
         // SAFETY: validation: each entry is a page, and a page has 256 classes.
         usize::from(unsafe { read(&self.port_class, usize::from(page) * PAGE + usize::from(dport) % PAGE) })
     }
+}
+
+/// One of two, without a branch.
+#[inline(always)]
+pub(crate) fn select(condition: bool, yes: usize, no: usize) -> usize {
+    let mask = usize::from(condition).wrapping_neg();
+    yes & mask | no & !mask
 }
 
 /// What an action says.

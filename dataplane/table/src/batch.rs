@@ -111,11 +111,8 @@ impl<L: Large, S: Small> Arrays<L, S> {
     fn prefetch_class(&self, remote: Addr) {
         match remote.to_v4() {
             Some(v4) => {
-                let at = v4.wrapping_sub(self.flat_first) as usize;
-                match at < self.v4_flat.len() {
-                    true => prefetch(&self.v4_flat, at),
-                    false => prefetch(&self.v4_l1, (v4 >> 16) as usize),
-                }
+                prefetch(&self.v4_flat, v4.wrapping_sub(self.flat_first) as usize);
+                prefetch(&self.v4_l1, (v4 >> 16) as usize);
             }
             None => prefetch(&self.v6_block_slots, crate::format::v6_slot(remote.to_u128() >> 8, self.v6_block_slots.len())),
         }

@@ -224,8 +224,8 @@ impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
 
 fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
     let mut classes = [0; BLOCK];
-    let window = u64::from(arrays.flat_first)..u64::from(arrays.flat_first) + arrays.v4_flat.len() as u64;
-    let (l2_blocks, l3_blocks) = (arrays.l2_blocks(), arrays.l3_blocks());
+    let window = u64::from(arrays.flat_first)..u64::from(arrays.flat_first) + u64::from(arrays.flat_len);
+    let (l2_blocks, l3_blocks) = (arrays.l2_blocks as usize, arrays.l3_blocks as usize);
     for (high, &l1) in (0u32..).zip(&arrays.v4_l1) {
         let high = high << 16;
         let l1 = Arrays::<L, S>::node(l1, l2_blocks);

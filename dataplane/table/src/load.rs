@@ -89,6 +89,9 @@ impl<'a> Reader<'a> {
     fn arrays<L: Large, S: Small>(&self) -> Result<Arrays<L, S>, ImageError> {
         let mut arrays = Arrays {
             flat_first: self.header.flat_first.wrapping_mul(BLOCK as u32),
+            flat_len: 0,
+            l2_blocks: 0,
+            l3_blocks: 0,
             v4_flat: self.section(Section::V4Flat)?,
             v4_l1: self.section(Section::V4L1)?,
             v4_l2: self.section(Section::V4L2)?,
@@ -108,10 +111,19 @@ impl<'a> Reader<'a> {
             actions: self.section(Section::Actions)?,
         };
         self.check_sizes(&arrays)?;
+        // a window of the whole space is longer than a u32 can say, by one
+        arrays.flat_len = u32::try_from(arrays.v4_flat.len()).map_err(|_| ImageError::Section { section: Section::V4Flat.name() })?;
+        arrays.l2_blocks = (arrays.v4_l2.len() / BLOCK) as u32;
+        arrays.l3_blocks = (arrays.v4_l3.len() / BLOCK) as u32;
         self.check_addresses(&arrays)?;
         self.check_ports(&arrays)?;
         self.check_profiles(&arrays)?;
         arrays.anybody = arrays.endpoints.iter().flat_map(|entry| entry.halves).find(Half::is_isolated);
+        for entries in [&mut arrays.v4_flat, &mut arrays.v4_l2, &mut arrays.v4_l3] {
+            if entries.is_empty() {
+                *entries = [L::write(0)].into();
+            }
+        }
         Ok(arrays)
     }
 
@@ -155,8 +167,8 @@ impl<'a> Reader<'a> {
             })
         };
         all(&arrays.v4_flat, Section::V4Flat)?;
-        nodes(&arrays.v4_l1, arrays.l2_blocks(), Section::V4L1)?;
-        nodes(&arrays.v4_l2, arrays.l3_blocks(), Section::V4L2)?;
+        nodes(&arrays.v4_l1, arrays.l2_blocks as usize, Section::V4L1)?;
+        nodes(&arrays.v4_l2, arrays.l3_blocks as usize, Section::V4L2)?;
         all(&arrays.v4_l3, Section::V4L3)?;
         all(&arrays.v6_blocks, Section::V6Blocks)?;
         all(&arrays.v6_classes, Section::V6Classes)?;
