@@ -89,7 +89,7 @@ impl Table {
     pub fn port_class_entries(&self) -> Vec<u16> {
         let (pages, classes) = with_arrays!(&self.body, arrays => (&arrays.port_pages, &arrays.port_class));
         let mut entries = Vec::with_capacity(PORT_PAGES * PAGE);
-        for &page in pages {
+        for &page in &pages[..PORT_PAGES] {
             entries.extend_from_slice(&classes[usize::from(page) * PAGE..][..PAGE]);
         }
         entries.truncate((PORT_PAGES - 1) * PAGE + 1);
@@ -224,9 +224,10 @@ impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
 
 fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
     let mut classes = [0; BLOCK];
-    let window = u64::from(arrays.flat_first)..u64::from(arrays.flat_first) + u64::from(arrays.flat_len);
-    let (l2_blocks, l3_blocks) = (arrays.l2_blocks as usize, arrays.l3_blocks as usize);
-    for (high, &l1) in (0u32..).zip(&arrays.v4_l1) {
+    let v4 = &arrays.v4;
+    let window = u64::from(v4.flat_first)..u64::from(v4.flat_first) + u64::from(v4.flat_len);
+    let (l2_blocks, l3_blocks) = (v4.l2_blocks as usize, v4.l3_blocks as usize);
+    for (high, &l1) in (0u32..).zip(v4.l1()) {
         let high = high << 16;
         let l1 = Arrays::<L, S>::node(l1, l2_blocks);
         let touches_window = u64::from(high) < window.end && window.start < u64::from(high) + 65536;
@@ -237,7 +238,7 @@ fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl
         for middle in 0..BLOCK as u32 {
             let first = high | middle << 8;
             if window.contains(&u64::from(first)) {
-                read_all(&arrays.v4_flat[(first - arrays.flat_first) as usize..][..BLOCK], &mut classes);
+                read_all(&v4.flat()[(first - v4.flat_first) as usize..][..BLOCK], &mut classes);
                 match classes.iter().all(|&class| class == classes[0]) {
                     true => stretches.same(first, classes[0] as usize),
                     false => stretches.each(first, &classes),
@@ -246,12 +247,12 @@ fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl
             }
             let node = match l1 {
                 Node::Class(class) => Node::Class(class),
-                Node::Block(block) => Arrays::<L, S>::node(arrays.v4_l2[block * BLOCK + middle as usize], l3_blocks),
+                Node::Block(block) => Arrays::<L, S>::node(v4.l2(block)[middle as usize], l3_blocks),
             };
             match node {
                 Node::Class(class) => stretches.same(first, class),
                 Node::Block(block) => {
-                    read_all(&arrays.v4_l3[block * BLOCK..][..BLOCK], &mut classes);
+                    read_all(v4.l3(block), &mut classes);
                     stretches.each(first, &classes);
                 }
             }

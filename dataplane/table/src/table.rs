@@ -1,7 +1,7 @@
 //! A table: validated once, asked ever after.
 
 use crate::arrays::Arrays;
-use crate::batch::Query;
+use crate::batch::{Query, SimdLevel};
 use crate::format::{EndpointEntry, ImageError};
 use crate::load::load;
 use crate::names::{Names, RuleName};
@@ -17,6 +17,8 @@ pub struct Table {
     pub(crate) cold_bytes: u64,
     pub(crate) classes: usize,
     pub(crate) port_classes: usize,
+    /// How batches are looked up.
+    pub(crate) level: SimdLevel,
     pub(crate) body: Body,
     pub(crate) services: Box<[u128]>,
     pub(crate) names: Names,
