@@ -1,12 +1,14 @@
 //! The sections of a table in memory, in one width of each kind, and the lookup over them.
 
 use crate::batch::Query;
-use crate::format::{BLOCK, EndpointEntry, Half, PAGE, PORT_PAGES, SEGMENT, V6Slot, v6_slot};
+use crate::format::{BLOCK, EndpointEntry, Half, PAGE, SEGMENT, V6Slot, v6_slot};
 use crate::sections::Sections;
 use crate::sides::Sides;
 use crate::v4::V4;
 use crate::width::{Large, Small};
-use sluice_flow::{Addr, Direction, PortIndex, Protocol, RuleId, Verdict};
+use sluice_flow::{Addr, Direction, PortIndex, Protocol, Verdict};
+use std::hint::select_unpredictable;
+use std::mem::transmute;
 
 /// See the module. What [`super::load`] checked is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
@@ -17,7 +19,8 @@ pub(crate) struct Arrays<L, S> {
     pub(crate) v6_exact: Box<[V6Slot]>,
     pub(crate) v6_starts: Box<[u128]>,
     pub(crate) v6_classes: Box<[L]>,
-    pub(crate) port_pages: Box<[u16]>,
+    /// Of every port of TCP, then of UDP, of SCTP, and of all other protocols together. Not in pages as in the image: they
+    /// would save memory that is hardly read, and cost every lookup a load.
     pub(crate) port_class: Box<[u16]>,
     pub(crate) endpoints: Box<[EndpointEntry]>,
     pub(crate) sides: Sides,
@@ -48,8 +51,9 @@ impl<L: Large, S: Small> Arrays<L, S> {
         if segments.is_empty() {
             segments.resize(SEGMENT, S::write(0));
         }
-        let mut port_pages = Vec::from(sections.port_pages);
-        port_pages.resize(PROTOCOLS * PAGES_OF_PROTOCOL, port_pages[PORT_PAGES - 1]);
+        let page = |&page: &u16| &sections.port_class[usize::from(page) * PAGE..][..PAGE];
+        let mut port_class: Vec<u16> = sections.port_pages.iter().flat_map(page).copied().collect();
+        port_class.truncate(PORTS);
         Self {
             v4: V4::of(sections.flat_first, [&sections.v4_flat, &sections.v4_l1, &sections.v4_l2, &sections.v4_l3]),
             v6_block_slots: sections.v6_block_slots,
@@ -57,8 +61,7 @@ impl<L: Large, S: Small> Arrays<L, S> {
             v6_exact: sections.v6_exact,
             v6_starts: sections.v6_starts,
             v6_classes: sections.v6_classes,
-            port_pages: port_pages.into(),
-            port_class: sections.port_class,
+            port_class: port_class.into(),
             sides: Sides::of(&endpoints, closed, open),
             endpoints,
             directory: directory.into(),
@@ -79,9 +82,19 @@ impl<L: Large, S: Small> Arrays<L, S> {
     pub(crate) fn lookup(&self, query: &Query) -> Verdict {
         let side = self.side(query.port, query.direction);
         let (class, port_class) = (self.class_of(query.remote), self.port_class_of(query.protocol, query.dport));
-        let row = self.row(side, class);
-        let local_port = self.local_port(side, port_class);
-        self.verdict(action_at(side, row, local_port))
+        // Each load waits for the one before it, so that every step between them counts: what is known earlier is added
+        // to the place where an array begins, not to the index that comes late.
+        // SAFETY: each side has a directory entry for every 32 classes, and classes are below their number.
+        let segment = unsafe { read_from(&self.directory, side.directory as usize, class / SEGMENT) }.read();
+        // SAFETY: every directory entry is a segment, and a segment has a row for each of its classes.
+        let row = unsafe { read_from(&self.segments, class % SEGMENT, segment * SEGMENT) }.read();
+        // SAFETY: each side has a local port for every port class.
+        let local_port = unsafe { read(&self.local_ports, side.ports as usize + port_class) }.read();
+        let first_row = side.actions as usize + local_port;
+        // SAFETY: each row that a side's segments name has `stride` actions, and its local ports are below that.
+        let action = unsafe { read_from(&self.actions, first_row, row * side.stride as usize) }.read();
+        // the place for who is not isolated is in the first row, which is the only one there: known before the row is
+        self.verdict(first_row, action)
     }
 
     #[inline(always)]
@@ -90,30 +103,13 @@ impl<L: Large, S: Small> Arrays<L, S> {
         &unsafe { self.sides.all.get_unchecked(self.sides.index(port, direction)) }.0
     }
 
+    /// What the action at a place says. Without a branch: no two packets need have the same verdict.
     #[inline(always)]
-    fn row(&self, side: &Half, class: usize) -> usize {
-        // SAFETY: each side has a directory entry for every 32 classes, and classes are below their number.
-        let segment = unsafe { read(&self.directory, side.directory as usize + class / SEGMENT) }.read();
-        // SAFETY: every directory entry is a segment, and a segment has a row for each of its classes.
-        unsafe { read(&self.segments, segment * SEGMENT + class % SEGMENT) }.read()
-    }
-
-    #[inline(always)]
-    fn local_port(&self, side: &Half, port_class: usize) -> usize {
-        // SAFETY: each side has a local port for every port class.
-        unsafe { read(&self.local_ports, side.ports as usize + port_class) }.read()
-    }
-
-    /// What is said at a place of the actions that [`action_at`] gave.
-    #[inline(always)]
-    pub(crate) fn verdict(&self, at: usize) -> Verdict {
-        // SAFETY: each row that a side's segments name has `stride` actions, and its local ports are below that.
-        let action = unsafe { read(&self.actions, at) }.read();
-        match action {
-            _ if at == self.sides.open_at as usize => Verdict::NotIsolated,
-            0 => Verdict::Deny,
-            action => Verdict::Allow(RuleId(action as u32 - 1)),
-        }
+    pub(crate) fn verdict(&self, at: usize, action: usize) -> Verdict {
+        let nothing = select_unpredictable(at == self.sides.open_at as usize, 0, 2);
+        let which: u32 = select_unpredictable(action == 0, nothing, 1);
+        // SAFETY: `Verdict` promises this form: its variants are 0, 1 and 2, and after 1 comes the rule.
+        unsafe { transmute::<[u32; 2], Verdict>([which, (action as u32).wrapping_sub(1)]) }
     }
 
     /// The class of a remote address.
@@ -144,18 +140,9 @@ impl<L: Large, S: Small> Arrays<L, S> {
 
     #[inline(always)]
     pub(crate) fn port_class_of(&self, protocol: Protocol, dport: u16) -> usize {
-        // SAFETY: there are 256 entries for each of four protocols.
-        let page = unsafe { read(&self.port_pages, page_index(protocol, dport)) };
-        // SAFETY: each entry is a page, and a page has 256 classes.
-        usize::from(unsafe { read(&self.port_class, usize::from(page) * PAGE + usize::from(dport) % PAGE) })
+        // SAFETY: an index of ports is one of these.
+        usize::from(unsafe { read(&self.port_class, port_index(protocol, dport)) })
     }
-}
-
-/// One of two, without a branch.
-#[inline(always)]
-pub(crate) fn select(condition: bool, yes: usize, no: usize) -> usize {
-    let mask = usize::from(condition).wrapping_neg();
-    yes & mask | no & !mask
 }
 
 /// Where an action stands.
@@ -164,23 +151,23 @@ pub(crate) fn action_at(side: &Half, row: usize, local_port: usize) -> usize {
     side.actions as usize + row * side.stride as usize + local_port
 }
 
-/// Protocols that have pages: TCP, UDP, SCTP, and all others together.
-const PROTOCOLS: usize = 4;
-const PAGES_OF_PROTOCOL: usize = 65536 / PAGE;
+/// Ports of TCP, UDP and SCTP, and one for all other protocols.
+const PORTS: usize = 3 * 65536 + 1;
 
-/// The first page of each protocol.
-static FIRST_PAGE: [u16; 256] = {
-    let mut first = [3 * PAGES_OF_PROTOCOL as u16; 256];
-    first[Protocol::TCP.0 as usize] = 0;
-    first[Protocol::UDP.0 as usize] = PAGES_OF_PROTOCOL as u16;
-    first[Protocol::SCTP.0 as usize] = 2 * PAGES_OF_PROTOCOL as u16;
+/// Of each protocol, where its first port stands, and the bits of a port that count.
+static FIRST_PORT: [(u32, u32); 256] = {
+    let mut first = [(3 << 16, 0); 256];
+    first[Protocol::TCP.0 as usize] = (0, 0xffff);
+    first[Protocol::UDP.0 as usize] = (1 << 16, 0xffff);
+    first[Protocol::SCTP.0 as usize] = (2 << 16, 0xffff);
     first
 };
 
-/// Which entry of the pages a port has.
+/// Where a port stands.
 #[inline(always)]
-pub(crate) fn page_index(protocol: Protocol, dport: u16) -> usize {
-    usize::from(FIRST_PAGE[usize::from(protocol.0)]) + usize::from(dport) / PAGE
+pub(crate) fn port_index(protocol: Protocol, dport: u16) -> usize {
+    let (first, bits) = FIRST_PORT[usize::from(protocol.0)];
+    (first + (u32::from(dport) & bits)) as usize
 }
 
 /// The value of a key.
@@ -207,4 +194,17 @@ pub(crate) unsafe fn read<T: Copy>(entries: &[T], at: usize) -> T {
     debug_assert!(at < entries.len(), "{at} of {}", entries.len());
     // SAFETY: the caller's promise.
     *unsafe { entries.get_unchecked(at) }
+}
+
+/// The entry that stands `at` behind the one at `first`.
+///
+/// # Safety
+/// Their sum is below the length.
+#[inline(always)]
+unsafe fn read_from<T: Copy>(entries: &[T], first: usize, at: usize) -> T {
+    debug_assert!(first + at < entries.len(), "{first} + {at} of {}", entries.len());
+    // SAFETY: the caller's promise.
+    let rest = unsafe { entries.get_unchecked(first..) };
+    // SAFETY: the caller's promise.
+    *unsafe { rest.get_unchecked(at) }
 }

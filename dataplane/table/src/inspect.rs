@@ -1,7 +1,7 @@
 //! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
 
 use crate::arrays::{Arrays, Node, find};
-use crate::format::{BLOCK, Half, PAGE, PORT_PAGES, SEGMENT};
+use crate::format::{BLOCK, Half, SEGMENT};
 use crate::parts::Action;
 use crate::table::{Table, with_arrays};
 use crate::width::{Large, Small};
@@ -87,13 +87,7 @@ impl Table {
 
     /// The port class of every TCP port, then of UDP's, of SCTP's, and the one of all other protocols.
     pub fn port_class_entries(&self) -> Vec<u16> {
-        let (pages, classes) = with_arrays!(&self.body, arrays => (&arrays.port_pages, &arrays.port_class));
-        let mut entries = Vec::with_capacity(PORT_PAGES * PAGE);
-        for &page in &pages[..PORT_PAGES] {
-            entries.extend_from_slice(&classes[usize::from(page) * PAGE..][..PAGE]);
-        }
-        entries.truncate((PORT_PAGES - 1) * PAGE + 1);
-        entries
+        with_arrays!(&self.body, arrays => arrays.port_class.to_vec())
     }
 
     /// What an isolated endpoint's direction allows; `None` where nothing isolates it, or where no endpoint stands.

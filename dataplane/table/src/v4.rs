@@ -7,9 +7,10 @@
 //! All four stand in one array, so that the first load is the window's entry or level 1's, whichever counts, without a
 //! branch about it.
 
-use crate::arrays::{read, select};
+use crate::arrays::read;
 use crate::format::BLOCK;
 use crate::width::Large;
+use std::hint::select_unpredictable;
 
 /// See the module.
 #[derive(Debug)]
@@ -63,29 +64,29 @@ impl<L: Large> V4<L> {
         &self.entries[self.l3_at as usize + block * BLOCK..][..BLOCK]
     }
 
-    /// Where an address is looked for first.
+    /// Where an address is looked for first, and whether that is in the window.
     #[inline(always)]
-    pub(crate) fn first(&self, v4: u32) -> usize {
+    pub(crate) fn first(&self, v4: u32) -> (usize, bool) {
         let at = v4.wrapping_sub(self.flat_first);
-        let l1 = self.flat_len as usize + (v4 >> 16) as usize;
-        select(at < self.flat_len, at as usize, l1)
+        let l1 = self.flat_len + (v4 >> 16);
+        let in_flat = at < self.flat_len;
+        (select_unpredictable(in_flat, at, l1) as usize, in_flat)
     }
 
-    /// The class of an address. Most end at the first load; which do not changes too little from packet to packet for the
-    /// other two levels to be read in any case.
+    /// The class of an address. Nearly all are known after the first load, so that the other two are worth a branch.
     #[inline(always)]
     pub(crate) fn class(&self, v4: u32) -> usize {
-        let (l2_blocks, l3_blocks) = (self.l2_blocks as usize, self.l3_blocks as usize);
-        let in_flat = v4.wrapping_sub(self.flat_first) < self.flat_len;
+        let (at, in_flat) = self.first(v4);
+        // the window has no blocks
+        let l2_blocks = select_unpredictable(in_flat, 0, self.l2_blocks as usize);
         // SAFETY: below the window's length, or one of level 1's 65536 nodes.
-        let first = unsafe { read(&self.entries, self.first(v4)) }.read();
-        // a class of the window as level 1 would say it
-        let node = first + select(in_flat, l2_blocks, 0);
+        let node = unsafe { read(&self.entries, at) }.read();
         if node >= l2_blocks {
             return node - l2_blocks;
         }
         // SAFETY: in a block of level 2.
         let node = unsafe { read(&self.entries, self.l2_at as usize + node * BLOCK + (v4 >> 8 & 0xff) as usize) }.read();
+        let l3_blocks = self.l3_blocks as usize;
         if node >= l3_blocks {
             return node - l3_blocks;
         }

@@ -1,7 +1,7 @@
 //! Sluice's table, as a worker asks it.
 
 use super::backend::{Backend, Ways, touch};
-use super::clock::zero_after;
+use super::clock::after;
 use super::query::{Expected, Kind, Query, Trace};
 use anyhow::{Context, Result, ensure};
 use sluice_flow::Verdict;
@@ -10,7 +10,7 @@ use sluice_table::{SimdLevel, Table};
 /// Which of its entrances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entrance {
-    /// [`Table::lookup`].
+    /// [`Table::ask`].
     OneByOne,
     /// [`Table::lookup_batch_with`].
     Batch(SimdLevel),
@@ -72,19 +72,16 @@ impl<'i> Ours<'i> {
 
     #[inline(always)]
     fn answer(&self, query: &Query) -> Verdict {
-        self.table.lookup(query.port, query.direction, query.remote, query.protocol, query.dport)
+        self.table.ask(query)
     }
 }
 
-/// The verdict as a number that carries the rule: a bare yes or no would be predicted, and the next query with it, before the
-/// table has said anything. Where the lookup itself ends in a branch, it is predicted all the same, as it is for a worker.
+/// The verdict as a number that carries the rule, made without a branch: a bare yes or no would be predicted, and the next
+/// query with it, before the table has said anything.
 #[inline(always)]
 fn number(verdict: Verdict) -> u32 {
-    match verdict {
-        Verdict::Deny => 0,
-        Verdict::NotIsolated => 1,
-        Verdict::Allow(id) => id.0 + 2,
-    }
+    let rule = if let Verdict::Allow(id) = verdict { id.0 + 1 } else { 0 };
+    u32::from(verdict.is_allow()) + rule
 }
 
 impl Backend for Ours<'_> {
@@ -115,8 +112,8 @@ impl Backend for Ours<'_> {
     fn serial(&mut self, first: usize, passes: &mut [u8]) {
         let queries = &self.queries[first..first + passes.len()];
         let mut last = 0;
-        for (index, passes) in passes.iter_mut().enumerate() {
-            last = number(self.answer(&queries[index + zero_after(last)]));
+        for (query, passes) in queries.iter().zip(passes) {
+            last = number(self.answer(after(query, last)));
             *passes = u8::from(last != 0);
         }
     }

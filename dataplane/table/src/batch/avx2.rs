@@ -3,7 +3,7 @@
 use super::Query;
 use super::four::gather_four;
 use crate::arrays::Arrays;
-use crate::format::{BLOCK, PAGE, SEGMENT};
+use crate::format::{BLOCK, SEGMENT};
 use crate::v4::V4;
 use crate::width::{Large, Small, Width};
 use sluice_flow::{Protocol, Verdict};
@@ -33,7 +33,7 @@ pub(super) fn groups<L: Large, S: Small, const G: usize>(
     }
     for g in 0..G {
         sides_of[g] = sides(arrays, &asked[g]);
-        ports[g] = page(arrays, &asked[g]);
+        ports[g] = port_class(arrays, &asked[g]);
         classes[g] = v4_class(&arrays.v4, asked[g].v4);
     }
     for g in 0..G {
@@ -43,10 +43,6 @@ pub(super) fn groups<L: Large, S: Small, const G: usize>(
         }
     }
     for g in 0..G {
-        let low = _mm256_and_si256(asked[g].dport, splat(PAGE as u32 - 1));
-        let at = _mm256_add_epi32(_mm256_slli_epi32::<8>(ports[g]), low);
-        // SAFETY: each entry of the pages is a page, and a page has 256 classes.
-        ports[g] = unsafe { gather(&arrays.port_class, at) };
         let at = _mm256_add_epi32(sides_of[g][0], _mm256_srli_epi32::<5>(classes[g]));
         // SAFETY: each side has a directory entry for every 32 classes, and classes are below their number.
         rows[g] = unsafe { gather(&arrays.directory, at) };
@@ -126,18 +122,17 @@ fn sides<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> Columns {
     unsafe { transposed(|lane| arrays.sides.all.as_ptr().wrapping_add(places[lane] as usize).cast()) }
 }
 
-/// The page of each lane's port.
+/// The class of each lane's port.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn page<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m256i {
-    let mut first = splat(3 * 256);
+fn port_class<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m256i {
+    let mut at = splat(3 << 16);
     for (index, protocol) in Protocol::WITH_PORTS.into_iter().enumerate() {
         let is = _mm256_cmpeq_epi32(asked.protocol, splat(u32::from(protocol.0)));
-        first = _mm256_blendv_epi8(first, splat(index as u32 * 256), is);
+        at = _mm256_blendv_epi8(at, _mm256_or_si256(asked.dport, splat((index as u32) << 16)), is);
     }
-    let at = _mm256_add_epi32(first, _mm256_srli_epi32::<8>(asked.dport));
-    // SAFETY: there are 256 pages for each of four kinds of protocol.
-    unsafe { gather(&arrays.port_pages, at) }
+    // SAFETY: there are 65536 ports for each of three protocols, and one for all others.
+    unsafe { gather(&arrays.port_class, at) }
 }
 
 /// The class of each lane's IPv4 address.

@@ -2,8 +2,8 @@
 //! the loads of a batch wait for memory together.
 
 use super::Query;
-use crate::arrays::{Arrays, action_at, page_index, read};
-use crate::format::{Half, PAGE, SEGMENT};
+use crate::arrays::{Arrays, action_at, port_index, read};
+use crate::format::{Half, SEGMENT};
 use crate::width::{Large, Small};
 use sluice_flow::{Addr, Verdict};
 
@@ -33,9 +33,7 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
     let steps = &mut steps[..queries.len()];
     for (step, query) in steps.iter_mut().zip(queries) {
         step.side = arrays.side(query.port, query.direction);
-        // SAFETY: as in `Arrays::port_class_of`.
-        let page = unsafe { read(&arrays.port_pages, page_index(query.protocol, query.dport)) };
-        step.port = u32::from(page) * PAGE as u32 + u32::from(query.dport) % PAGE as u32;
+        step.port = port_index(query.protocol, query.dport) as u32;
         prefetch(&arrays.port_class, step.port as usize);
         arrays.prefetch_class(query.remote);
     }
@@ -43,28 +41,30 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
         let class = arrays.class_of(query.remote);
         step.address = class as u32;
         prefetch(&arrays.directory, step.side.directory as usize + class / SEGMENT);
-        // SAFETY: a page has 256 classes.
+        // SAFETY: as in `Arrays::port_class_of`.
         let port_class = usize::from(unsafe { read(&arrays.port_class, step.port as usize) });
         step.port = step.side.ports + port_class as u32;
         prefetch(&arrays.local_ports, step.port as usize);
     }
     for step in steps.iter_mut() {
         let class = step.address as usize;
-        // SAFETY: as in `Arrays::row`.
+        // SAFETY: as in `Arrays::lookup`.
         let segment = unsafe { read(&arrays.directory, step.side.directory as usize + class / SEGMENT) }.read();
         step.address = (segment * SEGMENT + class % SEGMENT) as u32;
         prefetch(&arrays.segments, step.address as usize);
     }
     for step in steps.iter_mut() {
-        // SAFETY: as in `Arrays::row`.
+        // SAFETY: as in `Arrays::lookup`.
         let row = unsafe { read(&arrays.segments, step.address as usize) }.read();
-        // SAFETY: as in `Arrays::local_port`.
+        // SAFETY: as in `Arrays::lookup`.
         let local_port = unsafe { read(&arrays.local_ports, step.port as usize) }.read();
         step.address = action_at(step.side, row, local_port) as u32;
         prefetch(&arrays.actions, step.address as usize);
     }
     for (step, verdict) in steps.iter().zip(verdicts) {
-        *verdict = arrays.verdict(step.address as usize);
+        // SAFETY: as in `Arrays::lookup`.
+        let action = unsafe { read(&arrays.actions, step.address as usize) }.read();
+        *verdict = arrays.verdict(step.address as usize, action);
     }
 }
 
@@ -73,7 +73,7 @@ impl<L: Large, S: Small> Arrays<L, S> {
     #[inline(always)]
     fn prefetch_class(&self, remote: Addr) {
         match remote.to_v4() {
-            Some(v4) => prefetch(&self.v4.entries, self.v4.first(v4)),
+            Some(v4) => prefetch(&self.v4.entries, self.v4.first(v4).0),
             None => prefetch(&self.v6_block_slots, crate::format::v6_slot(remote.to_u128() >> 8, self.v6_block_slots.len())),
         }
     }
