@@ -49,17 +49,21 @@ impl fmt::Display for Direction {
 
 /// A rule of one table generation: an index into its rules section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(transparent)]
 pub struct RuleId(pub u32);
 
 /// What the policy says about a connection in one direction.
+///
+/// Its form in memory is fixed: a word that says which, then the rule's. The table writes many at once as plain words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
 pub enum Verdict {
     /// No policy isolates the pod in this direction.
-    NotIsolated,
+    NotIsolated = 0,
     /// This rule allows it.
-    Allow(RuleId),
+    Allow(RuleId) = 1,
     /// The pod is isolated and no rule allows it.
-    Deny,
+    Deny = 2,
 }
 
 impl Verdict {

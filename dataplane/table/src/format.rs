@@ -103,6 +103,8 @@ pub(crate) const SMALL_WIDE: u32 = 2;
 pub(crate) const BOTH_WIDE: u32 = LARGE_WIDE | SMALL_WIDE;
 /// Port classes that a header may claim: there are fewer numbers for them.
 pub(crate) const PORT_CLASSES_MAX: u64 = 1 << 16;
+/// Larger images are refused. So any index fits 31 bits, also where three sections are one array in memory.
+pub(crate) const IMAGE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
 
 use crate::arrays::{Arrays, Node, find};
-use crate::format::{BLOCK, Half, PAGE, PORT_PAGES, SEGMENT};
+use crate::format::{BLOCK, Half, SEGMENT};
 use crate::parts::Action;
 use crate::table::{Table, with_arrays};
 use crate::width::{Large, Small};
@@ -87,13 +87,7 @@ impl Table {
 
     /// The port class of every TCP port, then of UDP's, of SCTP's, and the one of all other protocols.
     pub fn port_class_entries(&self) -> Vec<u16> {
-        let (pages, classes) = with_arrays!(&self.body, arrays => (&arrays.port_pages, &arrays.port_class));
-        let mut entries = Vec::with_capacity(PORT_PAGES * PAGE);
-        for &page in pages {
-            entries.extend_from_slice(&classes[usize::from(page) * PAGE..][..PAGE]);
-        }
-        entries.truncate((PORT_PAGES - 1) * PAGE + 1);
-        entries
+        with_arrays!(&self.body, arrays => arrays.port_class.to_vec())
     }
 
     /// What an isolated endpoint's direction allows; `None` where nothing isolates it, or where no endpoint stands.
@@ -224,9 +218,10 @@ impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
 
 fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
     let mut classes = [0; BLOCK];
-    let window = u64::from(arrays.flat_first)..u64::from(arrays.flat_first) + arrays.v4_flat.len() as u64;
-    let (l2_blocks, l3_blocks) = (arrays.l2_blocks(), arrays.l3_blocks());
-    for (high, &l1) in (0u32..).zip(&arrays.v4_l1) {
+    let v4 = &arrays.v4;
+    let window = u64::from(v4.flat_first)..u64::from(v4.flat_first) + u64::from(v4.flat_len);
+    let (l2_blocks, l3_blocks) = (v4.l2_blocks as usize, v4.l3_blocks as usize);
+    for (high, &l1) in (0u32..).zip(v4.l1()) {
         let high = high << 16;
         let l1 = Arrays::<L, S>::node(l1, l2_blocks);
         let touches_window = u64::from(high) < window.end && window.start < u64::from(high) + 65536;
@@ -237,7 +232,7 @@ fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl
         for middle in 0..BLOCK as u32 {
             let first = high | middle << 8;
             if window.contains(&u64::from(first)) {
-                read_all(&arrays.v4_flat[(first - arrays.flat_first) as usize..][..BLOCK], &mut classes);
+                read_all(&v4.flat()[(first - v4.flat_first) as usize..][..BLOCK], &mut classes);
                 match classes.iter().all(|&class| class == classes[0]) {
                     true => stretches.same(first, classes[0] as usize),
                     false => stretches.each(first, &classes),
@@ -246,12 +241,12 @@ fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl
             }
             let node = match l1 {
                 Node::Class(class) => Node::Class(class),
-                Node::Block(block) => Arrays::<L, S>::node(arrays.v4_l2[block * BLOCK + middle as usize], l3_blocks),
+                Node::Block(block) => Arrays::<L, S>::node(v4.l2(block)[middle as usize], l3_blocks),
             };
             match node {
                 Node::Class(class) => stretches.same(first, class),
                 Node::Block(block) => {
-                    read_all(&arrays.v4_l3[block * BLOCK..][..BLOCK], &mut classes);
+                    read_all(v4.l3(block), &mut classes);
                     stretches.each(first, &classes);
                 }
             }

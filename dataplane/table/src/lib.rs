@@ -14,9 +14,9 @@
 //! |---|---|
 //! | format, width | header, sections, how wide numbers are stored |
 //! | parts, image | what a compiler hands over, and its bytes |
-//! | load | bytes → table, every index checked |
-//! | arrays, table | the lookup |
-//! | batch | many lookups at once |
+//! | load, sections | bytes → table, every index checked |
+//! | arrays, v4, sides, table | the lookup, and what it reads |
+//! | batch | many lookups at once, by what the processor has |
 //! | inspect | the table as data, for proofs and reports |
 //! | names, dump | the cold section, and the table for people |
 //! | seal | sharing between processes: fully sealed memfd |
@@ -31,10 +31,13 @@ mod load;
 mod names;
 mod parts;
 pub mod seal;
+mod sections;
+mod sides;
 mod table;
+mod v4;
 mod width;
 
-pub use batch::Query;
+pub use batch::{Query, SimdLevel};
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
 pub use image::{Image, ImageWriter, V4Change, V6Change, build_image};

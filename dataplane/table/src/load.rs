@@ -1,11 +1,13 @@
 //! Image → table: every byte is read once, every index checked once.
 
 use crate::arrays::{Arrays, Node};
+use crate::batch::SimdLevel;
 use crate::format::{
-    ALIGNMENT, BLOCK, BOTH_WIDE, FORMAT_VERSION, Half, Header, ImageError, LARGE_WIDE, MAGIC, PAGE, PORT_CLASSES_MAX, PORT_PAGES, SEGMENT,
-    SMALL_WIDE, Section, V6Slot, checksum,
+    ALIGNMENT, BLOCK, BOTH_WIDE, FORMAT_VERSION, Half, Header, IMAGE_BYTES_MAX, ImageError, LARGE_WIDE, MAGIC, PAGE, PORT_CLASSES_MAX,
+    PORT_PAGES, SEGMENT, SMALL_WIDE, Section, V6Slot, checksum,
 };
 use crate::names::Names;
+use crate::sections::Sections;
 use crate::table::{Body, Table};
 use crate::width::{Large, Small};
 use bytemuck::Pod;
@@ -47,6 +49,7 @@ pub(crate) fn load(image: &[u8]) -> Result<Table, ImageError> {
         cold_bytes,
         classes: header.classes as usize,
         port_classes: header.port_classes as usize,
+        level: SimdLevel::best(),
         body,
         services: services.into(),
         names,
@@ -87,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     fn arrays<L: Large, S: Small>(&self) -> Result<Arrays<L, S>, ImageError> {
-        let mut arrays = Arrays {
+        let arrays = Sections {
             flat_first: self.header.flat_first.wrapping_mul(BLOCK as u32),
             v4_flat: self.section(Section::V4Flat)?,
             v4_l1: self.section(Section::V4L1)?,
@@ -101,7 +104,6 @@ impl<'a> Reader<'a> {
             port_pages: self.section(Section::PortPages)?,
             port_class: self.section(Section::PortClasses)?,
             endpoints: self.section(Section::Endpoints)?,
-            anybody: None,
             directory: self.section(Section::Directory)?,
             segments: self.section(Section::Segments)?,
             local_ports: self.section(Section::LocalPorts)?,
@@ -111,11 +113,10 @@ impl<'a> Reader<'a> {
         self.check_addresses(&arrays)?;
         self.check_ports(&arrays)?;
         self.check_profiles(&arrays)?;
-        arrays.anybody = arrays.endpoints.iter().flat_map(|entry| entry.halves).find(Half::is_isolated);
-        Ok(arrays)
+        Ok(Arrays::of(arrays, self.header.classes as usize, self.header.port_classes as usize))
     }
 
-    fn check_sizes<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
+    fn check_sizes<L: Large, S: Small>(&self, arrays: &Sections<L, S>) -> Result<(), ImageError> {
         let sized = |ok: bool, section: Section| if ok { Ok(()) } else { Err(ImageError::Section { section: section.name() }) };
         // no more than could be told apart: whoever makes a list of them makes it of that length
         let (classes, port_classes) = (u64::from(self.header.classes), u64::from(self.header.port_classes));
@@ -124,6 +125,9 @@ impl<'a> Reader<'a> {
         }
         if port_classes > PORT_CLASSES_MAX {
             return Err(claim("port classes", port_classes, PORT_CLASSES_MAX + 1));
+        }
+        if self.header.image_bytes > IMAGE_BYTES_MAX {
+            return Err(claim("image bytes", self.header.image_bytes, IMAGE_BYTES_MAX + 1));
         }
         let flat = arrays.v4_flat.len();
         let flat_end = u64::from(self.header.flat_first) * BLOCK as u64 + flat as u64;
@@ -145,7 +149,7 @@ impl<'a> Reader<'a> {
         sorted(&arrays.v6_starts, Section::V6Starts)
     }
 
-    fn check_addresses<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
+    fn check_addresses<L: Large, S: Small>(&self, arrays: &Sections<L, S>) -> Result<(), ImageError> {
         let classes = u64::from(self.header.classes);
         let all = |entries: &[L], section| entries.iter().try_for_each(|class| below(class.read() as u64, classes, section));
         let nodes = |entries: &[L], blocks: usize, section| {
@@ -155,8 +159,8 @@ impl<'a> Reader<'a> {
             })
         };
         all(&arrays.v4_flat, Section::V4Flat)?;
-        nodes(&arrays.v4_l1, arrays.l2_blocks(), Section::V4L1)?;
-        nodes(&arrays.v4_l2, arrays.l3_blocks(), Section::V4L2)?;
+        nodes(&arrays.v4_l1, arrays.v4_l2.len() / BLOCK, Section::V4L1)?;
+        nodes(&arrays.v4_l2, arrays.v4_l3.len() / BLOCK, Section::V4L2)?;
         all(&arrays.v4_l3, Section::V4L3)?;
         all(&arrays.v6_blocks, Section::V6Blocks)?;
         all(&arrays.v6_classes, Section::V6Classes)?;
@@ -168,7 +172,7 @@ impl<'a> Reader<'a> {
         values(&arrays.v6_exact, classes, Section::V6Exact)
     }
 
-    fn check_ports<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
+    fn check_ports<L: Large, S: Small>(&self, arrays: &Sections<L, S>) -> Result<(), ImageError> {
         let pages = (arrays.port_class.len() / PAGE) as u64;
         arrays.port_pages.iter().try_for_each(|&page| below(u64::from(page), pages, Section::PortPages))?;
         let port_classes = u64::from(self.header.port_classes);
@@ -176,7 +180,7 @@ impl<'a> Reader<'a> {
     }
 
     /// That what a half names is there, for each profile once.
-    fn check_profiles<L: Large, S: Small>(&self, arrays: &Arrays<L, S>) -> Result<(), ImageError> {
+    fn check_profiles<L: Large, S: Small>(&self, arrays: &Sections<L, S>) -> Result<(), ImageError> {
         arrays.actions.iter().try_for_each(|action| below(action.read() as u64, self.rules + 1, Section::Actions))?;
         let segments = arrays.segments.len() / SEGMENT;
         arrays.directory.iter().try_for_each(|segment| below(segment.read() as u64, segments as u64, Section::Directory))?;

@@ -70,6 +70,14 @@ pub(super) fn zero_after(value: u32) -> usize {
     }
 }
 
+/// The same query, but nobody can know where it is before the processor has `value`.
+#[inline(always)]
+pub(super) fn after<T>(query: &T, value: u32) -> &T {
+    let at = std::ptr::from_ref(query).wrapping_byte_add(zero_after(value));
+    // SAFETY: as far as it was, by no byte.
+    unsafe { &*at }
+}
+
 /// Nanoseconds of a tick.
 pub(super) fn tick_ns() -> f64 {
     let (start, first) = (Instant::now(), begin());

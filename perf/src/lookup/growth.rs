@@ -15,7 +15,7 @@ pub(super) struct Case {
     pub(super) trace: Trace,
 }
 
-/// Of the entrance that is fastest with many policies.
+/// Of batches, as a worker on this processor looks them up.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Growth {
@@ -32,22 +32,14 @@ impl Growth {
     ///
     /// An image is none.
     pub(super) fn measure(many: &Case, few: &Case, rounds: usize) -> Result<Option<Self>> {
-        let mut best: Option<Self> = None;
-        for (mut many_table, mut few_table) in ours::all(&many.image)?.into_iter().zip(ours::all(&few.image)?) {
-            if !many_table.ways().bursts() {
-                continue;
-            }
-            many_table.prepare(&many.trace.queries);
-            few_table.prepare(&few.trace.queries);
-            let backend = many_table.name().to_owned();
-            let count = many.trace.queries.len().min(few.trace.queries.len());
-            let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds);
-            let (Some(many_ns), Some(few_ns)) = (Summary::of(&many_ns), Summary::of(&few_ns)) else { continue };
-            if best.as_ref().is_none_or(|best| many_ns.median < best.many_ns.median) {
-                best = Some(Self { backend, many_ns, few_ns, ratio: many_ns.median / few_ns.median });
-            }
-        }
-        Ok(best)
+        let (mut many_table, mut few_table) = (ours::batch(&many.image)?, ours::batch(&few.image)?);
+        many_table.prepare(&many.trace.queries);
+        few_table.prepare(&few.trace.queries);
+        let count = many.trace.queries.len().min(few.trace.queries.len());
+        let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds);
+        let (Some(many_ns), Some(few_ns)) = (Summary::of(&many_ns), Summary::of(&few_ns)) else { return Ok(None) };
+        let ratio = many_ns.median / few_ns.median;
+        Ok(Some(Self { backend: ours::batch_name(), many_ns, few_ns, ratio }))
     }
 
     pub(super) fn print(&self) {

@@ -2,25 +2,27 @@
 
 use super::growth::Growth;
 use super::measure::{Metric, State};
+use super::ours::{ONE_BY_ONE, batch_name};
 use super::query::Kind;
 use super::report::Section;
 use crate::report::{Bound, Must, Promise};
 use crate::workload::Workload;
+use sluice_table::SimdLevel;
 
-/// How Sluice's own backends and DPDK's are called; see [`super::backend::Backend::name`].
-pub(super) const OURS: &str = "table";
+/// How DPDK's backends are called; see [`super::backend::Backend::name`].
 pub(super) const ACL: &str = "rte_acl";
 
-/// Judges every promise that what was asked for has a part in. What it needs and was not measured is a promise missed.
+/// Judges every promise that what was asked for has a part in, batches by the level that a worker on this processor gets. What it needs and was not measured is a promise missed.
 pub(super) fn judge(sections: &[Section], growth: Option<&Growth>) -> Vec<Must> {
     let section = |workload: Workload| sections.iter().find(|section| section.workload == workload);
     let mut musts = Vec::new();
     if let Some(s3) = section(Workload::S3) {
-        let warm = |of: &'static str, trace, metric| s3.median(|name: &str| name.starts_with(of), trace, State::Warm, metric);
-        let batched = warm(OURS, Kind::Bursts, Metric::Burst32);
-        let serial = warm(OURS, Kind::Zipf, Metric::Serial);
+        let warm = |of: &str, trace, metric| s3.median(|name: &str| name.starts_with(of), trace, State::Warm, metric);
+        let batched = warm(&batch_name(), Kind::Bursts, Metric::Burst32);
+        let serial = warm(ONE_BY_ONE, Kind::Zipf, Metric::Serial);
         let ratio = |peer: Option<f64>, ours: Option<f64>| Some(peer? / ours?);
-        musts.push(must("S3 batched, zipf bursts of 32, ns", Bound::AtMost, 6.0, 3.0, batched));
+        let batched_name = format!("S3 batched ({}), zipf bursts of 32, ns", SimdLevel::best());
+        musts.push(must(&batched_name, Bound::AtMost, 6.0, 3.0, batched));
         musts.push(must("S3 serial, zipf, ns", Bound::AtMost, 30.0, 15.0, serial));
         let acl = ratio(warm(ACL, Kind::Bursts, Metric::Burst32), batched);
         musts.push(must("S3 batched: rte_acl / table", Bound::AtLeast, 5.0, 15.0, acl));

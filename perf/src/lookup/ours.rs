@@ -1,19 +1,36 @@
 //! Sluice's table, as a worker asks it.
 
 use super::backend::{Backend, Ways, touch};
-use super::clock::zero_after;
+use super::clock::after;
 use super::query::{Expected, Kind, Query, Trace};
 use anyhow::{Context, Result, ensure};
 use sluice_flow::Verdict;
-use sluice_table::Table;
+use sluice_table::{SimdLevel, Table};
 
 /// Which of its entrances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entrance {
-    /// [`Table::lookup`].
+    /// [`Table::ask`].
     OneByOne,
-    /// [`Table::lookup_batch`].
-    Batch,
+    /// [`Table::lookup_batch_with`].
+    Batch(SimdLevel),
+}
+
+impl Entrance {
+    fn name(self) -> String {
+        match self {
+            Self::OneByOne => ONE_BY_ONE.to_owned(),
+            Self::Batch(level) => format!("table, batch {level}"),
+        }
+    }
+}
+
+/// The backend that looks one packet up after the other.
+pub(super) const ONE_BY_ONE: &str = "table, one by one";
+
+/// The backend that takes batches as [`Table::lookup_batch`] does on this processor.
+pub(super) fn batch_name() -> String {
+    Entrance::Batch(SimdLevel::best()).name()
 }
 
 /// See the module.
@@ -34,29 +51,37 @@ pub(super) struct Ours<'i> {
 ///
 /// The image is none.
 pub(super) fn all(image: &[u8]) -> Result<Vec<Ours<'_>>> {
-    let load = |(name, entrance): (&str, Entrance)| {
-        let table = Table::from_bytes(image).context("loading the image")?;
-        Ok(Ours { name: name.to_owned(), entrance, image, table, queries: Vec::new(), verdicts: Vec::new() })
-    };
-    [("table, one by one", Entrance::OneByOne), ("table, batch", Entrance::Batch)].into_iter().map(load).collect()
+    let batches = SimdLevel::available().map(Entrance::Batch);
+    [Entrance::OneByOne].into_iter().chain(batches).map(|entrance| Ours::of(image, entrance)).collect()
 }
 
-impl Ours<'_> {
+/// The one that [`batch_name`] names.
+///
+/// # Errors
+///
+/// The image is none.
+pub(super) fn batch(image: &[u8]) -> Result<Ours<'_>> {
+    Ours::of(image, Entrance::Batch(SimdLevel::best()))
+}
+
+impl<'i> Ours<'i> {
+    fn of(image: &'i [u8], entrance: Entrance) -> Result<Self> {
+        let table = Table::from_bytes(image).context("loading the image")?;
+        Ok(Self { name: entrance.name(), entrance, image, table, queries: Vec::new(), verdicts: Vec::new() })
+    }
+
     #[inline(always)]
     fn answer(&self, query: &Query) -> Verdict {
-        self.table.lookup(query.port, query.direction, query.remote, query.protocol, query.dport)
+        self.table.ask(query)
     }
 }
 
-/// The verdict as a number that carries the rule: a bare yes or no would be predicted, and the next query with it, before the
-/// table has said anything. Where the lookup itself ends in a branch, it is predicted all the same, as it is for a worker.
+/// The verdict as a number that carries the rule, made without a branch: a bare yes or no would be predicted, and the next
+/// query with it, before the table has said anything.
 #[inline(always)]
 fn number(verdict: Verdict) -> u32 {
-    match verdict {
-        Verdict::Deny => 0,
-        Verdict::NotIsolated => 1,
-        Verdict::Allow(id) => id.0 + 2,
-    }
+    let rule = if let Verdict::Allow(id) = verdict { id.0 + 1 } else { 0 };
+    u32::from(verdict.is_allow()) + rule
 }
 
 impl Backend for Ours<'_> {
@@ -71,7 +96,7 @@ impl Backend for Ours<'_> {
     fn ways(&self) -> Ways {
         match self.entrance {
             Entrance::OneByOne => Ways::Both,
-            Entrance::Batch => Ways::Batch,
+            Entrance::Batch(_) => Ways::Batch,
         }
     }
 
@@ -87,8 +112,8 @@ impl Backend for Ours<'_> {
     fn serial(&mut self, first: usize, passes: &mut [u8]) {
         let queries = &self.queries[first..first + passes.len()];
         let mut last = 0;
-        for (index, passes) in passes.iter_mut().enumerate() {
-            last = number(self.answer(&queries[index + zero_after(last)]));
+        for (query, passes) in queries.iter().zip(passes) {
+            last = number(self.answer(after(query, last)));
             *passes = u8::from(last != 0);
         }
     }
@@ -101,9 +126,9 @@ impl Backend for Ours<'_> {
                     *passes = u8::from(self.answer(query).is_allow());
                 }
             }
-            Entrance::Batch => {
+            Entrance::Batch(level) => {
                 let verdicts = &mut self.verdicts[..passes.len()];
-                self.table.lookup_batch(queries, verdicts);
+                self.table.lookup_batch_with(level, queries, verdicts);
                 for (verdict, passes) in verdicts.iter().zip(passes) {
                     *passes = u8::from(verdict.is_allow());
                 }
@@ -115,7 +140,7 @@ impl Backend for Ours<'_> {
         let mut verdicts = vec![Verdict::Deny; trace.queries.len()];
         match self.entrance {
             Entrance::OneByOne => verdicts.iter_mut().zip(&trace.queries).for_each(|(verdict, query)| *verdict = self.answer(query)),
-            Entrance::Batch => self.table.lookup_batch(&trace.queries, &mut verdicts),
+            Entrance::Batch(level) => self.table.lookup_batch_with(level, &trace.queries, &mut verdicts),
         }
         for ((query, expected), &verdict) in trace.queries.iter().zip(&trace.expected).zip(&verdicts) {
             let agrees = match (verdict, *expected) {

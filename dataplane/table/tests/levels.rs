@@ -1,0 +1,250 @@
+//! Every form of a batch against the scalar one and against single lookups, verdict by verdict, in every width that a
+//! table may be stored in. A form that this processor lacks is named on the terminal, not passed over in silence.
+
+use proptest::prelude::*;
+use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
+use sluice_table::{Action, EndpointRow, Names, Query, RuleName, SimdLevel, Table, TableParts, build_image};
+
+/// What a table is made of: sizes that give it its form, and a seed for everything else.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    seed: u64,
+    /// More than two bytes hold, if there are many.
+    rules: u32,
+    /// More than one byte holds, if there are many.
+    rows: usize,
+    window: bool,
+    /// Port indexes below it have an endpoint, or none, at random.
+    endpoints: u16,
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn wide(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+}
+
+const PORT_CLASSES: usize = 12;
+const POD_NET: u32 = 10 << 24;
+
+fn parts(shape: Shape) -> TableParts {
+    let random = &mut Random(shape.seed);
+    let classes = shape.rows + 40;
+    let class = |random: &mut Random| random.below(classes) as u32;
+    // single addresses side by side, blocks of every size, both ends of the space
+    let mut v4 = std::collections::BTreeMap::from([(0, class(random)), (u32::MAX, class(random))]);
+    for start in 0..if shape.window { 2000 } else { 3 } {
+        v4.insert(POD_NET + start, class(random));
+    }
+    for _ in 0..60 {
+        let shift = [0, 4, 8, 12, 16, 20][random.below(6)];
+        v4.insert((random.next() as u32) >> shift << shift, class(random));
+    }
+    let mut v6 = std::collections::BTreeMap::from([(0, class(random))]);
+    for _ in 0..40 {
+        let shift = [0, 8, 64, 80, 96][random.below(5)];
+        v6.insert(random.wide() >> shift << shift, class(random));
+    }
+    let mut exact = std::collections::BTreeMap::new();
+    for low in 0..60u128 {
+        exact.insert(0xfd << 120 | low, class(random));
+        exact.insert(0xfd << 120 | random.wide() >> 64, class(random));
+    }
+    let ports = |random: &mut Random| {
+        let mut starts = std::collections::BTreeMap::from([(0, 0)]);
+        for _ in 0..30 {
+            starts.insert(random.next() as u16, random.below(PORT_CLASSES) as u16);
+        }
+        starts.into_iter().collect()
+    };
+    let action = |random: &mut Random| match random.below(3) {
+        0 => Action::Deny,
+        1 => Action::Allow(RuleId(shape.rules - 1)),
+        _ => Action::Allow(RuleId(random.below(shape.rules as usize) as u32)),
+    };
+    let profile =
+        |random: &mut Random| (0..classes).map(|class| if class < shape.rows { class } else { random.below(shape.rows) } as u32).collect();
+    let side = |random: &mut Random| [None, Some(0), Some(1), Some(2)][random.below(4)];
+    let endpoint = |port: u16, random: &mut Random| EndpointRow {
+        port: PortIndex(port),
+        incarnation: Incarnation(1),
+        profiles: [side(random), side(random)],
+    };
+    let present: Vec<u16> = (0..shape.endpoints).filter(|_| random.below(4) != 0).collect();
+    let rule = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
+    TableParts {
+        classes,
+        port_classes: PORT_CLASSES,
+        port_intervals: [ports(random), ports(random), ports(random)],
+        other_protocols: random.below(PORT_CLASSES) as u16,
+        rows: (0..shape.rows).map(|_| (0..PORT_CLASSES).map(|_| action(random)).collect()).collect(),
+        profiles: (0..3).map(|_| profile(random)).collect(),
+        endpoints: present.into_iter().map(|port| endpoint(port, random)).collect(),
+        v4_intervals: v4.into_iter().collect(),
+        v6_intervals: v6.into_iter().collect(),
+        v6_exact: exact.into_iter().collect(),
+        services: Vec::new(),
+        names: Names { rules: (0..shape.rules).map(rule).collect(), ..Names::default() },
+    }
+}
+
+/// Queries of all kinds: edges of intervals from both sides, any address, any protocol, any port index.
+fn queries(parts: &TableParts, count: usize, v6_percent: usize, random: &mut Random) -> Vec<Query> {
+    let near = |start: u32, random: &mut Random| start.wrapping_add(random.below(3) as u32).wrapping_sub(1);
+    let query = |random: &mut Random| {
+        let remote = if random.below(100) < v6_percent {
+            let remote = match random.below(3) {
+                0 => parts.v6_exact[random.below(parts.v6_exact.len())].0,
+                1 => parts.v6_intervals[random.below(parts.v6_intervals.len())].0.wrapping_sub(random.below(2) as u128),
+                _ => random.wide(),
+            };
+            Addr(remote.to_be_bytes())
+        } else {
+            let remote = match random.below(6) {
+                0 => 0,
+                1 => u32::MAX,
+                2 => random.next() as u32,
+                3 => POD_NET + random.below(3000) as u32,
+                _ => near(parts.v4_intervals[random.below(parts.v4_intervals.len())].0, random),
+            };
+            Addr::v4(remote.to_be_bytes())
+        };
+        let port = match random.below(8) {
+            0 => random.next() as u16,
+            1 => u16::MAX,
+            _ => random.below(12) as u16,
+        };
+        let protocol = match random.below(3) {
+            0 => Protocol(random.next() as u8),
+            _ => Protocol::WITH_PORTS[random.below(3)],
+        };
+        let intervals = &parts.port_intervals[random.below(3)];
+        let dport = match random.below(3) {
+            0 => random.next() as u16,
+            1 => [0, u16::MAX][random.below(2)],
+            _ => intervals[random.below(intervals.len())].0.wrapping_sub(random.below(2) as u16),
+        };
+        Query { remote, port: PortIndex(port), dport, protocol, direction: Direction::BOTH[random.below(2)] }
+    };
+    (0..count).map(|_| query(random)).collect()
+}
+
+/// Every level, in batches of `len`, against single lookups; the verdicts there were.
+fn check(table: &Table, queries: &[Query], len: usize) -> Vec<Verdict> {
+    let one = |query: &Query| table.lookup(query.port, query.direction, query.remote, query.protocol, query.dport);
+    let expected: Vec<Verdict> = queries.iter().map(one).collect();
+    let batched = |lookup: &dyn Fn(&[Query], &mut [Verdict])| {
+        let mut verdicts = vec![Verdict::NotIsolated; queries.len()];
+        queries.chunks(len).zip(verdicts.chunks_mut(len)).for_each(|(queries, verdicts)| lookup(queries, verdicts));
+        verdicts
+    };
+    let wrong = |found: &[Verdict]| {
+        let at = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+        at.map(|at| format!("{:?}: {:?}, one by one {:?}, lane {}", queries[at], found[at], expected[at], at % len))
+    };
+    for level in SimdLevel::available() {
+        let found = batched(&|queries, verdicts| table.lookup_batch_with(level, queries, verdicts));
+        assert_eq!(wrong(&found), None, "{level}, batches of {len}");
+    }
+    let found = batched(&|queries, verdicts| table.lookup_batch(queries, verdicts));
+    assert_eq!(wrong(&found), None, "the level that was chosen, batches of {len}");
+    expected
+}
+
+#[test]
+fn a_level_that_is_missing_is_said_to_be() {
+    for level in SimdLevel::ALL {
+        if !level.is_available() {
+            eprintln!("SKIPPED: this processor has no {level}, which was not compared with anything");
+            let table = Table::from_bytes(&build_image(&parts(NARROW), 1)).unwrap();
+            let asked = std::panic::catch_unwind(|| table.lookup_batch_with(level, &[], &mut []));
+            assert!(asked.is_err(), "{level} must not be tried");
+        }
+    }
+    assert!(SimdLevel::available().any(|level| level == SimdLevel::Scalar));
+    assert_eq!(SimdLevel::available().last(), Some(SimdLevel::best()));
+}
+
+const NARROW: Shape = Shape { seed: 1, rules: 10, rows: 5, window: true, endpoints: 12 };
+
+/// Whatever a table may look like, and whatever the length of a batch.
+#[test]
+fn all_levels_agree_on_every_form_of_table() {
+    let (many_rules, many_rows) = (70_000, 300);
+    for (rules, rows) in [(10, 5), (10, many_rows), (many_rules, 5), (many_rules, many_rows)] {
+        for (window, endpoints) in [(true, 12), (false, 12), (true, 0)] {
+            let parts = parts(Shape { seed: u64::from(rules) + rows as u64, rules, rows, window, endpoints });
+            let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+            for v6_percent in [0, 3, 50, 100] {
+                let queries = queries(&parts, 2000, v6_percent, &mut Random(7));
+                let verdicts = check(&table, &queries, 64);
+                check(&table, &queries, queries.len());
+                let kinds = [Verdict::Deny, Verdict::NotIsolated, Verdict::Allow(RuleId(rules - 1))];
+                let seen = kinds.map(|kind| verdicts.contains(&kind));
+                let expected = if endpoints == 0 { [true, false, false] } else { [true; 3] };
+                assert_eq!(seen, expected, "deny, not isolated, the last rule; {rules} rules, {rows} rows, {endpoints} endpoints");
+            }
+        }
+    }
+}
+
+/// Lanes that have nothing to do write nothing, and every lane does its own work.
+#[test]
+fn all_levels_agree_on_every_length_of_batch() {
+    let parts = parts(NARROW);
+    let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+    for len in 0..=70 {
+        let queries = queries(&parts, len, 20, &mut Random(len as u64));
+        check(&table, &queries, len.max(1));
+    }
+}
+
+/// The case that is taken together: one pod and direction in all lanes, and in all but one.
+#[test]
+fn all_levels_agree_on_packets_of_one_pod() {
+    let parts = parts(NARROW);
+    let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+    for port in [0, 3, 11, 12, u16::MAX] {
+        for other in 0..33 {
+            let mut queries = queries(&parts, 32, 0, &mut Random(u64::from(port)));
+            queries.iter_mut().for_each(|query| (query.port, query.direction) = (PortIndex(port), Direction::Egress));
+            if let Some(query) = queries.get_mut(other) {
+                query.direction = Direction::Ingress;
+            }
+            check(&table, &queries, 32);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_levels_agree_on_random_tables(
+        seed in any::<u64>(),
+        rules in prop_oneof![1..100u32, Just(70_000)],
+        rows in prop_oneof![1..40usize, Just(300)],
+        window in any::<bool>(),
+        endpoints in 0..20u16,
+        v6_percent in 0..100usize,
+        len in 1..=70usize,
+    ) {
+        let parts = parts(Shape { seed, rules, rows, window, endpoints });
+        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        check(&table, &queries(&parts, 500, v6_percent, &mut Random(seed)), len);
+    }
+}
