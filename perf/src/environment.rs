@@ -92,10 +92,19 @@ pub(crate) fn pin(chosen: Option<usize>) -> Result<usize> {
     let allowed = allowed_cpus();
     let cpu = chosen.or_else(|| allowed.last().copied()).context("no CPU is allowed")?;
     ensure!(allowed.contains(&cpu), "CPU {cpu} is not among those allowed: {allowed:?}");
+    stay_on(cpu)?;
+    Ok(cpu)
+}
+
+/// This thread stays on that core.
+///
+/// # Errors
+///
+/// The kernel does not let it.
+pub(crate) fn stay_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
-    Ok(cpu)
+    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 /// `MemAvailable`: what can be had without swapping. Source: proc_meminfo(5).
@@ -112,7 +121,16 @@ pub(crate) fn memory_available() -> Result<u64> {
 
 /// How long this thread has been on a CPU.
 pub(crate) fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+    time_of(ClockId::ThreadCPUTime)
+}
+
+/// How long all threads of this process, together, have been on CPUs.
+pub(crate) fn process_time() -> Duration {
+    time_of(ClockId::ProcessCPUTime)
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 

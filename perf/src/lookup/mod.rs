@@ -12,7 +12,7 @@ mod backend;
 #[allow(unsafe_code)]
 mod bpf;
 #[allow(unsafe_code)]
-mod clock;
+pub(crate) mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code)]
@@ -22,15 +22,15 @@ mod flat;
 mod growth;
 #[cfg(any(feature = "bpf", feature = "dpdk"))]
 mod labelled;
-mod machine;
+pub(crate) mod machine;
 mod measure;
 mod musts;
 mod ours;
-mod query;
+pub(crate) mod query;
 mod report;
-mod resolved;
+pub(crate) mod resolved;
 mod scan;
-mod trace;
+pub(crate) mod trace;
 
 pub(crate) use query::Kind;
 
