@@ -97,6 +97,11 @@ bench-swap: ## What lookups feel of table swaps, and that none mixes two tables 
 	@$(CARGO) build -q --release -p sluice-perf
 	@target/release/sluice-perf swap $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
+.PHONY: bench-report
+bench-report: ## One HTML page of what benches measured (FILES="a.json b.json", else perf/records; OUT=page.html)
+	@$(CARGO) build -q --release -p sluice-perf
+	@target/release/sluice-perf report $(or $(FILES),$(wildcard perf/records/*.json)) $(if $(OUT),--out $(OUT))
+
 # Peers of the lookup that this machine can build.
 LOOKUP_PEERS = $(shell command -v clang-19 >/dev/null && echo --features sluice-perf/bpf) \
 	$(shell pkg-config --exists libdpdk 2>/dev/null && echo --features sluice-perf/dpdk)

@@ -15,6 +15,7 @@ mod latency;
 mod lookup;
 #[allow(unsafe_code)]
 mod memory;
+mod page;
 mod progress;
 mod proof;
 mod random;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         cli::Command::Forward(arguments) => forward::run(&arguments),
         cli::Command::Lookup(arguments) => lookup::run(&arguments),
         cli::Command::Proof(arguments) => proof::run(&arguments),
+        cli::Command::Report(arguments) => page::run(&arguments),
         cli::Command::Swap(arguments) => swap::run(&arguments),
     };
     match outcome {

@@ -3,12 +3,14 @@
 mod compile;
 mod forward;
 mod lookup;
+mod page;
 mod proof;
 mod swap;
 
 pub(crate) use compile::Compile;
 pub(crate) use forward::Forward;
 pub(crate) use lookup::Lookup;
+pub(crate) use page::Page;
 pub(crate) use proof::Proof;
 pub(crate) use swap::Swap;
 
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Lookup(Lookup),
     #[command(about = "The proof of a table: from scratch, and after a change of one pod", long_about = proof::ABOUT, after_help = proof::EXAMPLES)]
     Proof(Proof),
+    #[command(about = "One page of what benches wrote", long_about = page::ABOUT, after_help = page::EXAMPLES)]
+    Report(Page),
     #[command(about = "What lookups feel of table swaps, and that none mixes two tables", long_about = swap::ABOUT, after_help = swap::EXAMPLES)]
     Swap(Swap),
 }
