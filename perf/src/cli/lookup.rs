@@ -10,7 +10,7 @@ The policy lookup beside its peers, warm and cold.
 
 Makes clusters from a seed, compiles each, draws traces of packets, and times how long the table and its peers take to say \
 whether a packet passes. On one core, in one process, in rounds that alternate; printed are the median over the rounds, the \
-quartiles and the least. Before anything is timed, every answer of every backend is compared with the oracle's.
+quartiles and the least. Before anything is timed, every answer of every backend is compared with the oracle's (of nftables: what becomes of 16k packets).
 
   serial       each query is found through the verdict and rule before it: a chain
   throughput   1024 queries at once
@@ -27,6 +27,8 @@ Peers, in S1 to S3:
   rte_acl             of DPDK: one context for each pod and direction, all rules written out
   rte_fib + rte_hash  of DPDK: longest prefix to a label, pod and direction and label to ports
   labels in BPF maps  the same in LPM tries of the kernel, through BPF_PROG_TEST_RUN (root)
+  nftables sets       a verdict map from pod to chain, a set of address, protocol and port for each chain: what the \
+rules add to packets in a network namespace of the bench's own, with and without them in turn (root)
 
 A peer that this build or this machine does not have is listed as skipped, and a promise about it counts as missed. Without \
 --workload, lookups in the connection table are measured too: 10k, 100k and 1M flows.";

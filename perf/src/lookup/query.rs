@@ -43,7 +43,6 @@ impl Kind {
     }
 
     /// Whether all addresses are IPv4: all that the peers are filled with.
-    #[cfg(any(feature = "bpf", feature = "dpdk"))]
     pub(crate) fn is_v4(self) -> bool {
         !matches!(self, Self::V6 | Self::Dual)
     }

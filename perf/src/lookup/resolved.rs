@@ -239,3 +239,20 @@ fn ports_of(entry: &NetworkPolicyPort) -> Ports {
         }
     }
 }
+
+/// Protocol, first, last; names as `destination` means them.
+pub(crate) fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
+    let range = |protocol: Protocol, first, last| (protocol.0, first, last);
+    let mut ranges = Vec::new();
+    for ports in ports {
+        match ports {
+            Ports::All => ranges.push((0, 0, u16::MAX)),
+            &Ports::Range { protocol, first, last } => ranges.push(range(protocol, first, last)),
+            Ports::Named { protocol, name } => {
+                let numbers = destination.into_iter().flat_map(|identity| identity.named(name, *protocol));
+                ranges.extend(numbers.map(|number| range(*protocol, number, number)));
+            }
+        }
+    }
+    ranges
+}

@@ -27,7 +27,7 @@ pub(super) fn section(record: &Record) -> String {
         let name = string(section, "/workload").to_uppercase();
         html += &format!("<h3>{}: {pods} pods, {policies} policies, table of {image}</h3>\n", escape(&name));
         let mut charts = Vec::new();
-        charts.extend(WAYS.map(|(trace, metric, words)| peers(section, trace, metric, words, &colour)));
+        charts.extend(WAYS.map(|(trace, metric, words)| peers(section, trace, metric, words, &backends)));
         charts.extend(WAYS.map(|(trace, metric, words)| tails(record, section, trace, metric, words, &colour)));
         charts.push(cold(section, &colour));
         html += &grid(&charts);
@@ -62,12 +62,22 @@ fn bar(figure: &Value, name: String, colour: usize) -> Option<Bar> {
     Some(Bar { name, value: number(figure, "/ns/median")?, spread, colour })
 }
 
-fn peers(section: &Value, trace: &str, metric: &str, words: &str, colour: &impl Fn(&str) -> usize) -> String {
-    let mut all: Vec<Bar> = figures(section, trace, "warm", metric)
-        .filter_map(|figure| bar(figure, string(figure, "/backend").to_owned(), colour(string(figure, "/backend"))))
-        .collect();
+/// The figure of a backend; of one that cannot be asked so, that of many at once, which flatters it.
+fn figure_of<'v>(section: &'v Value, backend: &str, trace: &'v str, metric: &'v str) -> Option<(&'v Value, bool)> {
+    let of = |metric| figures(section, trace, "warm", metric).find(|figure| string(figure, "/backend") == backend);
+    of(metric).map(|figure| (figure, false)).or_else(|| Some((of("throughput")?, true)))
+}
+
+fn peers(section: &Value, trace: &str, metric: &str, words: &str, backends: &[String]) -> String {
+    let named = |(colour, backend): (usize, &String)| {
+        let (figure, is_other) = figure_of(section, backend, trace, metric)?;
+        bar(figure, format!("{backend}{}", if is_other { " *" } else { "" }), colour)
+    };
+    let mut all: Vec<Bar> = backends.iter().enumerate().filter_map(named).collect();
     all.sort_by(|one, other| one.value.total_cmp(&other.value));
-    bars(&format!("A lookup, {words}, warm"), &all, ns, "Median and quartiles over the rounds; powers of ten.")
+    let note = if all.iter().any(|bar| bar.name.ends_with('*')) { " * many at once, as it can only be asked so." } else { "" };
+    let note = format!("Median and quartiles over the rounds; powers of ten.{note}");
+    bars(&format!("A lookup, {words}, warm"), &all, ns, &note)
 }
 
 fn tails(record: &Record, section: &Value, trace: &str, metric: &str, words: &str, colour: &impl Fn(&str) -> usize) -> String {
@@ -104,7 +114,7 @@ fn growth(sections: &[Value], backends: &[String], trace: &str, metric: &str, wo
     let of = |(colour, backend): (usize, &String)| {
         let point = |&workload: &&str| {
             let section = sections.iter().find(|section| string(section, "/workload") == workload)?;
-            let figure = figures(section, trace, "warm", metric).find(|figure| string(figure, "/backend") == backend)?;
+            let (figure, _) = figure_of(section, backend, trace, metric)?;
             Some([number(section, "/census/policies")?, number(figure, "/ns/median")?])
         };
         Line { name: backend.clone(), points: GROWING.iter().filter_map(point).collect(), colour }
