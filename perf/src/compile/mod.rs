@@ -74,9 +74,11 @@ fn section(workload: Workload, arguments: &Arguments) -> Result<Section> {
     let mut section = Section::new(workload, Census::of(&snapshot), generated);
     section.print_census();
     let mut subject = build(&mut section, snapshot, arguments)?;
+    end_progress();
+    section.finish_build();
     change(&mut section, &mut subject, arguments)?;
     end_progress();
-    section.finish();
+    section.finish_changes();
     Ok(section)
 }
 

@@ -49,7 +49,7 @@ pub(super) fn bars_beside(title: &str, bars: &[Bar], all: &[Bar], unit: fn(f64) 
             escape(name),
             y + 13.0,
             unit(*value),
-            colour % super::draw::COLOURS,
+            super::draw::colour(*colour),
             y + 18.0,
             scale.at(*value).max(2.0)
         );

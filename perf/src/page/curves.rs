@@ -1,6 +1,6 @@
 //! Latency against the share of lookups that were no slower: the further right, the rarer.
 
-use super::draw::{COLOURS, Scale, WIDTH, figure, open};
+use super::draw::{Scale, WIDTH, figure, open};
 use super::text::ns;
 use std::fmt::Write;
 
@@ -65,7 +65,7 @@ pub(super) fn curves(title: &str, curves: &[Curve], note: &str) -> String {
     let _ = writeln!(svg, "<text class=\"axis end\" x=\"{WIDTH}\" y=\"{}\">percent no slower</text>", BOTTOM + 29.0);
     for Curve { points, colour, .. } in &curves {
         let points: Vec<String> = points.iter().map(|[percent, ns]| format!("{:.1},{:.1}", x(*percent), scale.at(*ns))).collect();
-        let _ = writeln!(svg, "<polyline class=\"s{}\" points=\"{}\"/>", colour % COLOURS, points.join(" "));
+        let _ = writeln!(svg, "<polyline class=\"s{}\" points=\"{}\"/>", super::draw::colour(*colour), points.join(" "));
     }
     let legend: Vec<_> = curves.iter().map(|curve| (curve.name.clone(), curve.colour)).collect();
     figure(title, &(svg + "</svg>\n"), &legend, note)

@@ -6,7 +6,14 @@ use std::fmt::Write;
 /// Units of a chart are pixels of a narrow phone; wider pages have several charts in a row.
 pub(super) const WIDTH: f64 = 360.0;
 /// As many colours as there are, see the style sheet.
-pub(super) const COLOURS: usize = 8;
+pub(super) const COLOURS: usize = 12;
+/// One more, broken, for what is not measured but measures.
+pub(super) const CLOCK: usize = COLOURS;
+
+/// The colour of that number; they come again after the last.
+pub(super) fn colour(number: usize) -> usize {
+    if number == CLOCK { CLOCK } else { number % COLOURS }
+}
 
 /// From values to places, by powers of ten.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +55,7 @@ pub(super) fn figure(title: &str, svg: &str, legend: &[(String, usize)], note: &
     if !legend.is_empty() {
         html += "<ul class=\"legend\">";
         for (name, colour) in legend {
-            let _ = write!(html, "<li><span class=\"b{}\"></span>{}</li>", colour % COLOURS, escape(name));
+            let _ = write!(html, "<li><span class=\"b{}\"></span>{}</li>", self::colour(*colour), escape(name));
         }
         html += "</ul>\n";
     }

@@ -1,6 +1,6 @@
 //! Cost against size, both on scales of powers of ten: what does not grow is a level line.
 
-use super::draw::{COLOURS, Scale, WIDTH, figure, open};
+use super::draw::{Scale, WIDTH, figure, open};
 use super::text::{count, ns};
 use std::fmt::Write;
 
@@ -51,9 +51,9 @@ pub(super) fn lines(title: &str, lines: &[Line], axis: &str, note: &str) -> Stri
     for Line { points, colour, .. } in &lines {
         let places: Vec<[f64; 2]> = points.iter().map(|[size, ns]| [across.at(*size), down.at(*ns)]).collect();
         let list: Vec<String> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(svg, "<polyline class=\"s{}\" points=\"{}\"/>", colour % COLOURS, list.join(" "));
+        let _ = writeln!(svg, "<polyline class=\"s{}\" points=\"{}\"/>", super::draw::colour(*colour), list.join(" "));
         for [x, y] in places {
-            let _ = writeln!(svg, "<circle class=\"f{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>", colour % COLOURS);
+            let _ = writeln!(svg, "<circle class=\"f{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>", super::draw::colour(*colour));
         }
     }
     let legend: Vec<_> = lines.iter().map(|line| (line.name.clone(), line.colour)).collect();

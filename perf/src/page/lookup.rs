@@ -2,7 +2,7 @@
 
 use super::bars::{Bar, bars};
 use super::curves::{Curve, curves};
-use super::draw::grid;
+use super::draw::{CLOCK, grid};
 use super::lines::{Line, lines};
 use super::record::{Record, curve, list, number, string};
 use super::text::{bytes, count, escape, ns};
@@ -65,7 +65,9 @@ fn bar(figure: &Value, name: String, colour: usize) -> Option<Bar> {
 /// The figure of a backend; of one that cannot be asked so, that of many at once, which flatters it.
 fn figure_of<'v>(section: &'v Value, backend: &str, trace: &'v str, metric: &'v str) -> Option<(&'v Value, bool)> {
     let of = |metric| figures(section, trace, "warm", metric).find(|figure| string(figure, "/backend") == backend);
-    of(metric).map(|figure| (figure, false)).or_else(|| Some((of("throughput")?, true)))
+    // the table can be asked in every way; a way in which it was not is none that it needs
+    let other = || of("throughput").filter(|_| !backend.starts_with("table")).map(|figure| (figure, true));
+    of(metric).map(|figure| (figure, false)).or_else(other)
 }
 
 fn peers(section: &Value, trace: &str, metric: &str, words: &str, backends: &[String]) -> String {
@@ -90,7 +92,7 @@ fn tails(record: &Record, section: &Value, trace: &str, metric: &str, words: &st
         return String::new();
     }
     let empty = record.value.get("emptyBracket").map(curve).unwrap_or_default();
-    all.push(Curve { name: "empty bracket of the clock".to_owned(), points: empty, colour: 7 });
+    all.push(Curve { name: "empty bracket of the clock".to_owned(), points: empty, colour: CLOCK });
     let note = match metric {
         "serial" => "Each lookup in a bracket of the clock, whose own cost is in it.",
         _ => "Each burst of 32 as a whole in a bracket of the clock.",

@@ -2,7 +2,7 @@
 
 use super::bars::{Bar, bars};
 use super::curves::{Curve, curves};
-use super::draw::grid;
+use super::draw::{CLOCK, grid};
 use super::record::{Record, curve, list, number, string};
 use super::text::{count, escape, ms, ns};
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub(super) fn section(record: &Record) -> String {
     let chart = |title: &str, part: &str, note: &str| {
         let mut all: Vec<Curve> = phases.iter().enumerate().map(|(colour, phase)| of(phase, part, colour)).collect();
         if let Some(phase) = phases.first() {
-            all.push(Curve { name: "empty bracket of the clock".to_owned(), colour: 7, ..of(phase, "/emptyBracket", 7) });
+            all.push(Curve { name: "empty bracket of the clock".to_owned(), colour: CLOCK, ..of(phase, "/emptyBracket", CLOCK) });
         }
         curves(title, &all, note)
     };
