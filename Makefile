@@ -85,6 +85,23 @@ bench-proof: ## The proof of a table, from scratch and after one-pod changes (OU
 	@$(CARGO) build -q --release -p sluice-perf
 	@target/release/sluice-perf proof $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
+.PHONY: bench-compile
+bench-compile: ## Build, update, proof, publication, adoption: each stage's time, and memory (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+	@echo "building the optimised bench (some minutes the first time) ..."
+	@$(CARGO) build -q --release -p sluice-perf
+	@target/release/sluice-perf compile $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
+.PHONY: bench-swap
+bench-swap: ## What lookups feel of table swaps, and that none mixes two tables (likewise; two cores)
+	@echo "building the optimised bench (some minutes the first time) ..."
+	@$(CARGO) build -q --release -p sluice-perf
+	@target/release/sluice-perf swap $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
+.PHONY: bench-report
+bench-report: ## One HTML page of what benches measured (FILES="a.json b.json", else perf/records; OUT=page.html)
+	@$(CARGO) build -q --release -p sluice-perf
+	@target/release/sluice-perf report $(or $(FILES),$(wildcard perf/records/*.json)) $(if $(OUT),--out $(OUT))
+
 # Peers of the lookup that this machine can build.
 LOOKUP_PEERS = $(shell command -v clang-19 >/dev/null && echo --features sluice-perf/bpf) \
 	$(shell pkg-config --exists libdpdk 2>/dev/null && echo --features sluice-perf/dpdk)

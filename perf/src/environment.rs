@@ -15,6 +15,10 @@ use std::time::Duration;
 pub(crate) struct Environment {
     /// As in `/proc/cpuinfo`.
     pub(crate) cpu_model: String,
+    /// Of its flags those that vector code and the clock ask for.
+    pub(crate) cpu_flags: Vec<String>,
+    /// Peers that this program was built with.
+    pub(crate) features: Vec<&'static str>,
     /// CPUs that this process may use.
     pub(crate) cores: usize,
     /// `uname -sr`.
@@ -41,9 +45,12 @@ pub(crate) struct Environment {
 impl Environment {
     /// Reads everything that is known before the run.
     pub(crate) fn read() -> Self {
-        let uname = rustix::system::uname();
+        let (uname, cpuinfo) = (rustix::system::uname(), fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
+        let features = [("bpf", cfg!(feature = "bpf")), ("dpdk", cfg!(feature = "dpdk"))];
         Self {
-            cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            cpu_model: cpu_model(&cpuinfo),
+            cpu_flags: cpu_flags(&cpuinfo),
+            features: features.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect(),
             cores: allowed_cpus().len(),
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             commit: commit().unwrap_or_else(|| "unknown".into()),
@@ -92,10 +99,19 @@ pub(crate) fn pin(chosen: Option<usize>) -> Result<usize> {
     let allowed = allowed_cpus();
     let cpu = chosen.or_else(|| allowed.last().copied()).context("no CPU is allowed")?;
     ensure!(allowed.contains(&cpu), "CPU {cpu} is not among those allowed: {allowed:?}");
+    stay_on(cpu)?;
+    Ok(cpu)
+}
+
+/// This thread stays on that core.
+///
+/// # Errors
+///
+/// The kernel does not let it.
+pub(crate) fn stay_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
-    Ok(cpu)
+    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 /// `MemAvailable`: what can be had without swapping. Source: proc_meminfo(5).
@@ -112,7 +128,16 @@ pub(crate) fn memory_available() -> Result<u64> {
 
 /// How long this thread has been on a CPU.
 pub(crate) fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+    time_of(ClockId::ThreadCPUTime)
+}
+
+/// How long all threads of this process, together, have been on CPUs.
+pub(crate) fn process_time() -> Duration {
+    time_of(ClockId::ProcessCPUTime)
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
@@ -159,6 +184,14 @@ fn cpu_model(cpuinfo: &str) -> String {
     value.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, model)| model.trim().to_owned())
 }
 
+fn cpu_flags(cpuinfo: &str) -> Vec<String> {
+    const TELLING: [&str; 9] =
+        ["sse4_2", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vbmi", "constant_tsc", "nonstop_tsc", "hypervisor"];
+    let line = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")?.split_once(": "));
+    let flags = line.map_or("", |(_, flags)| flags).split(' ');
+    flags.filter(|flag| TELLING.contains(flag)).map(str::to_owned).collect()
+}
+
 fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
@@ -197,6 +230,7 @@ mod tests {
 
     #[test]
     fn the_model_is_read_from_the_first_cpu() {
+        assert_eq!(cpu_flags("flags\t\t: fpu avx2 sse4_2x hypervisor\nflags\t\t: avx512f\n"), ["avx2", "hypervisor"]);
         assert_eq!(cpu_model("processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: other\n"), "AMD EPYC");
     }
 }

@@ -2,19 +2,27 @@
 //!
 //! A bench prints *must / aim / measured*, says on what machine, and writes the same as JSON.
 //!
-//! Unsafe code is allowed in three modules by name: the processor's clock, the calls into DPDK, and the memory shared with a
-//! BPF program.
+//! Unsafe code is allowed in four modules by name: the processor's clock, the allocator's call, the calls into DPDK, and the
+//! memory shared with a BPF program.
 #![deny(unsafe_code)]
 
+mod changes;
 mod cli;
+mod compile;
 mod environment;
 mod forward;
+mod latency;
 mod lookup;
+#[allow(unsafe_code)]
+mod memory;
+mod page;
 mod progress;
 mod proof;
 mod random;
 mod report;
 mod stats;
+mod swap;
+mod took;
 mod workload;
 
 use clap::Parser;
@@ -23,9 +31,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
+        cli::Command::Compile(arguments) => compile::run(&arguments),
         cli::Command::Forward(arguments) => forward::run(&arguments),
         cli::Command::Lookup(arguments) => lookup::run(&arguments),
         cli::Command::Proof(arguments) => proof::run(&arguments),
+        cli::Command::Report(arguments) => page::run(&arguments),
+        cli::Command::Swap(arguments) => swap::run(&arguments),
     };
     match outcome {
         Ok(Outcome::Held) => ExitCode::SUCCESS,

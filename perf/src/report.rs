@@ -126,6 +126,21 @@ impl Destination {
     }
 }
 
+/// The promises, as every bench ends.
+pub(crate) fn print_musts(bench: &str, musts: &[Must]) {
+    println!("\n{bench:<58}{:>10}{:>10}{:>12}   result", "must", "aim", "measured");
+    for must in musts {
+        let Promise { bound, must: limit, aim } = must.promise;
+        let bounded = |limit: f64| format!("{} {limit}", bound.sign());
+        let measured = if must.measured.is_finite() { format!("{:.3}", must.measured) } else { "–".to_owned() };
+        let beside = if must.measured.is_finite() { "" } else { "; not measured" };
+        println!("{:<58}{:>10}{:>10}{measured:>12}   {}{beside}", must.name, bounded(limit), bounded(aim), must.result());
+    }
+    if musts.is_empty() {
+        println!("no promise is about what was measured");
+    }
+}
+
 /// The two lines about the machine below a table.
 pub(crate) fn print_environment(environment: &Environment, quick: bool, took: Duration) {
     println!(

@@ -11,7 +11,7 @@ const LINE_BYTES: usize = 64;
 /// Ticks when everything before has ended.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
-pub(super) fn begin() -> u64 {
+pub(crate) fn begin() -> u64 {
     fence();
     // SAFETY: every x86-64 processor has the counter, and Linux lets processes read it.
     let now = unsafe { std::arch::x86_64::_rdtsc() };
@@ -22,7 +22,7 @@ pub(super) fn begin() -> u64 {
 /// Ticks when everything before has ended, and nothing after has begun.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
-pub(super) fn end() -> u64 {
+pub(crate) fn end() -> u64 {
     let mut cpu = 0;
     // SAFETY: as for the counter; `cpu` is a valid place for its second result.
     let now = unsafe { std::arch::x86_64::__rdtscp(&raw mut cpu) };
@@ -41,7 +41,7 @@ fn fence() {
 /// Ticks.
 #[inline(always)]
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn begin() -> u64 {
+pub(crate) fn begin() -> u64 {
     use std::sync::OnceLock;
     static START: OnceLock<Instant> = OnceLock::new();
     black_box(START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
@@ -50,13 +50,13 @@ pub(super) fn begin() -> u64 {
 /// Ticks.
 #[inline(always)]
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn end() -> u64 {
+pub(crate) fn end() -> u64 {
     begin()
 }
 
 /// Always 0, but only the processor knows, and not before it has `value`: whatever is found through it waits for it.
 #[inline(always)]
-pub(super) fn zero_after(value: u32) -> usize {
+pub(crate) fn zero_after(value: u32) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         let mut zero = value;
@@ -79,7 +79,7 @@ pub(super) fn after<T>(query: &T, value: u32) -> &T {
 }
 
 /// Nanoseconds of a tick.
-pub(super) fn tick_ns() -> f64 {
+pub(crate) fn tick_ns() -> f64 {
     let (start, first) = (Instant::now(), begin());
     while start.elapsed() < Duration::from_millis(50) {
         std::hint::spin_loop();
@@ -90,15 +90,15 @@ pub(super) fn tick_ns() -> f64 {
 
 /// Memory whose only use is to push other things out of the caches.
 #[derive(Debug)]
-pub(super) struct Sweep(Vec<u8>);
+pub(crate) struct Sweep(Vec<u8>);
 
 impl Sweep {
-    pub(super) fn of(bytes: usize) -> Self {
+    pub(crate) fn of(bytes: usize) -> Self {
         Self(vec![1; bytes])
     }
 
     /// Reads a byte of every cache line.
-    pub(super) fn run(&self) {
+    pub(crate) fn run(&self) {
         black_box(self.0.iter().step_by(LINE_BYTES).fold(0u64, |sum, &byte| sum + u64::from(byte)));
     }
 }

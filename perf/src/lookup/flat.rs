@@ -2,8 +2,7 @@
 //!
 //! What a filter needs that knows addresses and ports, and nothing of pods.
 
-use super::labelled::ranges;
-use super::resolved::{Identity, Peer, Ports, Resolved, Rule, Side, Span};
+use super::resolved::{Identity, Peer, Ports, Resolved, Rule, Side, Span, ranges};
 use sluice_flow::{Addr, Direction};
 use std::collections::BTreeSet;
 

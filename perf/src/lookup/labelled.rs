@@ -4,8 +4,8 @@
 //! A label stands for what blocks and selectors can tell apart: the smallest CIDR around an address, and the identity of
 //! the pod that has it. This is the shape of Cilium's maps, and of a FIB with a hash table behind it.
 
-use super::resolved::{Identity, Peer, Ports, Resolved, Rule, side_index};
-use sluice_flow::{Addr, Direction, Protocol};
+use super::resolved::{Identity, Peer, Ports, Resolved, Rule, ranges, side_index};
+use sluice_flow::{Addr, Direction};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -130,23 +130,6 @@ impl Rules {
         let merged = by_side.into_iter().filter(|(_, ports)| !ports.is_empty()).map(|(side, ports)| (side, merged(ports)));
         merged.collect()
     }
-}
-
-/// Protocol, first, last; names as `destination` means them.
-pub(super) fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
-    let range = |protocol: Protocol, first, last| (protocol.0, first, last);
-    let mut ranges = Vec::new();
-    for ports in ports {
-        match ports {
-            Ports::All => ranges.push((0, 0, u16::MAX)),
-            &Ports::Range { protocol, first, last } => ranges.push(range(protocol, first, last)),
-            Ports::Named { protocol, name } => {
-                let numbers = destination.into_iter().flat_map(|identity| identity.named(name, *protocol));
-                ranges.extend(numbers.map(|number| range(*protocol, number, number)));
-            }
-        }
-    }
-    ranges
 }
 
 /// Neighbours of one protocol become one; all ports swallow the others.

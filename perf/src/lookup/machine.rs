@@ -8,28 +8,28 @@ use std::time::Instant;
 /// One level of memory.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Level {
-    pub(super) name: &'static str,
+pub(crate) struct Level {
+    pub(crate) name: &'static str,
     /// As the kernel tells it; a guess where it does not.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// How much was chased through.
-    pub(super) chased_bytes: usize,
+    pub(crate) chased_bytes: usize,
     /// Of one dependent load.
-    pub(super) latency_ns: f64,
+    pub(crate) latency_ns: f64,
 }
 
 /// L1, L2, L3 and memory.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Machine {
-    pub(super) levels: Vec<Level>,
+pub(crate) struct Machine {
+    pub(crate) levels: Vec<Level>,
     /// A bracket of the clock with nothing in it: what timing one lookup adds.
-    pub(super) empty_bracket_ns: f64,
-    pub(super) tick_ns: f64,
+    pub(crate) empty_bracket_ns: f64,
+    pub(crate) tick_ns: f64,
 }
 
 impl Machine {
-    pub(super) fn measure() -> Self {
+    pub(crate) fn measure() -> Self {
         let bytes = [cache_bytes(0).unwrap_or(32 << 10), cache_bytes(2).unwrap_or(1 << 20), cache_bytes(3).unwrap_or(32 << 20)];
         let memory = (bytes[2] * 4).min(256 << 20);
         let chased = [bytes[0] / 2, bytes[1] / 2, bytes[1] * 4, memory];
@@ -43,7 +43,7 @@ impl Machine {
         Self { levels, empty_bracket_ns: empty[empty.len() / 2] as f64 * tick_ns, tick_ns }
     }
 
-    pub(super) fn level(&self, name: &str) -> Option<&Level> {
+    pub(crate) fn level(&self, name: &str) -> Option<&Level> {
         self.levels.iter().find(|level| level.name == name)
     }
 }

@@ -15,9 +15,9 @@ use super::machine::Machine;
 use super::query::{Kind, Trace};
 use super::trace::BURST_MAX;
 use crate::environment::thread_time;
+use crate::latency::{Latencies, Tail};
 use crate::stats::Summary;
 use anyhow::Result;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// Queries that a dynamic call is spread over where all are known at once.
@@ -107,26 +107,6 @@ impl State {
     }
 }
 
-/// A histogram in nanoseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Tail {
-    /// Queries in each bracket.
-    pub(super) queries: usize,
-    pub(super) count: u64,
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) p999: f64,
-    pub(super) max: f64,
-}
-
-impl Tail {
-    fn of(histogram: &Histogram<u64>, queries: usize, tick_ns: f64) -> Self {
-        let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 * tick_ns;
-        Self { queries, count: histogram.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 * tick_ns }
-    }
-}
-
 /// What was measured of one backend.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,23 +117,18 @@ pub(super) struct Figure {
     pub(super) metric: Metric,
     /// Nanoseconds of one lookup.
     pub(super) ns: Summary,
-    /// Of whole brackets, warm only; the empty bracket's stands in [`Empty`].
+    /// Of whole brackets, warm only; the empty bracket's stands in the report.
     pub(super) tail: Option<Tail>,
 }
 
 /// The clock's own cost, as a histogram.
 pub(super) fn empty_bracket(machine: &Machine) -> Tail {
-    let mut histogram = histogram();
+    let mut latencies = Latencies::new();
     for _ in 0..100_000 {
         let start = clock::begin();
-        histogram.saturating_record(clock::end() - start);
+        latencies.record(clock::end() - start);
     }
-    Tail::of(&histogram, 0, machine.tick_ns)
-}
-
-fn histogram() -> Histogram<u64> {
-    // up to minutes, in ticks
-    Histogram::new_with_bounds(1, 1 << 40, 3).expect("sound bounds")
+    latencies.tail(0, machine.tick_ns)
 }
 
 /// One backend and one metric, with what its rounds gave.
@@ -228,13 +203,13 @@ fn stretch(backend: &mut dyn Backend, metric: Metric, count: usize) -> f64 {
 
 fn tail(backend: &mut dyn Backend, metric: Metric, count: usize, machine: &Machine) -> Tail {
     const BRACKETS_MAX: usize = 20_000;
-    let (mut histogram, mut passes, size) = (histogram(), [0; BURST_MAX], metric.bracketed());
+    let (mut latencies, mut passes, size) = (Latencies::new(), [0; BURST_MAX], metric.bracketed());
     for bracket in 0..(count / size).min(BRACKETS_MAX) {
         let start = clock::begin();
         metric.call(backend, bracket * size, &mut passes[..size]);
-        histogram.saturating_record(clock::end() - start);
+        latencies.record(clock::end() - start);
     }
-    Tail::of(&histogram, size, machine.tick_ns)
+    latencies.tail(size, machine.tick_ns)
 }
 
 /// How often each cold state is brought about.

@@ -12,25 +12,25 @@ mod backend;
 #[allow(unsafe_code)]
 mod bpf;
 #[allow(unsafe_code)]
-mod clock;
+pub(crate) mod clock;
 mod connections;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code)]
 mod dpdk;
-#[cfg(feature = "dpdk")]
 mod flat;
 mod growth;
 #[cfg(any(feature = "bpf", feature = "dpdk"))]
 mod labelled;
-mod machine;
+pub(crate) mod machine;
 mod measure;
 mod musts;
+mod nft;
 mod ours;
-mod query;
+pub(crate) mod query;
 mod report;
-mod resolved;
+pub(crate) mod resolved;
 mod scan;
-mod trace;
+pub(crate) mod trace;
 
 pub(crate) use query::Kind;
 
@@ -46,7 +46,7 @@ use machine::Machine;
 use measure::{Samples, Sweeps, Timed};
 use report::{Built, Report, Section, Skipped, TableCensus, TraceCensus};
 use resolved::Resolved;
-use sluice_policy::{Oracle, compile};
+use sluice_policy::{Oracle, Snapshot, compile};
 use sluice_table::Table;
 use std::time::Instant;
 use trace::Length;
@@ -179,10 +179,16 @@ impl Bench<'_> {
         let oracle = Oracle::new(&snapshot);
         let resolved = Resolved::of(&snapshot, &oracle);
         let mut backends = self.backends(&mut section, &image, &resolved)?;
+        let nft = self.nft(&mut section, &resolved, &snapshot);
         for kind in self.traces(workload) {
             progress(&format!("{name}, {}: asking the oracle", kind.name()));
             let trace = trace::trace(kind, &snapshot, &oracle, &resolved, self.length, self.arguments.seed);
             self.measure(&mut section, &mut backends, &trace)?;
+            if let Some(rules) = nft.as_ref().filter(|_| kind.is_v4()) {
+                progress(&format!("{name}, {}: {}", kind.name(), nft::NAME));
+                rules.check(&trace)?;
+                section.figures.push(rules.time(&trace, self.rounds)?);
+            }
             match workload {
                 Workload::S3 if kind == Kind::Isolated => self.many = Some(Case { image: image.to_vec(), trace }),
                 Workload::S3Few if kind == Kind::Isolated => self.few = Some(Case { image: image.to_vec(), trace }),
@@ -218,6 +224,23 @@ impl Bench<'_> {
             }
         }
         Ok(backends)
+    }
+
+    /// Not asked as the others are: packets go through it.
+    fn nft(&self, section: &mut Section, resolved: &Resolved, snapshot: &Snapshot) -> Option<nft::Rules> {
+        if !section.workload.has_peers() || self.arguments.alone {
+            return None;
+        }
+        match nft::Rules::of(resolved, &snapshot.endpoints) {
+            Ok((rules, built)) => {
+                section.built.push(built);
+                Some(rules)
+            }
+            Err(error) => {
+                section.skipped.push(Skipped { backend: nft::NAME.to_owned(), reason: format!("{error:#}") });
+                None
+            }
+        }
     }
 
     #[cfg(feature = "dpdk")]

@@ -4,7 +4,7 @@ use crate::random::SplitMix;
 use clap::ValueEnum;
 use serde::Serialize;
 use sluice_policy::oracle::RuleRef;
-pub(super) use sluice_table::Query;
+pub(crate) use sluice_table::Query;
 
 /// How packets come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zipf => "zipf",
             Self::Uniform => "uniform",
@@ -43,15 +43,14 @@ impl Kind {
     }
 
     /// Whether all addresses are IPv4: all that the peers are filled with.
-    #[cfg(any(feature = "bpf", feature = "dpdk"))]
-    pub(super) fn is_v4(self) -> bool {
+    pub(crate) fn is_v4(self) -> bool {
         !matches!(self, Self::V6 | Self::Dual)
     }
 }
 
 /// What the oracle says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(crate) enum Expected {
     Deny,
     NotIsolated,
     /// The rule at that place of [`Trace::rules`].
@@ -60,26 +59,26 @@ pub(super) enum Expected {
 
 /// Queries in the order they come.
 #[derive(Debug)]
-pub(super) struct Trace {
-    pub(super) kind: Kind,
-    pub(super) queries: Vec<Query>,
-    pub(super) expected: Vec<Expected>,
+pub(crate) struct Trace {
+    pub(crate) kind: Kind,
+    pub(crate) queries: Vec<Query>,
+    pub(crate) expected: Vec<Expected>,
     /// Those that allow something.
-    pub(super) rules: Vec<RuleRef>,
+    pub(crate) rules: Vec<RuleRef>,
     /// Different queries.
-    pub(super) distinct: usize,
+    pub(crate) distinct: usize,
 }
 
 impl Trace {
     /// How many of 100 packets pass.
-    pub(super) fn allowed_percent(&self) -> f64 {
+    pub(crate) fn allowed_percent(&self) -> f64 {
         let allowed = self.expected.iter().filter(|expected| **expected != Expected::Deny).count();
         100.0 * allowed as f64 / self.expected.len().max(1) as f64
     }
 }
 
 /// `count` draws from `flows`, the first flow most often: Zipf with s = 1.05.
-pub(super) fn zipf<T: Copy>(flows: &[T], count: usize, random: &mut SplitMix) -> Vec<T> {
+pub(crate) fn zipf<T: Copy>(flows: &[T], count: usize, random: &mut SplitMix) -> Vec<T> {
     let mut sums = Vec::with_capacity(flows.len());
     let mut sum = 0.0;
     for rank in 1..=flows.len() {
@@ -95,7 +94,7 @@ pub(super) fn zipf<T: Copy>(flows: &[T], count: usize, random: &mut SplitMix) ->
 
 /// Puts the packets of one pod and direction together, `length` in a row, each pod's in their order. What does not fill a
 /// row is left out.
-pub(super) fn grouped(queries: &[Query], length: usize) -> Vec<Query> {
+pub(crate) fn grouped(queries: &[Query], length: usize) -> Vec<Query> {
     let mut waiting: Vec<Vec<Query>> = Vec::new();
     let mut rows = Vec::with_capacity(queries.len());
     for query in queries {

@@ -3,9 +3,10 @@
 use super::connections::Measured;
 use super::growth::Growth;
 use super::machine::Machine;
-use super::measure::{Figure, Metric, State, Tail};
+use super::measure::{Figure, Metric, State};
 use super::query::{Kind, Trace};
 use crate::environment::Environment;
+use crate::latency::Tail;
 use crate::report::{Must, Promise, print_environment};
 use crate::workload::{Census, Workload};
 use serde::Serialize;
@@ -165,7 +166,7 @@ impl Section {
         for metric in [Metric::Serial, Metric::Burst32] {
             for figure in self.of_trace(trace, State::Warm).filter(|figure| figure.metric == metric) {
                 if let Some(tail) = &figure.tail {
-                    println!("    {:<24}{:<12}in a bracket of the clock: {}", figure.backend, metric.name(), tail_text(tail));
+                    println!("    {:<24}{:<12}in a bracket of the clock: {}", figure.backend, metric.name(), tail.text());
                 }
             }
         }
@@ -188,10 +189,6 @@ impl Section {
 fn spread(figure: &Figure) -> String {
     let ns = &figure.ns;
     format!("{:.1} ({:.1}–{:.1}; {:.1})", ns.median, ns.q1, ns.q3, ns.min)
-}
-
-fn tail_text(tail: &Tail) -> String {
-    format!("p50 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0} ns", tail.p50, tail.p99, tail.p999, tail.max)
 }
 
 /// The connection tables, where any was measured.
@@ -248,7 +245,7 @@ impl Report {
         }
         let cores = self.machine.levels.iter().map(|level| format!("{} {:.1}", level.name, level.latency_ns));
         println!("\nlatency of a dependent load, ns: {}", cores.collect::<Vec<_>>().join(", "));
-        println!("empty bracket of the clock: {}", tail_text(&self.empty_bracket));
+        println!("empty bracket of the clock: {}", self.empty_bracket.text());
         print_environment(&self.environment, self.quick, Duration::from_secs_f64(self.took_s));
         println!("one thread on CPU {}; {} rounds; seed {}", self.cpu, self.rounds, self.seed);
     }

@@ -19,27 +19,27 @@ type Labels = BTreeMap<String, String>;
 
 /// Pods that no rule can tell apart.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     namespace: String,
     labels: Labels,
     /// Name, protocol, number.
     named: Vec<(String, Protocol, u16)>,
-    pub(super) addresses: Vec<Addr>,
+    pub(crate) addresses: Vec<Addr>,
 }
 
 impl Identity {
     /// What it calls so.
-    pub(super) fn named<'a>(&'a self, name: &'a str, protocol: Protocol) -> impl Iterator<Item = u16> + 'a {
+    pub(crate) fn named<'a>(&'a self, name: &'a str, protocol: Protocol) -> impl Iterator<Item = u16> + 'a {
         self.named.iter().filter(move |port| port.0 == name && port.1 == protocol).map(|port| port.2)
     }
 }
 
 /// Addresses from the first to the last, as numbers; IPv4 mapped into IPv6.
-pub(super) type Span = (u128, u128);
+pub(crate) type Span = (u128, u128);
 
 /// One entry of `from` or `to`.
 #[derive(Debug, Clone)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     Everybody,
     /// Ascending.
     Identities(Arc<[u32]>),
@@ -53,7 +53,7 @@ pub(super) enum Peer {
 
 /// One entry of `ports`.
 #[derive(Debug, Clone)]
-pub(super) enum Ports {
+pub(crate) enum Ports {
     All,
     Range { protocol: Protocol, first: u16, last: u16 },
     Named { protocol: Protocol, name: String },
@@ -61,40 +61,40 @@ pub(super) enum Ports {
 
 /// A rule of a policy.
 #[derive(Debug)]
-pub(super) struct Rule {
-    pub(super) peers: Vec<Peer>,
-    pub(super) ports: Vec<Ports>,
+pub(crate) struct Rule {
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) ports: Vec<Ports>,
 }
 
 /// One endpoint in one direction.
 #[derive(Debug)]
-pub(super) struct Side {
-    pub(super) port: PortIndex,
-    pub(super) direction: Direction,
-    pub(super) isolated: bool,
+pub(crate) struct Side {
+    pub(crate) port: PortIndex,
+    pub(crate) direction: Direction,
+    pub(crate) isolated: bool,
     /// In deciding order: policies by name, rules in order.
-    pub(super) rules: Vec<Arc<Rule>>,
+    pub(crate) rules: Vec<Arc<Rule>>,
     /// Of the endpoint itself.
-    pub(super) identity: u32,
+    pub(crate) identity: u32,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Resolved {
-    pub(super) identities: Vec<Identity>,
-    pub(super) identity_of: HashMap<Addr, u32, ahash::RandomState>,
+pub(crate) struct Resolved {
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) identity_of: HashMap<Addr, u32, ahash::RandomState>,
     /// At [`side_index`].
-    pub(super) sides: Vec<Side>,
+    pub(crate) sides: Vec<Side>,
 }
 
 /// Where a side stands: ports are numbered from 0 without a gap.
-pub(super) fn side_index(port: PortIndex, direction: Direction) -> usize {
+pub(crate) fn side_index(port: PortIndex, direction: Direction) -> usize {
     usize::from(port.0) * 2 + direction as usize
 }
 
 impl Resolved {
     /// Cost: a visit to each pod, and for each peer of this node's rules one to the identities of its namespaces.
-    pub(super) fn of(snapshot: &Snapshot, oracle: &Oracle<'_>) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, oracle: &Oracle<'_>) -> Self {
         let mut identities = Identities::default();
         let mut endpoint_identity = HashMap::new();
         for (name, pod) in snapshot.pods.iter().filter(|(name, _)| oracle.is_peer(name)) {
@@ -135,7 +135,7 @@ impl Resolved {
     }
 
     /// The identity at an address.
-    pub(super) fn identity_at(&self, address: Addr) -> Option<u32> {
+    pub(crate) fn identity_at(&self, address: Addr) -> Option<u32> {
         self.identity_of.get(&address).copied()
     }
 
@@ -238,4 +238,21 @@ fn ports_of(entry: &NetworkPolicyPort) -> Ports {
             Ports::Range { protocol, first, last }
         }
     }
+}
+
+/// Protocol, first, last; names as `destination` means them.
+pub(crate) fn ranges(ports: &[Ports], destination: Option<&Identity>) -> Vec<(u8, u16, u16)> {
+    let range = |protocol: Protocol, first, last| (protocol.0, first, last);
+    let mut ranges = Vec::new();
+    for ports in ports {
+        match ports {
+            Ports::All => ranges.push((0, 0, u16::MAX)),
+            &Ports::Range { protocol, first, last } => ranges.push(range(protocol, first, last)),
+            Ports::Named { protocol, name } => {
+                let numbers = destination.into_iter().flat_map(|identity| identity.named(name, *protocol));
+                ranges.extend(numbers.map(|number| range(*protocol, number, number)));
+            }
+        }
+    }
+    ranges
 }

@@ -13,24 +13,24 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Different flows of the traces that repeat them.
 const FLOWS: usize = 1 << 16;
 /// Packets of one pod and direction in a row.
-pub(super) const BURST_MAX: usize = 64;
+pub(crate) const BURST_MAX: usize = 64;
 const V4_MAPPED: Span = (0xffff_0000_0000, 0xffff_ffff_ffff);
 
 /// How many packets a trace has and how many flows they are drawn from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Length {
-    pub(super) packets: usize,
-    pub(super) flows: usize,
+pub(crate) struct Length {
+    pub(crate) packets: usize,
+    pub(crate) flows: usize,
 }
 
 impl Length {
-    pub(super) fn of(packets: usize) -> Self {
+    pub(crate) fn of(packets: usize) -> Self {
         Self { packets, flows: FLOWS.min(packets) }
     }
 }
 
 /// Draws a trace of that kind and has it answered.
-pub(super) fn trace(kind: Kind, snapshot: &Snapshot, oracle: &Oracle<'_>, resolved: &Resolved, length: Length, seed: u64) -> Trace {
+pub(crate) fn trace(kind: Kind, snapshot: &Snapshot, oracle: &Oracle<'_>, resolved: &Resolved, length: Length, seed: u64) -> Trace {
     let mut draw = Draw { resolved, random: SplitMix::new(seed ^ 0x7ace), families: families(kind), isolated: isolated(resolved) };
     let Length { packets, flows } = length;
     let queries = match kind {

@@ -8,22 +8,22 @@
 //!
 //! Every change starts from the same state, and the kinds take turns, so that a drift of the machine meets all alike.
 
-mod changes;
 mod naive;
 mod report;
 mod subject;
 
+use crate::changes::{Changes, Kind};
 use crate::cli::Proof as Arguments;
 use crate::environment::{CpuTime, Environment, pin};
 use crate::progress::{end_progress, progress};
 use crate::report::{Bound, Destination, Outcome, Promise, print_doubts};
+use crate::took::Took;
 use crate::workload::{Census, Scale, cluster};
 use anyhow::{Context, Result};
-use changes::{Changes, Kind};
 use naive::Naive;
 use report::{Report, Section};
 use std::time::Instant;
-use subject::{Step, Subject, Took};
+use subject::{Step, Subject};
 
 /// Pods attached here.
 const LOCAL: usize = 110;
@@ -104,10 +104,10 @@ fn section(plan: Plan, arguments: &Arguments) -> Result<Section> {
 
 /// Every kind in turn, until each has its count.
 fn change_pods(section: &mut Section, subject: &mut Subject, scale: Scale, count: usize, seed: u64) -> Result<()> {
-    let mut changes = Changes::of(&subject.snapshot, scale, seed);
+    let mut changes = Changes::of(&subject.snapshot, scale.pods.div_ceil(scale.local), seed);
     for round in 0..count {
         progress(&format!("one pod changes, {} of {count}", round + 1));
-        for kind in Kind::ALL {
+        for kind in Kind::OF_PODS {
             // an appearance and a disappearance are one each
             if kind != Kind::Address || round % 2 == 0 {
                 change(section, subject, &mut changes, kind)?;

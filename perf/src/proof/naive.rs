@@ -2,8 +2,8 @@
 //!
 //! The sample is also a check of the bench: every answer is compared with the table's.
 
-use super::subject::Took;
 use crate::random::SplitMix;
+use crate::took::Took;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use sluice_flow::{Addr, Direction, Protocol, Verdict};

@@ -1,12 +1,13 @@
 //! What came out: for people as a table, for programs as JSON, both from the same values.
 
-use super::changes::Kind;
 use super::naive::Naive;
-use super::subject::{Step, Took};
+use super::subject::Step;
 use super::{Arguments, Plan};
+use crate::changes::Kind;
 use crate::environment::Environment;
 use crate::report::{Must, Promise, print_environment};
 use crate::stats::Summary;
+use crate::took::Took;
 use crate::workload::{Census, Scale};
 use serde::Serialize;
 use sluice_policy::prove::Proof;
@@ -84,7 +85,7 @@ impl Measured {
 
 impl Section {
     pub(super) fn new(plan: Plan, census: Census, generated: Took) -> Self {
-        let changes = Kind::ALL.map(|kind| Changed { kind, measured: Measured::default() }).into();
+        let changes = Kind::OF_PODS.map(|kind| Changed { kind, measured: Measured::default() }).into();
         Self {
             scale: plan.scale,
             census,

@@ -1,28 +1,11 @@
 //! One cluster whose states are compiled, loaded and proved, one after another, with a clock at each step.
 
-use crate::environment::thread_time;
+use crate::took::Took;
 use anyhow::{Context, Result};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::{Proof, Prover};
 use sluice_table::Table;
-use std::time::Instant;
-
-/// How long something took by the wall's clock, and how much of that this thread was on a CPU.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Took {
-    pub(super) wall_ms: f64,
-    pub(super) cpu_ms: f64,
-}
-
-impl Took {
-    pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
-        let (cpu, wall) = (thread_time(), Instant::now());
-        let result = work();
-        let (wall, cpu) = (wall.elapsed(), thread_time().saturating_sub(cpu));
-        (result, Self { wall_ms: wall.as_secs_f64() * 1e3, cpu_ms: cpu.as_secs_f64() * 1e3 })
-    }
-}
 
 /// One state from objects to proof.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,109 @@
+//! One cluster whose states go all the way from objects to a table that is proved, with two clocks at each stage.
+
+use crate::memory;
+use crate::took::Took;
+use anyhow::{Context, Result, ensure};
+use sluice_policy::Snapshot;
+use sluice_policy::compile::Compiler;
+use sluice_policy::prove::{Proof, Prover};
+use sluice_table::{Table, seal};
+use std::os::fd::AsFd;
+
+/// One state from objects to proof.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) compile: Took,
+    /// Into a memfd, and sealed.
+    pub(super) write: Took,
+    /// Out of it again, validated and loaded as the dataplane does.
+    pub(super) adopt: Took,
+    pub(super) prove: Took,
+}
+
+/// What a build from scratch needs, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// Most that was resident, the objects included.
+    pub(super) peak: u64,
+    /// Most that was resident beyond the objects; `None` where the peak cannot be forgotten.
+    pub(super) peak_beyond_objects: Option<u64>,
+    /// What the compiler remembers afterwards.
+    pub(super) retained: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) snapshot: Snapshot,
+    pub(super) table: Table,
+    compiler: Compiler,
+    prover: Prover,
+}
+
+impl Subject {
+    /// From scratch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::step`].
+    pub(super) fn new(snapshot: Snapshot) -> Result<(Self, Step, Memory)> {
+        let (mut compiler, mut prover) = (Compiler::new(), Prover::new());
+        let before = memory::resident_bytes()?;
+        let is_forgotten = memory::forget_peak();
+        let (image, compile) = Took::of(|| compiler.compile(&snapshot, 1));
+        let (image, peak) = (image.context("compiling")?, memory::peak_bytes()?);
+        let after = memory::resident_bytes()?;
+        let memory = Memory {
+            peak,
+            peak_beyond_objects: is_forgotten.then(|| peak.saturating_sub(before)),
+            retained: after.saturating_sub(before + image.len() as u64),
+        };
+        let (table, step) = publish(&snapshot, image, compile, &mut prover, 1)?;
+        Ok((Self { snapshot, table, compiler, prover }, step, memory))
+    }
+
+    /// The snapshot as it is now, with everything remembered of the state before.
+    ///
+    /// # Errors
+    ///
+    /// The snapshot has no table, it cannot be shared, or it is wrong: then a time would mean nothing.
+    pub(super) fn step(&mut self) -> Result<Step> {
+        let generation = self.table.generation() + 1;
+        let (image, compile) = Took::of(|| self.compiler.compile(&self.snapshot, generation));
+        let (table, step) = publish(&self.snapshot, image.context("compiling")?, compile, &mut self.prover, generation)?;
+        self.table = table;
+        Ok(step)
+    }
+
+    /// Forgets everything but the objects.
+    pub(super) fn into_snapshot(self) -> Snapshot {
+        self.snapshot
+    }
+}
+
+fn publish(snapshot: &Snapshot, image: Vec<u8>, compile: Took, prover: &mut Prover, generation: u64) -> Result<(Table, Step)> {
+    let (memfd, write) = Took::of(|| seal::write_sealed("sluice-table", &image));
+    let memfd = memfd.context("writing the image")?;
+    let (table, adopt) = Took::of(|| Table::from_bytes(&seal::read_sealed(memfd.as_fd())?));
+    let table = table.context("loading the image")?;
+    ensure!(table.generation() == generation, "generation {} came back as {}", generation, table.generation());
+    let (proof, prove) = Took::of(|| prover.prove(snapshot, &table));
+    let proof: Proof = proof.context("the table is wrong")?;
+    ensure!(proof.done() == proof.required(), "the proof left {} comparisons out", proof.required() - proof.done());
+    Ok((table, Step { compile, write, adopt, prove }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Workload;
+
+    #[test]
+    fn every_stage_takes_time_and_the_next_table_has_the_next_generation() {
+        let (mut subject, step, memory) = Subject::new(Workload::S1.generate(1).unwrap()).unwrap();
+        assert!([step.compile, step.write, step.adopt, step.prove].iter().all(|took| took.wall_ms > 0.0), "{step:?}");
+        assert!(memory.peak > memory.retained, "{memory:?}");
+        subject.step().unwrap();
+        assert_eq!(subject.table.generation(), 2);
+    }
+}
