@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
-use sluice_table::{Action, EndpointRow, Names, Query, RuleName, SimdLevel, Table, TableParts, build_image};
+use sluice_table::{Action, EndpointRow, Names, PortParts, ProfileParts, Query, RuleName, SimdLevel, Table, TableParts, build_image};
 
 /// What a table is made of: sizes that give it its form, and a seed for everything else.
 #[derive(Debug, Clone, Copy)]
@@ -76,8 +76,13 @@ fn parts(shape: Shape) -> TableParts {
         1 => Action::Allow(RuleId(shape.rules - 1)),
         _ => Action::Allow(RuleId(random.below(shape.rules as usize) as u32)),
     };
-    let profile =
-        |random: &mut Random| (0..classes).map(|class| if class < shape.rows { class } else { random.below(shape.rows) } as u32).collect();
+    // all port classes are told apart in one profile, and few in another
+    let profile = |stride: usize, random: &mut Random| ProfileParts {
+        rows: (0..classes).map(|class| if class < shape.rows { class } else { random.below(shape.rows) } as u16).collect(),
+        ports: (0..PORT_CLASSES).map(|class| (class % stride) as u16).collect(),
+        stride,
+        actions: (0..shape.rows * stride).map(|_| action(random)).collect(),
+    };
     let side = |random: &mut Random| [None, Some(0), Some(1), Some(2)][random.below(4)];
     let endpoint = |port: u16, random: &mut Random| EndpointRow {
         port: PortIndex(port),
@@ -88,11 +93,12 @@ fn parts(shape: Shape) -> TableParts {
     let rule = |index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index };
     TableParts {
         classes,
-        port_classes: PORT_CLASSES,
-        port_intervals: [ports(random), ports(random), ports(random)],
-        other_protocols: random.below(PORT_CLASSES) as u16,
-        rows: (0..shape.rows).map(|_| (0..PORT_CLASSES).map(|_| action(random)).collect()).collect(),
-        profiles: (0..3).map(|_| profile(random)).collect(),
+        ports: PortParts {
+            classes: PORT_CLASSES,
+            intervals: [ports(random), ports(random), ports(random)],
+            others: random.below(PORT_CLASSES) as u16,
+        },
+        profiles: [PORT_CLASSES, 2, PORT_CLASSES].into_iter().map(|stride| profile(stride, random)).collect(),
         endpoints: present.into_iter().map(|port| endpoint(port, random)).collect(),
         v4_intervals: v4.into_iter().collect(),
         v6_intervals: v6.into_iter().collect(),
@@ -132,7 +138,7 @@ fn queries(parts: &TableParts, count: usize, v6_percent: usize, random: &mut Ran
             0 => Protocol(random.next() as u8),
             _ => Protocol::WITH_PORTS[random.below(3)],
         };
-        let intervals = &parts.port_intervals[random.below(3)];
+        let intervals = &parts.ports.intervals[random.below(3)];
         let dport = match random.below(3) {
             0 => random.next() as u16,
             1 => [0, u16::MAX][random.below(2)],

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::{Proof, Prover};
-use sluice_table::{Table, seal};
+use sluice_table::{Image, Table, seal};
 use std::os::fd::AsFd;
 
 /// One state from objects to proof.
@@ -81,7 +81,7 @@ impl Subject {
     }
 }
 
-fn publish(snapshot: &Snapshot, image: Vec<u8>, compile: Took, prover: &mut Prover, generation: u64) -> Result<(Table, Step)> {
+fn publish(snapshot: &Snapshot, image: Image, compile: Took, prover: &mut Prover, generation: u64) -> Result<(Table, Step)> {
     let (memfd, write) = Took::of(|| seal::write_sealed("sluice-table", &image));
     let memfd = memfd.context("writing the image")?;
     let (table, adopt) = Took::of(|| Table::from_bytes(&seal::read_sealed(memfd.as_fd())?));

@@ -11,14 +11,14 @@ use anyhow::{Context, Result, ensure};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::Prover;
-use sluice_table::Table;
+use sluice_table::{Image, Table};
 use std::sync::Arc;
 
 /// An image, and what its table must answer.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub(super) generation: u64,
-    pub(super) image: Arc<[u8]>,
+    pub(super) image: Image,
     pub(super) answers: Arc<Answers>,
 }
 
@@ -101,7 +101,7 @@ impl Editor {
         let (found, wanted) = (self.marker.read(&table), word(self.generation));
         ensure!(found == wanted, "generation {}: the marker says {found:#x}, not {wanted:#x}", self.generation);
         let answers = Arc::new(Answers::of(&table, questions));
-        Ok((Made { generation: self.generation, image: image.into(), answers }, took))
+        Ok((Made { generation: self.generation, image, answers }, took))
     }
 
     /// So many images that can be published in turn, again and again.
