@@ -134,7 +134,7 @@ impl Numbers {
             self.class_of[used[at] as usize] = self.classes.len() as u32 - 1;
         }
         self.profiles.resize_with(profiles, ProfileParts::default);
-        content.transpose(&distinct, &mut self.profiles);
+        content.select(&distinct, &mut self.profiles);
         self.same = vec![0; profiles];
         self.number_ports()
     }
@@ -318,37 +318,57 @@ impl Slot {
 
 /// Slots that are gone through together, so that what is read of a column is a whole line of the cache.
 const TOGETHER: usize = 16;
-const NUMBER: usize = size_of::<u16>();
 
-/// What each column in use says: the number of its row at each profile, in network order, so that bytes compare as they do.
+/// What each column in use says, for comparing: the number of its row at each profile, in as many bits as that profile's
+/// numbers need, the first profile's in the highest bits.
 struct Content {
-    bytes: Vec<u8>,
+    words: Vec<u64>,
     width: usize,
+    /// By profile, the row of each column in use.
+    rows: Vec<Vec<u16>>,
     columns: usize,
 }
 
 impl Content {
     fn of(columns: &Columns, used: &[u32], slots: &[Slot]) -> Self {
-        let width = slots.len() * NUMBER;
-        let mut bytes = vec![0; used.len() * width];
+        let bits: Vec<u32> = slots.iter().map(|slot| u16::BITS - slot.sheet.rows().saturating_sub(1).leading_zeros()).collect();
+        // a number that would cross the end of a word begins in the next one
+        let mut at = 0;
+        let place = |&bits: &u32| {
+            if at % 64 + bits > 64 {
+                at = at.next_multiple_of(64);
+            }
+            at += bits;
+            ((at - bits) / 64, (64 - bits - (at - bits) % 64) % 64)
+        };
+        let places: Vec<(u32, u32)> = bits.iter().map(place).collect();
+        let width = at.div_ceil(64).max(1) as usize;
+        let mut words = vec![0u64; used.len() * width];
+        let mut all_rows = Vec::with_capacity(slots.len());
         for (first, slots) in (0..).step_by(TOGETHER).zip(slots.chunks(TOGETHER)) {
-            let mut last = [(u32::MAX, [0; NUMBER]); TOGETHER];
-            for (&column, bytes) in used.iter().zip(bytes.chunks_mut(width)) {
+            // neighbours mostly have the same row
+            let mut last = [(u32::MAX, 0u16); TOGETHER];
+            let mut rows_of: Vec<Vec<u16>> = slots.iter().map(|_| Vec::with_capacity(used.len())).collect();
+            for (&column, words) in used.iter().zip(words.chunks_mut(width)) {
                 let rows = &columns.column(column)[first..];
-                let numbers = bytes[first * NUMBER..].chunks_mut(NUMBER);
-                for (((slot, last), &row), number) in slots.iter().zip(&mut last).zip(rows).zip(numbers) {
+                let of_slots = slots.iter().zip(&mut last).zip(rows).zip(&mut rows_of).zip(&places[first..]);
+                for ((((slot, last), &row), rows_of), &(word, shift)) in of_slots {
                     if last.0 != row {
-                        *last = (row, slot.sheet.numbers[&row].to_be_bytes());
+                        *last = (row, slot.sheet.numbers[&row]);
                     }
-                    number.copy_from_slice(&last.1);
+                    rows_of.push(last.1);
+                    if last.1 > 0 {
+                        words[word as usize] |= u64::from(last.1) << shift;
+                    }
                 }
             }
+            all_rows.append(&mut rows_of);
         }
-        Self { bytes, width, columns: used.len() }
+        Self { words, width, rows: all_rows, columns: used.len() }
     }
 
-    fn of_column(&self, at: usize) -> &[u8] {
-        &self.bytes[at * self.width..][..self.width]
+    fn of_column(&self, at: usize) -> &[u64] {
+        &self.words[at * self.width..][..self.width]
     }
 
     /// Columns by what they say.
@@ -359,19 +379,10 @@ impl Content {
     }
 
     /// For each profile the row of each of these columns.
-    fn transpose(&self, columns: &[usize], profiles: &mut [ProfileParts]) {
-        for (first, profiles) in (0..).step_by(TOGETHER).zip(profiles.chunks_mut(TOGETHER)) {
-            for profile in profiles.iter_mut() {
-                profile.rows.clear();
-                profile.rows.reserve(columns.len());
-            }
-            for &column in columns {
-                let numbers = self.of_column(column)[first * NUMBER..].chunks(NUMBER);
-                profiles
-                    .iter_mut()
-                    .zip(numbers)
-                    .for_each(|(profile, number)| profile.rows.push(u16::from_be_bytes([number[0], number[1]])));
-            }
+    fn select(&self, columns: &[usize], profiles: &mut [ProfileParts]) {
+        for (profile, rows) in profiles.iter_mut().zip(&self.rows) {
+            profile.rows.clear();
+            profile.rows.extend(columns.iter().map(|&column| rows[column]));
         }
     }
 }

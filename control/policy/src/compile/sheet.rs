@@ -24,6 +24,13 @@ pub(super) struct Sheet {
     pub(super) actions: Vec<u32>,
 }
 
+impl Sheet {
+    /// How many rows.
+    pub(super) fn rows(&self) -> u16 {
+        (self.actions.len() / self.stride.max(1)) as u16
+    }
+}
+
 const WORDS: usize = OTHERS as usize / 64 + 1;
 
 /// Makes sheets; kept for its memory.
