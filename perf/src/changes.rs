@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Addresses of a node.
+const SLOTS: usize = 250;
 /// Drawn objects that may not fit a change before there is none.
 const DRAWS_MAX: usize = 10_000;
 
@@ -107,8 +109,9 @@ impl Edit {
 #[derive(Debug)]
 pub(crate) struct Changes {
     random: SplitMix,
-    /// The first node that the cluster does not have.
-    free_node: usize,
+    /// How many nodes the cluster has, and which addresses pods and endpoints have or once had.
+    nodes: usize,
+    taken: HashSet<IpAddr>,
     /// Running pods of other nodes that have an address of their own.
     remote: Vec<ObjectName>,
     /// Policies to edit.
@@ -117,7 +120,7 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn of(snapshot: &Snapshot, free_node: usize, seed: u64) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, nodes: usize, seed: u64) -> Self {
         let local: HashSet<&ObjectName> = snapshot.endpoints.iter().map(|endpoint| &endpoint.pod).collect();
         let takes_part = |pod: &Pod| {
             pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true))
@@ -125,7 +128,13 @@ impl Changes {
         };
         let remote = snapshot.pods.iter().filter(|(name, pod)| !local.contains(name) && takes_part(pod));
         let remote = remote.map(|(name, _)| name.clone()).collect();
-        Self { random: SplitMix::new(seed), free_node, remote, policies: Vec::new(), drawn: 0 }
+        let stated = |pod: &Arc<Pod>| {
+            let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+            addresses.filter_map(|address| address.ip.parse::<IpAddr>().ok()).collect::<Vec<_>>()
+        };
+        let attached = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied());
+        let taken = snapshot.pods.values().flat_map(stated).chain(attached).collect();
+        Self { random: SplitMix::new(seed), nodes, taken, remote, policies: Vec::new(), drawn: 0 }
     }
 
     /// Edits policies that isolate a pod attached here, which is in `table`: an edit of others would cost nothing.
@@ -235,7 +244,7 @@ impl Changes {
     }
 
     /// Makes it another pod of the same deployment, at addresses that nobody has.
-    fn rename(&self, name: &ObjectName, pod: &mut Pod) -> ObjectName {
+    fn rename(&mut self, name: &ObjectName, pod: &mut Pod) -> ObjectName {
         let name = ObjectName::new(&name.namespace, format!("{}-{:05}", name.name, self.drawn));
         pod.metadata.name = Some(name.name.clone());
         pod.metadata.uid = Some(format!("new-{}", self.drawn));
@@ -246,9 +255,16 @@ impl Changes {
         name
     }
 
-    /// On a node that the cluster does not have yet.
-    fn free_addresses(&self) -> [IpAddr; 2] {
-        addresses(self.free_node + self.drawn / 250 % 64, self.drawn % 250 + 1)
+    /// The first that are free on some node, or where nodes are full, on one that the cluster does not have yet.
+    fn free_addresses(&mut self) -> [IpAddr; 2] {
+        let node = self.random.below(self.nodes.max(1));
+        let slots = (1..=SLOTS).map(|slot| addresses(node, slot));
+        let beyond =
+            (0..).flat_map(|more| (1..=SLOTS).map(move |slot| (more, slot))).map(|(more, slot)| addresses(self.nodes + more, slot));
+        let free = slots.chain(beyond).find(|addresses| !addresses.iter().any(|address| self.taken.contains(address)));
+        let free = free.expect("there is always another node");
+        self.taken.extend(free);
+        free
     }
 }
 

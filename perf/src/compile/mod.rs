@@ -73,6 +73,11 @@ fn section(workload: Workload, arguments: &Arguments) -> Result<Section> {
     end_progress();
     let mut section = Section::new(workload, Census::of(&snapshot), generated);
     section.print_census();
+    if !is_proved(workload, arguments) {
+        println!(
+            "  its proof takes minutes and gigabytes: each table is compared with the oracle on a sample instead (--prove-all proves it)"
+        );
+    }
     let mut subject = build(&mut section, snapshot, arguments)?;
     end_progress();
     section.finish_build();
@@ -88,7 +93,7 @@ fn build(section: &mut Section, snapshot: Snapshot, arguments: &Arguments) -> Re
     let mut next = snapshot;
     for round in 1.. {
         progress(&format!("{}: from scratch, {round} of {rounds}", section.workload.name()));
-        let (subject, step, memory) = Subject::new(next)?;
+        let (subject, step, memory) = Subject::new(next, is_proved(section.workload, arguments))?;
         section.add_build(&step, &memory);
         if round >= rounds || start.elapsed() >= limit {
             section.set_table(&subject.table, round < rounds);
@@ -146,6 +151,10 @@ fn change_once(
         return Ok(true);
     }
     Ok(false)
+}
+
+fn is_proved(workload: Workload, arguments: &Arguments) -> bool {
+    arguments.prove_all || !workload.has_long_proof()
 }
 
 fn limit(arguments: &Arguments) -> Duration {

@@ -48,7 +48,7 @@ impl Stages {
         self.write.add(step.write);
         self.published.add(step.compile.and(step.write));
         self.adopt.add(step.adopt);
-        self.prove.add(step.prove);
+        step.prove.into_iter().for_each(|took| self.prove.add(took));
     }
 
     /// Works out the summaries. Cost: a bootstrap for each stage, so once.
@@ -78,7 +78,7 @@ mod tests {
         let took = |ms| Took { wall_ms: ms + 1.0, cpu_ms: ms };
         let mut stages = Stages::default();
         for (compile, write) in [(1.0, 30.0), (2.0, 20.0), (30.0, 1.0)] {
-            stages.add(&Step { compile: took(compile), write: took(write), adopt: took(0.0), prove: took(0.0) });
+            stages.add(&Step { compile: took(compile), write: took(write), adopt: took(0.0), prove: None });
         }
         stages.finish();
         // the medians of compile and write, 2 and 20, are not of one step

@@ -1,11 +1,12 @@
 //! One cluster whose states go all the way from objects to a table that is proved, with two clocks at each stage.
 
 use crate::memory;
+use crate::proof::Naive;
 use crate::took::Took;
 use anyhow::{Context, Result, ensure};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
-use sluice_policy::prove::{Proof, Prover};
+use sluice_policy::prove::Prover;
 use sluice_table::{Image, Table, seal};
 use std::os::fd::AsFd;
 
@@ -17,7 +18,8 @@ pub(super) struct Step {
     pub(super) write: Took,
     /// Out of it again, validated and loaded as the dataplane does.
     pub(super) adopt: Took,
-    pub(super) prove: Took,
+    /// `None` where a sample was compared instead.
+    pub(super) prove: Option<Took>,
 }
 
 /// What a build from scratch needs, in bytes.
@@ -37,17 +39,49 @@ pub(super) struct Subject {
     pub(super) snapshot: Snapshot,
     pub(super) table: Table,
     compiler: Compiler,
-    prover: Prover,
+    judge: Judge,
+}
+
+/// Who says that a table is right. Not to be left out: a time of a wrong table would mean nothing.
+#[derive(Debug)]
+enum Judge {
+    /// All verdicts.
+    Prover(Box<Prover>),
+    /// So many packets.
+    Sample(usize),
+}
+
+/// Packets that the oracle is asked about where there is no proof.
+const SAMPLE: usize = 2000;
+
+impl Judge {
+    fn new(is_proved: bool) -> Self {
+        if is_proved { Self::Prover(Box::default()) } else { Self::Sample(SAMPLE) }
+    }
+
+    /// How long a proof took.
+    fn judge(&mut self, snapshot: &Snapshot, table: &Table) -> Result<Option<Took>> {
+        match self {
+            Self::Prover(prover) => {
+                let (proof, took) = Took::of(|| prover.prove(snapshot, table));
+                let proof = proof.context("the table is wrong")?;
+                ensure!(proof.done() == proof.required(), "the proof left {} comparisons out", proof.required() - proof.done());
+                Ok(Some(took))
+            }
+            // another sample for each table
+            Self::Sample(packets) => Naive::measure(snapshot, table, *packets, 0, table.generation()).map(|_| None),
+        }
+    }
 }
 
 impl Subject {
-    /// From scratch.
+    /// From scratch. `is_proved`: whether all verdicts are compared, or those of a sample.
     ///
     /// # Errors
     ///
     /// As [`Self::step`].
-    pub(super) fn new(snapshot: Snapshot) -> Result<(Self, Step, Memory)> {
-        let (mut compiler, mut prover) = (Compiler::new(), Prover::new());
+    pub(super) fn new(snapshot: Snapshot, is_proved: bool) -> Result<(Self, Step, Memory)> {
+        let (mut compiler, mut judge) = (Compiler::new(), Judge::new(is_proved));
         let before = memory::resident_bytes()?;
         let is_forgotten = memory::forget_peak();
         let (image, compile) = Took::of(|| compiler.compile(&snapshot, 1));
@@ -58,8 +92,8 @@ impl Subject {
             peak_beyond_objects: is_forgotten.then(|| peak.saturating_sub(before)),
             retained: after.saturating_sub(before + image.len() as u64),
         };
-        let (table, step) = publish(&snapshot, image, compile, &mut prover, 1)?;
-        Ok((Self { snapshot, table, compiler, prover }, step, memory))
+        let (table, step) = publish(&snapshot, image, compile, &mut judge, 1)?;
+        Ok((Self { snapshot, table, compiler, judge }, step, memory))
     }
 
     /// The snapshot as it is now, with everything remembered of the state before.
@@ -70,7 +104,7 @@ impl Subject {
     pub(super) fn step(&mut self) -> Result<Step> {
         let generation = self.table.generation() + 1;
         let (image, compile) = Took::of(|| self.compiler.compile(&self.snapshot, generation));
-        let (table, step) = publish(&self.snapshot, image.context("compiling")?, compile, &mut self.prover, generation)?;
+        let (table, step) = publish(&self.snapshot, image.context("compiling")?, compile, &mut self.judge, generation)?;
         self.table = table;
         Ok(step)
     }
@@ -81,15 +115,13 @@ impl Subject {
     }
 }
 
-fn publish(snapshot: &Snapshot, image: Image, compile: Took, prover: &mut Prover, generation: u64) -> Result<(Table, Step)> {
+fn publish(snapshot: &Snapshot, image: Image, compile: Took, judge: &mut Judge, generation: u64) -> Result<(Table, Step)> {
     let (memfd, write) = Took::of(|| seal::write_sealed("sluice-table", &image));
     let memfd = memfd.context("writing the image")?;
     let (table, adopt) = Took::of(|| Table::from_bytes(&seal::read_sealed(memfd.as_fd())?));
     let table = table.context("loading the image")?;
     ensure!(table.generation() == generation, "generation {} came back as {}", generation, table.generation());
-    let (proof, prove) = Took::of(|| prover.prove(snapshot, &table));
-    let proof: Proof = proof.context("the table is wrong")?;
-    ensure!(proof.done() == proof.required(), "the proof left {} comparisons out", proof.required() - proof.done());
+    let prove = judge.judge(snapshot, &table)?;
     Ok((table, Step { compile, write, adopt, prove }))
 }
 
@@ -100,10 +132,20 @@ mod tests {
 
     #[test]
     fn every_stage_takes_time_and_the_next_table_has_the_next_generation() {
-        let (mut subject, step, memory) = Subject::new(Workload::S1.generate(1).unwrap()).unwrap();
-        assert!([step.compile, step.write, step.adopt, step.prove].iter().all(|took| took.wall_ms > 0.0), "{step:?}");
+        let (mut subject, step, memory) = Subject::new(Workload::S1.generate(1).unwrap(), true).unwrap();
+        assert!([step.compile, step.write, step.adopt, step.prove.unwrap()].iter().all(|took| took.wall_ms > 0.0), "{step:?}");
         assert!(memory.peak > memory.retained, "{memory:?}");
         subject.step().unwrap();
         assert_eq!(subject.table.generation(), 2);
+    }
+    #[test]
+    fn without_a_proof_a_wrong_table_is_found_by_the_sample() {
+        let snapshot = Workload::S1.generate(1).unwrap();
+        let (subject, step, _) = Subject::new(snapshot.clone(), false).unwrap();
+        assert!(step.prove.is_none());
+        let other = Snapshot { policies: Default::default(), ..snapshot };
+        assert!(
+            Judge::new(false).judge(&subject.snapshot, &Table::from_bytes(&Compiler::new().compile(&other, 1).unwrap()).unwrap()).is_err()
+        );
     }
 }

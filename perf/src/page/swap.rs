@@ -62,7 +62,7 @@ fn of(phase: &Value, part: &str, colour: usize) -> Curve {
 
 fn published(value: &Value) -> String {
     let mut html = String::from(
-        "<div class=\"wide\"><table>\n<tr><th>Rate</th><th>Images</th><th class=\"n\">Came, per s</th><th class=\"n\">Write, seal, read, validate</th>\
+        "<div class=\"wide\"><table>\n<tr><th>Rate</th><th>Images</th><th class=\"n\">Adopted, per s</th><th class=\"n\">Write, seal, read, validate</th>\
          <th class=\"n\">Until adopted</th><th class=\"n\">p99.9 of a lookup</th><th class=\"n\">p99.9 of a burst</th></tr>\n",
     );
     for rate in list(value, "/rates") {
@@ -80,7 +80,7 @@ fn published(value: &Value) -> String {
             html,
             "<tr><td>{per_second} swaps/s</td><td>{how}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
-            show("/imagesPerSecond", &|per_second| format!("{per_second:.1}")),
+            show("/adoptedPerSecond", &|per_second| format!("{per_second:.1}")),
             show("/published/loadMs/median", &ms),
             show("/published/adoptUs/median", &|us| ns(us * 1e3)),
             ratio("/ratioLookup/median"),

@@ -12,6 +12,8 @@ mod naive;
 mod report;
 mod subject;
 
+pub(crate) use naive::Naive;
+
 use crate::changes::{Changes, Kind};
 use crate::cli::Proof as Arguments;
 use crate::environment::{CpuTime, Environment, pin};
@@ -20,7 +22,6 @@ use crate::report::{Bound, Destination, Outcome, Promise, print_doubts};
 use crate::took::Took;
 use crate::workload::{Census, Scale, cluster};
 use anyhow::{Context, Result};
-use naive::Naive;
 use report::{Report, Section};
 use std::time::Instant;
 use subject::{Step, Subject};

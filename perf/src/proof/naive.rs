@@ -14,7 +14,7 @@ use std::net::IpAddr;
 /// See the module.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Naive {
+pub(crate) struct Naive {
     /// How many were asked.
     questions: usize,
     question_us: f64,
@@ -28,7 +28,7 @@ impl Naive {
     /// # Errors
     ///
     /// The table answers one of them differently.
-    pub(super) fn measure(snapshot: &Snapshot, table: &Table, questions: usize, required: u64, seed: u64) -> Result<Self> {
+    pub(crate) fn measure(snapshot: &Snapshot, table: &Table, questions: usize, required: u64, seed: u64) -> Result<Self> {
         let mut random = SplitMix::new(seed);
         let oracle = Oracle::new(snapshot);
         let mut remotes: Vec<IpAddr> = oracle.addresses().collect();

@@ -31,6 +31,7 @@ use publisher::{Published, Publisher, Rate, Source, beside};
 use reader::Reader;
 use report::{Phase, Report, State};
 use sluice_policy::{Oracle, Snapshot};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Edits of the cluster in a second.
@@ -130,7 +131,7 @@ impl Bench<'_> {
         let known = Known::default();
         let mut reader = Reader::new(&editor.snapshot().endpoints, self.questions, known.clone());
         let (shared, cpu) = (reader.shared(), self.publisher_cpu);
-        let mut publisher = Publisher { cpu, shared, known, questions: self.questions, table: None };
+        let mut publisher = Publisher { cpu, shared, known, questions: self.questions, table: None, waiting: VecDeque::new() };
         publisher.begin(&editor.make(2, self.questions, false)?.0, &mut reader)?;
         let tick_ns = clock::tick_ns();
         let states = [State::Quiet].into_iter().chain((0..rates.len()).flat_map(|rate| [State::Work(rate), State::Swaps(rate)]));
@@ -148,7 +149,7 @@ impl Bench<'_> {
                     State::Work(rate) => publisher.run(&mut rates[rate], editor, false, stop),
                     State::Swaps(rate) => publisher.run(&mut rates[rate], editor, true, stop),
                 })?;
-                phases[index].add(&stretch, published, time);
+                phases[index].add(&stretch, published);
             }
         }
         Ok(phases)

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use sluice_dataplane::worker::{Command, WorkerShared};
 use sluice_table::{Table, seal};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +88,8 @@ pub(super) struct Publisher<'q> {
     pub(super) questions: &'q Questions,
     /// In force.
     pub(super) table: Option<Arc<Table>>,
+    /// Handed over, and not yet taken; oldest first.
+    pub(super) waiting: VecDeque<(Arc<Table>, Instant)>,
 }
 
 impl Publisher<'_> {
@@ -102,9 +105,13 @@ impl Publisher<'_> {
         let mut due = start + interval / 2;
         // Relaxed: one image more or less does not matter
         while !stop.load(Ordering::Relaxed) {
+            self.settle(&mut published)?;
             let now = Instant::now();
             if now < due {
-                std::thread::sleep((due - now).min(Duration::from_millis(2)));
+                match self.waiting.is_empty() {
+                    true => std::thread::sleep((due - now).min(Duration::from_millis(2))),
+                    false => std::hint::spin_loop(),
+                }
                 continue;
             }
             // an image that comes late does not make the next one early
@@ -112,7 +119,25 @@ impl Publisher<'_> {
             let made = self.next(rate, editor, &mut published)?;
             self.publish(&made, hands_over, &mut published)?;
         }
+        while !self.waiting.is_empty() {
+            self.settle(&mut published)?;
+        }
         Ok(published)
+    }
+
+    /// Takes notice of what the worker judges by. Only now is the table before that free: nobody looks anything up in it any
+    /// more. One that was overtaken in the worker's queue goes with it.
+    fn settle(&mut self, published: &mut Published) -> Result<()> {
+        let generation = self.shared.generation();
+        if let Some(taken) = self.waiting.iter().position(|(table, _)| table.generation() == generation) {
+            for (table, handed) in self.waiting.drain(..=taken) {
+                published.adopt_us.push(handed.elapsed().as_secs_f64() * 1e6);
+                self.table = Some(table);
+            }
+        }
+        let oldest = self.waiting.front().map_or(Duration::ZERO, |(_, handed)| handed.elapsed());
+        ensure!(oldest < PATIENCE, "the worker took no table for {oldest:?}");
+        Ok(())
     }
 
     fn next(&self, rate: &mut Rate, editor: &mut Editor, published: &mut Published) -> Result<Made> {
@@ -142,15 +167,8 @@ impl Publisher<'_> {
         if !hands_over {
             return Ok(());
         }
-        let start = Instant::now();
         self.hand_over(made, &table)?;
-        while self.shared.generation() != made.generation {
-            ensure!(start.elapsed() < PATIENCE, "the worker did not take generation {}", made.generation);
-            std::hint::spin_loop();
-        }
-        published.adopt_us.push(start.elapsed().as_secs_f64() * 1e6);
-        // only now is the table before this one free: nobody looks anything up in it any more
-        self.table = Some(table);
+        self.waiting.push_back((table, Instant::now()));
         Ok(())
     }
 

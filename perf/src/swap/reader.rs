@@ -59,7 +59,9 @@ impl Timings {
 pub(super) struct Stretch {
     pub(super) timings: Timings,
     pub(super) counts: Counts,
+    /// Tables that something was looked up in.
     pub(super) adopted: u64,
+    pub(super) time: Duration,
 }
 
 /// See the module.
@@ -100,7 +102,7 @@ impl<'q> Reader<'q> {
     /// There is no table, or one that nobody announced.
     pub(super) fn run(&mut self, time: Duration) -> Result<Stretch> {
         let start = Instant::now();
-        let mut stretch = Stretch { timings: Timings::new(), counts: Counts::default(), adopted: 0 };
+        let mut stretch = Stretch { timings: Timings::new(), counts: Counts::default(), adopted: 0, time: Duration::ZERO };
         let mut warm = false;
         while start.elapsed() < time + WARM_UP {
             if !warm && start.elapsed() >= WARM_UP {
@@ -113,6 +115,7 @@ impl<'q> Reader<'q> {
                 stretch.timings.empty.record(clock::end() - start);
             }
         }
+        stretch.time = start.elapsed();
         Ok(stretch)
     }
 

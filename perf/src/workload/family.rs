@@ -101,6 +101,12 @@ impl Workload {
         matches!(self, Self::S1 | Self::S2 | Self::S3)
     }
 
+    /// Whether a proof of all its verdicts takes minutes and gigabytes: hundreds of policies on each pod make many cells of
+    /// ports, and every unit is compared in each of them.
+    pub(crate) fn has_long_proof(self) -> bool {
+        matches!(self, Self::S4 | Self::X | Self::G4 | Self::G7 | Self::G7Full)
+    }
+
     /// Memory that making, compiling and questioning it takes at most.
     pub(crate) fn bytes_needed(self) -> u64 {
         let (pods, policies) = self.size();

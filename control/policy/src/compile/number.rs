@@ -141,19 +141,17 @@ impl Numbers {
 
     /// Counts the uses of each row.
     fn count(&mut self, columns: &Columns, used: &[u32]) {
+        let mut counts: Vec<[u32; TOGETHER]> = vec![[0; TOGETHER]; columns.rows.count()];
         for (first, slots) in (0..).step_by(TOGETHER).zip(self.slots.chunks_mut(TOGETHER)) {
-            // neighbours mostly have the same row
-            let mut runs = [(u32::MAX, 0u32); TOGETHER];
             for &column in used {
-                for ((slot, run), &row) in slots.iter_mut().zip(&mut runs).zip(&columns.column(column)[first..]) {
-                    if run.0 != row {
-                        slot.add(*run);
-                        *run = (row, 0);
-                    }
-                    run.1 += 1;
+                let rows = &columns.column(column)[first..];
+                rows.iter().take(slots.len()).enumerate().for_each(|(slot, &row)| counts[row as usize][slot] += 1);
+            }
+            for (row, counts) in (0..).zip(&mut counts) {
+                for (slot, uses) in slots.iter_mut().zip(counts.iter_mut()).filter(|(_, uses)| **uses > 0) {
+                    slot.uses.insert(row, std::mem::take(uses));
                 }
             }
-            slots.iter_mut().zip(runs).for_each(|(slot, run)| slot.add(run));
         }
     }
 
@@ -197,7 +195,7 @@ impl Numbers {
             profile.rows.extend(self.classes.iter().map(|class| {
                 let row = columns.column(class.column)[index];
                 if row != last.0 {
-                    last = (row, slot.sheet.numbers[&row]);
+                    last = (row, slot.sheet.number(row));
                 }
                 last.1
             }));
@@ -236,7 +234,7 @@ impl Numbers {
             let others = columns.column(class.column);
             let of_slots = self.slots.iter().zip(others.iter().zip(rows)).filter(|(_, (other, own))| other != own);
             of_slots
-                .map(|(slot, (other, own))| slot.sheet.numbers[other].cmp(&slot.sheet.numbers[own]))
+                .map(|(slot, (other, own))| slot.sheet.number(*other).cmp(&slot.sheet.number(*own)))
                 .find(|order| order.is_ne())
                 .unwrap_or(Ordering::Equal)
         });
@@ -249,7 +247,7 @@ impl Numbers {
                 self.classes.insert(at, Class { column, size: 1 });
                 self.class_of.iter_mut().for_each(|class| *class += u32::from(*class as usize >= at && *class != NO_CLASS));
                 for ((profile, slot), row) in self.profiles.iter_mut().zip(&self.slots).zip(rows) {
-                    profile.rows.insert(at, slot.sheet.numbers[row]);
+                    profile.rows.insert(at, slot.sheet.number(*row));
                 }
                 at
             }
@@ -308,14 +306,6 @@ impl Numbers {
     }
 }
 
-impl Slot {
-    fn add(&mut self, (row, uses): (u32, u32)) {
-        if uses > 0 {
-            *self.uses.entry(row).or_insert(0) += uses;
-        }
-    }
-}
-
 /// Slots that are gone through together, so that what is read of a column is a whole line of the cache.
 const TOGETHER: usize = 16;
 
@@ -345,20 +335,19 @@ impl Content {
         let width = at.div_ceil(64).max(1) as usize;
         let mut words = vec![0u64; used.len() * width];
         let mut all_rows = Vec::with_capacity(slots.len());
+        let mut numbers = Numbering::default();
         for (first, slots) in (0..).step_by(TOGETHER).zip(slots.chunks(TOGETHER)) {
-            // neighbours mostly have the same row
-            let mut last = [(u32::MAX, 0u16); TOGETHER];
             let mut rows_of: Vec<Vec<u16>> = slots.iter().map(|_| Vec::with_capacity(used.len())).collect();
+            numbers.learn(slots);
             for (&column, words) in used.iter().zip(words.chunks_mut(width)) {
                 let rows = &columns.column(column)[first..];
-                let of_slots = slots.iter().zip(&mut last).zip(rows).zip(&mut rows_of).zip(&places[first..]);
-                for ((((slot, last), &row), rows_of), &(word, shift)) in of_slots {
-                    if last.0 != row {
-                        *last = (row, slot.sheet.numbers[&row]);
-                    }
-                    rows_of.push(last.1);
-                    if last.1 > 0 {
-                        words[word as usize] |= u64::from(last.1) << shift;
+                let of_slots = (0..).zip(rows).zip(&mut rows_of).zip(&places[first..]);
+                for (((slot, &row), rows_of), &(word, shift)) in of_slots {
+                    let number = numbers.number(slot, row);
+                    rows_of.push(number);
+                    // a number of no bits is 0, and its place may be behind the last word
+                    if number > 0 {
+                        words[word as usize] |= u64::from(number) << shift;
                     }
                 }
             }
@@ -384,6 +373,32 @@ impl Content {
             profile.rows.clear();
             profile.rows.extend(columns.iter().map(|&column| rows[column]));
         }
+    }
+}
+
+/// Numbers of rows by id, for some slots at a time.
+#[derive(Default)]
+struct Numbering {
+    /// By id and slot; what is not in use says nothing.
+    numbers: Vec<[u16; TOGETHER]>,
+}
+
+impl Numbering {
+    fn learn(&mut self, slots: &[Slot]) {
+        for (slot, Slot { sheet, .. }) in slots.iter().enumerate() {
+            let ids = sheet.ids.last().map_or(0, |&last| last as usize + 1);
+            if self.numbers.len() < ids {
+                self.numbers.resize(ids, [0; TOGETHER]);
+            }
+            for (&row, &number) in sheet.ids.iter().zip(&sheet.numbers) {
+                self.numbers[row as usize][slot] = number;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn number(&self, slot: usize, row: u32) -> u16 {
+        self.numbers[row as usize][slot]
     }
 }
 

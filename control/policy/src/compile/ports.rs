@@ -89,6 +89,11 @@ impl Rows {
         self.row_of_allowing.len()
     }
 
+    /// How many rows there are.
+    pub(super) fn count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// A row's openings, in deciding order.
     pub(super) fn openings(&self, row: u32) -> &[Opening] {
         &self.rows[row as usize]

@@ -14,8 +14,9 @@ use std::collections::HashMap;
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sheet {
-    /// Of each row in use, by its id in [`Rows`], the number here: by what it says.
-    pub(super) numbers: HashMap<u32, u16, RandomState>,
+    /// Ids in [`Rows`] of those in use, ascending, and their numbers here: by what they say.
+    pub(super) ids: Vec<u32>,
+    pub(super) numbers: Vec<u16>,
     /// First place on the line of ports of each interval, and the number it has here; ascending, the first at 0.
     pub(super) cuts: Vec<(u32, u16)>,
     /// Numbers of ports: the length of a row.
@@ -25,6 +26,11 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
+    /// The number of a row in use, by its id.
+    pub(super) fn number(&self, row: u32) -> u16 {
+        self.numbers[self.ids.binary_search(&row).expect("only rows in use are asked for")]
+    }
+
     /// How many rows.
     pub(super) fn rows(&self) -> u16 {
         (self.actions.len() / self.stride.max(1)) as u16
@@ -79,13 +85,13 @@ impl SheetMaker {
         let mut order: Vec<usize> = (0..used.len()).collect();
         order.sort_unstable_by(|&a, &b| of(a).cmp(of(b)));
         let mut distinct: Vec<usize> = Vec::new();
-        let mut sheet = Sheet::default();
+        let mut sheet = Sheet { numbers: vec![0; used.len()], ..Sheet::default() };
         for at in order {
             if distinct.last().is_none_or(|&last| of(last) != of(at)) {
                 capacity("rows of a profile", distinct.len() + 1, usize::from(u16::MAX))?;
                 distinct.push(at);
             }
-            sheet.numbers.insert(used[at], (distinct.len() - 1) as u16);
+            sheet.numbers[at] = (distinct.len() - 1) as u16;
         }
         let mut known: HashMap<Vec<u32>, u16, RandomState> = HashMap::default();
         let mut representatives = Vec::new();
@@ -113,6 +119,7 @@ impl SheetMaker {
             sheet.actions.extend(representatives.iter().map(|&cell| cells[row * width + cell]));
         }
         self.cells = cells;
+        sheet.ids = used;
         Ok(sheet)
     }
 
