@@ -22,6 +22,7 @@ pub(super) struct Growth {
     backend: String,
     many_ns: Summary,
     few_ns: Summary,
+    /// Median over the rounds.
     pub(super) ratio: f64,
 }
 
@@ -37,9 +38,11 @@ impl Growth {
         few_table.prepare(&few.trace.queries);
         let count = many.trace.queries.len().min(few.trace.queries.len());
         let [many_ns, few_ns] = alternate([&mut many_table, &mut few_table], Metric::Burst32, count, rounds);
-        let (Some(many_ns), Some(few_ns)) = (Summary::of(&many_ns), Summary::of(&few_ns)) else { return Ok(None) };
-        let ratio = many_ns.median / few_ns.median;
-        Ok(Some(Self { backend: ours::batch_name(), many_ns, few_ns, ratio }))
+        // the two of a round stand next to each other in time, and so share what others do to this machine
+        let ratios: Vec<f64> = many_ns.iter().zip(&few_ns).map(|(many_ns, few_ns)| many_ns / few_ns).collect();
+        let [many_ns, few_ns, ratios] = [many_ns, few_ns, ratios].map(|values| Summary::of(&values));
+        let (Some(many_ns), Some(few_ns), Some(ratios)) = (many_ns, few_ns, ratios) else { return Ok(None) };
+        Ok(Some(Self { backend: ours::batch_name(), many_ns, few_ns, ratio: ratios.median }))
     }
 
     pub(super) fn print(&self) {

@@ -18,12 +18,17 @@ pub(super) fn judge(sections: &[Section], growth: Option<&Growth>) -> Vec<Must> 
     let mut musts = Vec::new();
     if let Some(s3) = section(Workload::S3) {
         let warm = |of: &str, trace, metric| s3.median(|name: &str| name.starts_with(of), trace, State::Warm, metric);
-        let batched = warm(&batch_name(), Kind::Bursts, Metric::Burst32);
+        let batch = batch_name();
+        let batched = warm(&batch, Kind::Bursts, Metric::Burst32);
         let serial = warm(ONE_BY_ONE, Kind::Zipf, Metric::Serial);
         let ratio = |peer: Option<f64>, ours: Option<f64>| Some(peer? / ours?);
         let batched_name = format!("S3 batched ({}), zipf bursts of 32, ns", SimdLevel::best());
         musts.push(must(&batched_name, Bound::AtMost, 6.0, 3.0, batched));
         musts.push(must("S3 serial, zipf, ns", Bound::AtMost, 30.0, 15.0, serial));
+        for (way, of, metric) in [("serial", ONE_BY_ONE, Metric::Serial), ("batched", &batch, Metric::Burst32)] {
+            let above = warm(of, Kind::V6, metric).zip(warm(of, Kind::Zipf, metric)).map(|(v6, v4)| v6 - v4);
+            musts.push(must(&format!("S3 {way}, IPv6 above IPv4, ns"), Bound::AtMost, 15.0, 15.0, above));
+        }
         let acl = ratio(warm(ACL, Kind::Bursts, Metric::Burst32), batched);
         musts.push(must("S3 batched: rte_acl / table", Bound::AtLeast, 5.0, 15.0, acl));
         let acl = ratio(warm(ACL, Kind::Zipf, Metric::Serial), serial);

@@ -228,7 +228,7 @@ impl Report {
         let Promise { bound, must: limit, aim } = must.promise;
         let bounded = |limit: f64| format!("{} {limit}", bound.sign());
         let measured = if must.measured.is_nan() { "–".to_owned() } else { format!("{:.2}", must.measured) };
-        let beside = match self.machine.level("L2").filter(|_| must.name.ends_with(", ns")) {
+        let beside = match self.machine.level("L2").filter(|_| must.name.ends_with(", ns") && !must.measured.is_nan()) {
             Some(l2) => format!("; {:.1} dependent loads from L2", must.measured / l2.latency_ns),
             None if must.measured.is_nan() => "; not measured".to_owned(),
             None => String::new(),

@@ -33,8 +33,20 @@ pub(super) fn groups<L: Large, S: Small, const G: usize>(
     }
     for g in 0..G {
         sides_of[g] = sides(arrays, &asked[g]);
+    }
+    // who is not isolated, or not here, has one action: packets of one pod often come together
+    if !isolated(&sides_of) {
+        for g in 0..G {
+            let open = _mm256_cmpeq_epi32(sides_of[g][2], splat(arrays.sides.open_at));
+            write(zero, open, &mut verdicts[g]);
+        }
+        return;
+    }
+    for g in 0..G {
         ports[g] = port_class(arrays, &asked[g]);
-        classes[g] = v4_class(&arrays.v4, asked[g].v4);
+        if mask(asked[g].v4_lanes) != 0 {
+            classes[g] = v4_class(&arrays.v4, asked[g].v4);
+        }
     }
     for g in 0..G {
         let v6 = !mask(asked[g].v4_lanes) & 0xff;
@@ -120,6 +132,18 @@ fn sides<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> Columns {
     let places = lanes(at);
     // SAFETY: a side has 16 bytes, and there are two for each port up to `beyond`.
     unsafe { transposed(|lane| arrays.sides.all.as_ptr().wrapping_add(places[lane] as usize).cast()) }
+}
+
+/// Whether any lane's side is isolated.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn isolated(sides: &[Columns]) -> bool {
+    let mut strides = _mm256_setzero_si256();
+    for side in sides {
+        // an isolated side has a port in each row, at least
+        strides = _mm256_or_si256(strides, side[3]);
+    }
+    _mm256_testz_si256(strides, strides) == 0
 }
 
 /// The class of each lane's port.
