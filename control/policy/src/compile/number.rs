@@ -336,12 +336,17 @@ impl Content {
         let mut words = vec![0u64; used.len() * width];
         let mut all_rows = Vec::with_capacity(slots.len());
         let mut numbers = Numbering::default();
+        let mut tiles = vec![[0u32; TOGETHER]; used.len()];
         for (first, slots) in (0..).step_by(TOGETHER).zip(slots.chunks(TOGETHER)) {
             let mut rows_of: Vec<Vec<u16>> = slots.iter().map(|_| Vec::with_capacity(used.len())).collect();
             numbers.learn(slots);
-            for (&column, words) in used.iter().zip(words.chunks_mut(width)) {
-                let rows = &columns.column(column)[first..];
-                let of_slots = (0..).zip(rows).zip(&mut rows_of).zip(&places[first..]);
+            // brought together first, by a loop so short that it waits for many columns at a time
+            for (&column, tile) in used.iter().zip(&mut tiles) {
+                let rows = &columns.column(column)[first..][..slots.len()];
+                tile[..rows.len()].copy_from_slice(rows);
+            }
+            for (tile, words) in tiles.iter().zip(words.chunks_mut(width)) {
+                let of_slots = (0..).zip(tile).zip(&mut rows_of).zip(&places[first..]);
                 for (((slot, &row), rows_of), &(word, shift)) in of_slots {
                     let number = numbers.number(slot, row);
                     rows_of.push(number);

@@ -36,13 +36,17 @@ pub(super) struct Assembly {
     /// Of the words behind the header; `None` until they are summed.
     sum: Option<u64>,
     before: Arc<Vec<u64>>,
+    /// Room of an image that nobody holds any longer: fresh memory costs more than what is written into it.
+    spare: Vec<u64>,
     places_before: [Option<Range<usize>>; Section::ALL.len()],
 }
 
 impl Assembly {
     /// An empty one, to which sections of this one may be taken over.
     pub(super) fn next(self) -> Self {
-        let mut words = Vec::with_capacity(self.words.len().max(HEADER_BYTES / WORD) + 1024);
+        let mut words = self.spare;
+        words.clear();
+        words.reserve(self.words.len().max(HEADER_BYTES / WORD) + 1024);
         words.resize(HEADER_BYTES / WORD, 0);
         Self { words: Arc::new(words), before: self.words, places_before: self.places, ..Self::default() }
     }
@@ -93,7 +97,9 @@ impl Assembly {
 
     /// The bytes under this header, which gets places, length and checksum.
     pub(super) fn image(&mut self, mut header: Header) -> Image {
-        self.before = Arc::default();
+        if let Some(room) = Arc::into_inner(std::mem::take(&mut self.before)).filter(|room| !room.is_empty()) {
+            self.spare = room;
+        }
         header.image_bytes = (self.words.len() * WORD) as u64;
         for (section, place) in header.sections.iter_mut().zip(self.places.iter().flatten()) {
             *section = [place.start as u64, place.len() as u64];
