@@ -278,7 +278,7 @@ impl Engine {
     fn publish(&mut self, made: &Arc<Made>, candidate: Candidate, proved: Option<Proved>) {
         let status = &mut self.view.status;
         // A dataplane that came meanwhile may be ahead of this number, and one that left takes nothing.
-        let publisher = self.publisher.as_ref().filter(|_| self.endpoints_current && made.generation > status.adopted_generation);
+        let publisher = self.publisher.as_mut().filter(|_| self.endpoints_current && made.generation > status.adopted_generation);
         let Some(publisher) = publisher else { return };
         match publisher.publish(made.generation, &made.image) {
             Ok(()) => {

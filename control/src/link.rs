@@ -6,7 +6,7 @@
 
 use crate::engine::Event;
 use sluice_flow::LocalEndpoint;
-use sluice_table::seal::write_sealed;
+use sluice_table::seal::Sealer;
 use sluice_wire::{Connection, FromDataplane, ToDataplane, WIRE_VERSION, WireError};
 use std::io;
 use std::os::fd::AsFd;
@@ -40,20 +40,23 @@ pub(crate) enum LinkEvent {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     connection: Connection,
+    sealer: Sealer,
 }
 
 impl Publisher {
     /// On a live connection.
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self { connection, sealer: Sealer::new("sluice-table") }
     }
 
     /// Seals the image and passes it. On failure the connection is shut down, so that the receiving thread reports it
     /// lost and connects again.
-    pub(crate) fn publish(&self, generation: u64, image: &[u8]) -> Result<(), WireError> {
-        let fd = write_sealed("sluice-table", image).map_err(WireError::Io)?;
+    pub(crate) fn publish(&mut self, generation: u64, image: &[u8]) -> Result<(), WireError> {
+        let fd = self.sealer.seal(image).map_err(WireError::Io)?;
         let message = ToDataplane::Publish { generation, image_bytes: image.len() as u64 };
-        self.connection.send(&message, Some(fd.as_fd())).inspect_err(|_| self.connection.shutdown())
+        self.connection.send(&message, Some(fd.as_fd())).inspect_err(|_| self.connection.shutdown())?;
+        self.sealer.prepare(image.len());
+        Ok(())
     }
 }
 

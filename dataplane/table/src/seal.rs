@@ -3,7 +3,7 @@
 //! fcntl(2) "File Sealing".
 
 use crate::format::ImageError;
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,11 +16,57 @@ const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlag
 /// # Errors
 /// The system's.
 pub fn write_sealed(name: &str, image: &[u8]) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = File::from(fd);
+    seal(File::from(memfd(name)?), image)
+}
+
+fn memfd(name: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
+}
+
+fn seal(mut file: File, image: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(image)?;
+    file.set_len(image.len() as u64)?;
     rustix::fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file.into())
+}
+
+/// Shares one image after another: most of the time of it is the system's search for pages, so it is done for the next
+/// image while nobody waits.
+#[derive(Debug)]
+pub struct Sealer {
+    name: &'static str,
+    spare: Option<File>,
+}
+
+/// Room beyond the last image's that a spare has.
+const ROOM_MORE: u64 = 64 << 10;
+
+impl Sealer {
+    /// Memfds get this name.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, spare: None }
+    }
+
+    /// As [`write_sealed`], sooner where [`Self::prepare`] was called before.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn seal(&mut self, image: &[u8]) -> io::Result<OwnedFd> {
+        match self.spare.take() {
+            Some(spare) => seal(spare, image),
+            None => write_sealed(self.name, image),
+        }
+    }
+
+    /// Makes room for an image about as long as this one. Where the system has none, the next image looks for it.
+    pub fn prepare(&mut self, image_bytes: usize) {
+        let spare = || -> io::Result<File> {
+            let fd = memfd(self.name)?;
+            rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, image_bytes as u64 + ROOM_MORE)?;
+            Ok(fd.into())
+        };
+        self.spare = spare().ok();
+    }
 }
 
 /// Reads an image out of a memfd, after checking that it is sealed whole: what is read is what will ever be there.
@@ -68,6 +114,18 @@ mod tests {
         }
         assert!(map_writable(&fd).is_err(), "map writable");
         assert_eq!(read_sealed(fd.as_fd()).unwrap(), b"the table");
+    }
+
+    #[test]
+    fn an_image_in_room_that_was_prepared_is_as_long_as_it_is_and_sealed_whole() {
+        let mut sealer = Sealer::new("test");
+        for (prepared, image) in [(None, 5000), (Some(5000), 5000), (Some(5000), 10), (Some(10), 300_000), (Some(1), 0)] {
+            prepared.into_iter().for_each(|bytes| sealer.prepare(bytes));
+            let image: Vec<u8> = (0..image).map(|at| at as u8).collect();
+            let fd = sealer.seal(&image).unwrap();
+            assert_eq!(read_sealed(fd.as_fd()).unwrap(), image);
+            assert!(map_writable(&fd).is_err() && File::from(fd).set_len(1).is_err());
+        }
     }
 
     #[test]

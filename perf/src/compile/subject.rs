@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use sluice_policy::Snapshot;
 use sluice_policy::compile::Compiler;
 use sluice_policy::prove::Prover;
-use sluice_table::{Image, Table, seal};
+use sluice_table::seal::{self, Sealer};
+use sluice_table::{Image, Table};
 use std::os::fd::AsFd;
 
 /// One state from objects to proof.
@@ -39,6 +40,7 @@ pub(super) struct Subject {
     pub(super) snapshot: Snapshot,
     pub(super) table: Table,
     compiler: Compiler,
+    sealer: Sealer,
     judge: Judge,
 }
 
@@ -92,8 +94,9 @@ impl Subject {
             peak_beyond_objects: is_forgotten.then(|| peak.saturating_sub(before)),
             retained: after.saturating_sub(before + image.len() as u64),
         };
-        let (table, step) = publish(&snapshot, image, compile, &mut judge, 1)?;
-        Ok((Self { snapshot, table, compiler, judge }, step, memory))
+        let mut sealer = Sealer::new("sluice-table");
+        let (table, step) = publish(&snapshot, image, compile, &mut sealer, &mut judge, 1)?;
+        Ok((Self { snapshot, table, compiler, sealer, judge }, step, memory))
     }
 
     /// The snapshot as it is now, with everything remembered of the state before.
@@ -104,7 +107,7 @@ impl Subject {
     pub(super) fn step(&mut self) -> Result<Step> {
         let generation = self.table.generation() + 1;
         let (image, compile) = Took::of(|| self.compiler.compile(&self.snapshot, generation));
-        let (table, step) = publish(&self.snapshot, image.context("compiling")?, compile, &mut self.judge, generation)?;
+        let (table, step) = publish(&self.snapshot, image.context("compiling")?, compile, &mut self.sealer, &mut self.judge, generation)?;
         self.table = table;
         Ok(step)
     }
@@ -115,9 +118,18 @@ impl Subject {
     }
 }
 
-fn publish(snapshot: &Snapshot, image: Image, compile: Took, judge: &mut Judge, generation: u64) -> Result<(Table, Step)> {
-    let (memfd, write) = Took::of(|| seal::write_sealed("sluice-table", &image));
+fn publish(
+    snapshot: &Snapshot,
+    image: Image,
+    compile: Took,
+    sealer: &mut Sealer,
+    judge: &mut Judge,
+    generation: u64,
+) -> Result<(Table, Step)> {
+    let (memfd, write) = Took::of(|| sealer.seal(&image));
     let memfd = memfd.context("writing the image")?;
+    // as the product does once the image is sent
+    sealer.prepare(image.len());
     let (table, adopt) = Took::of(|| Table::from_bytes(&seal::read_sealed(memfd.as_fd())?));
     let table = table.context("loading the image")?;
     ensure!(table.generation() == generation, "generation {} came back as {}", generation, table.generation());
