@@ -28,12 +28,7 @@ fn images() -> &'static [Vec<u8>; 3] {
     static IMAGES: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let snapshot = with_every_pod_attached(load::load_str("demo.yaml", &MANIFESTS.join("\n---\n")).snapshot);
-        let nobody = TableParts {
-            classes: 1,
-            v4_intervals: vec![(0, 0)],
-            v6_intervals: vec![(0, 0)],
-            ..TableParts::default()
-        };
+        let nobody = TableParts { classes: 1, v4_intervals: vec![(0, 0)], v6_intervals: vec![(0, 0)], ..TableParts::default() };
         [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)].map(|image| image.to_vec())
     })
 }
