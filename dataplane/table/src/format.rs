@@ -7,12 +7,20 @@
 //! 64   section table: (offset u64, bytes u64) for each Section, in order
 //! ```
 //!
-//! *L* below is 2 bytes, 4 in tables with [`LARGE_WIDE`]; *S* is 1 byte, 2 with [`SMALL_WIDE`].
+//! *L* below is 2 bytes, 4 in tables with [`LARGE_WIDE`]; *S* is 1 byte, 2 with [`SMALL_WIDE`]. What profiles say stands in
+//! one of two forms: *plain*, the fewest loads, or *packed* ([`PACKED`]), the least room.
+//!
+//! ```text
+//!  plain    class ─▶ segment ─▶ row                port class ─▶ local port
+//!           row, local port ─▶ action
+//!  packed   class ─▶ segment, first row ─▶ row     port class ─▶ chunk ─▶ local port
+//!           row, group of 8 local ports ─▶ variant ─▶ rank ─▶ action
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 
 /// The version of the layout; another one is refused.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 pub(crate) const MAGIC: [u8; 8] = *b"SLUICETB";
 pub(crate) const ALIGNMENT: usize = 64;
 
@@ -22,13 +30,9 @@ pub(crate) const ALIGNMENT: usize = 64;
 pub(crate) enum Section {
     /// `L`: the class of each address of a window of /24s, from /24 number `flat_first`. Goes before the trie.
     V4Flat,
-    /// `L[65536]`: by the upper 16 bits of an IPv4 address, a *node*: below the number of blocks of `V4L2` such a block,
-    /// otherwise a class plus that number.
-    V4L1,
-    /// `L[256]` blocks: by bits 8..16, a node over the blocks of `V4L3`.
-    V4L2,
-    /// `L[256]` blocks: the class.
-    V4L3,
+    /// `L[65536]`: by the upper 16 bits of an IPv4 address, a *node*; then `L[16]` blocks of nodes by the next 4 bits, down
+    /// to the last. A node below the number of blocks is such a block, otherwise a class plus that number.
+    V4Trie,
     /// Open-addressed /120s of IPv6: [`V6Slot`] with the upper 120 bits as the key and a block of `V6Blocks`.
     V6BlockSlots,
     /// `L[256]` blocks, ascending by address: the class of each address of such a /120.
@@ -39,20 +43,32 @@ pub(crate) enum Section {
     V6Starts,
     /// `L`: the class of each interval.
     V6Classes,
-    /// `u16[769]`: for each 256 ports of TCP, then UDP, then SCTP, a page of `PortClasses`; the last for all other protocols.
-    PortPages,
-    /// `u16[256]` pages: the port class.
-    PortClasses,
+    /// [`PortStart`]s of TCP, UDP and SCTP, each ascending from port 0, then one at port 0 for all other protocols.
+    PortStarts,
     /// [`EndpointEntry`] by port index.
     Endpoints,
-    /// `L`: for each 32 classes a segment; one run of them for each profile, equal ones shared.
+    /// `L`: for each run of classes a segment; one such list for each profile, equal ones shared. Runs have 32 classes,
+    /// packed 16.
     Directory,
-    /// `S[32]`: the row of each class, numbered within the profile.
+    /// Packed, `u16`: for each entry of `Directory` what is added to the rows of its segment.
+    RowBases,
+    /// `S`, packed `u16`: segments of 32, packed 16: the row of each class, numbered within the profile.
     Segments,
-    /// `S`: of each port class its number within the profile; one run of `port_classes` for each profile, equal ones shared.
+    /// Packed, `L`: for each 8 port classes a chunk of `LocalPorts`; one list for each profile, equal ones shared.
+    PortChunks,
+    /// `S`: of each port class its number within the profile: one list of `port_classes` for each profile, equal ones
+    /// shared; packed, chunks of 8, each distinct one once.
     LocalPorts,
-    /// `L`: the actions of each profile, row by row: 0 denies, n + 1 is rule n. Equal ones shared.
+    /// Packed, `S`: the variant of each group of 8 local ports, row by row; one such field for each profile, equal ones
+    /// shared.
+    Variants,
+    /// Packed, `u32`: of each group of a profile the chunk of `Actions` that is its first variant.
+    VariantBases,
+    /// `L`: the actions of each profile, row by row: 0 denies, n + 1 is rule n; equal ones shared. Packed, `S[8]`: chunks
+    /// of ranks, an action's place in the profile's palette.
     Actions,
+    /// Packed, `L`: the actions of each profile, equal lists shared.
+    Palettes,
     /// Sorted service addresses, 16 bytes each.
     Services,
     /// JSON: names for people. Never read by a worker.
@@ -60,23 +76,25 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    pub(crate) const ALL: [(Section, &'static str); 18] = [
+    pub(crate) const ALL: [(Section, &'static str); 20] = [
         (Section::V4Flat, "v4 flat"),
-        (Section::V4L1, "v4 level 1"),
-        (Section::V4L2, "v4 level 2"),
-        (Section::V4L3, "v4 level 3"),
+        (Section::V4Trie, "v4 trie"),
         (Section::V6BlockSlots, "v6 block slots"),
         (Section::V6Blocks, "v6 blocks"),
         (Section::V6Exact, "v6 addresses"),
         (Section::V6Starts, "v6 starts"),
         (Section::V6Classes, "v6 classes"),
-        (Section::PortPages, "port pages"),
-        (Section::PortClasses, "port classes"),
+        (Section::PortStarts, "port starts"),
         (Section::Endpoints, "endpoints"),
         (Section::Directory, "directory"),
+        (Section::RowBases, "row bases"),
         (Section::Segments, "segments"),
+        (Section::PortChunks, "port chunks"),
         (Section::LocalPorts, "local ports"),
+        (Section::Variants, "variants"),
+        (Section::VariantBases, "variant bases"),
         (Section::Actions, "actions"),
+        (Section::Palettes, "palettes"),
         (Section::Services, "services"),
         (Section::Names, "names"),
     ];
@@ -86,25 +104,30 @@ impl Section {
     }
 }
 
-/// Addresses of a block, of each family.
+/// Addresses of a /24, or of an IPv6 block.
 pub(crate) const BLOCK: usize = 256;
+/// Nodes of a block of the trie.
+pub(crate) const NODES: usize = 16;
+/// Nodes of the trie's first level.
+pub(crate) const ROOTS: usize = 1 << 16;
+/// Where an address's bits for each level of blocks begin.
+pub(crate) const LEVELS: [u32; 4] = [12, 8, 4, 0];
 /// Classes of a segment.
 pub(crate) const SEGMENT: usize = 32;
-/// Ports of a page.
-pub(crate) const PAGE: usize = 256;
-/// Entries of the page section.
-pub(crate) const PORT_PAGES: usize = 3 * 65536 / PAGE + 1;
+/// The same where it is packed.
+pub(crate) const PACKED_SEGMENT: usize = 16;
+/// Port classes, local ports and ranks of a chunk.
+pub(crate) const CHUNK: usize = 8;
 /// `Half::directory` of a direction that no policy isolates.
 pub(crate) const NOT_ISOLATED: u32 = u32::MAX;
-/// Bit of `Header::widths`: classes, blocks, segments or actions need 4 bytes.
+/// Bit of `Header::widths`: classes, blocks, segments, chunks or actions need 4 bytes.
 pub(crate) const LARGE_WIDE: u32 = 1;
-/// Bit of `Header::widths`: rows or port classes of some profile need 2 bytes.
+/// Bit of `Header::widths`: rows or port classes of some profile need 2 bytes; packed, port classes, variants or ranks.
 pub(crate) const SMALL_WIDE: u32 = 2;
-pub(crate) const BOTH_WIDE: u32 = LARGE_WIDE | SMALL_WIDE;
+/// Bit of `Header::widths`: profiles are packed.
+pub(crate) const PACKED: u32 = 4;
 /// Port classes that a header may claim: there are fewer numbers for them.
 pub(crate) const PORT_CLASSES_MAX: u64 = 1 << 16;
-/// Larger images are refused. So any index fits 31 bits, also where three sections are one array in memory.
-pub(crate) const IMAGE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -131,7 +154,7 @@ pub(crate) struct EndpointEntry {
     pub(crate) present: u32,
     pub(crate) incarnation: u32,
     pub(crate) halves: [Half; 2],
-    pub(crate) reserved: [u32; 6],
+    pub(crate) reserved: [u32; 2],
 }
 
 /// A direction of an endpoint: where its profile is.
@@ -140,21 +163,33 @@ pub(crate) struct EndpointEntry {
 pub(crate) struct Half {
     /// First entry in `Directory`, or [`NOT_ISOLATED`].
     pub(crate) directory: u32,
-    /// First entry in `LocalPorts`.
+    /// First entry in `LocalPorts`; packed, in `PortChunks`.
     pub(crate) ports: u32,
-    /// First entry in `Actions`.
+    /// First entry in `Actions`; packed, in `Variants`.
     pub(crate) actions: u32,
-    /// Actions of each row.
+    /// Actions of each row; packed, groups.
     pub(crate) stride: u32,
+    /// Packed: first entry in `VariantBases`.
+    pub(crate) bases: u32,
+    /// Packed: first entry in `Palettes`.
+    pub(crate) palette: u32,
 }
 
 impl Half {
-    pub(crate) const OPEN: Self = Self { directory: NOT_ISOLATED, ports: 0, actions: 0, stride: 0 };
+    pub(crate) const OPEN: Self = Self { directory: NOT_ISOLATED, ports: 0, actions: 0, stride: 0, bases: 0, palette: 0 };
 
     #[inline(always)]
     pub(crate) fn is_isolated(&self) -> bool {
         self.directory != NOT_ISOLATED
     }
+}
+
+/// From this port on, ports are of this class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct PortStart {
+    pub(crate) port: u16,
+    pub(crate) class: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]

@@ -1,11 +1,13 @@
 //! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
 
-use crate::arrays::{Arrays, Node, find};
-use crate::format::{BLOCK, Half, SEGMENT};
+use crate::addresses::{Addresses, find};
+use crate::format::{BLOCK, Half, NODES, PACKED_SEGMENT, SEGMENT};
 use crate::parts::Action;
 use crate::table::{Table, with_arrays};
-use crate::width::{Large, Small};
+use crate::v4::Node;
+use crate::width::{Large, Width};
 use sluice_flow::{Direction, PortIndex, RuleId};
+use std::borrow::Cow;
 
 /// A part of the IPv4 space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +44,14 @@ impl Table {
     /// Walks the whole IPv4 space, ascending, so that the visits say everything that [`Table::class_of`] can say of IPv4.
     /// Neighbouring stretches of one class are one.
     pub fn v4_stretches(&self, visit: impl FnMut(V4Stretch<'_>)) {
-        with_arrays!(&self.body, arrays => walk(arrays, Stretches { visit, from: 0, class: None }));
+        with_arrays!(&self.body, arrays => walk(&arrays.addresses, Stretches { visit, from: 0, class: None }));
     }
 
     /// Walks the /120s of IPv6 whose addresses have a class each, ascending: their first address and 256 classes. What
     /// else the table says of these addresses is never asked.
     pub fn v6_blocks(&self, mut visit: impl FnMut(u128, &[u32])) {
         with_arrays!(&self.body, arrays => {
+            let arrays = &arrays.addresses;
             let used = arrays.v6_block_slots.iter().filter(|slot| slot.value_plus_one != 0);
             let mut keys: Vec<u128> = used.map(|slot| slot.key()).collect();
             keys.sort_unstable();
@@ -65,29 +68,30 @@ impl Table {
     /// The first address and the class of each IPv6 interval, ascending; single addresses and blocks go before them.
     pub fn v6_intervals(&self) -> Vec<(u128, usize)> {
         with_arrays!(&self.body, arrays => {
-            arrays.v6_starts.iter().zip(&arrays.v6_classes).map(|(&start, class)| (start, widened(class))).collect()
+            let arrays = &arrays.addresses;
+            arrays.v6_starts.iter().zip(&arrays.v6_classes[..]).map(|(&start, class)| (start, widened(class))).collect()
         })
     }
 
     /// The single IPv6 addresses, in no order, those in blocks among them.
     pub fn v6_singles(&self) -> impl Iterator<Item = u128> {
-        let slots = with_arrays!(&self.body, arrays => &arrays.v6_exact);
+        let slots = with_arrays!(&self.body, arrays => &arrays.addresses.v6_exact);
         slots.iter().filter(|slot| slot.value_plus_one != 0).map(|slot| slot.key())
     }
 
     /// The class that an address has as a single one, whether or not a block goes before it.
     pub fn v6_single(&self, v6: u128) -> Option<usize> {
-        with_arrays!(&self.body, arrays => find(&arrays.v6_exact, v6))
+        with_arrays!(&self.body, arrays => find(&arrays.addresses.v6_exact, v6))
     }
 
     /// The class of an IPv6 address as a number in host order.
     pub fn v6_class(&self, v6: u128) -> usize {
-        with_arrays!(&self.body, arrays => arrays.v6_class(v6))
+        with_arrays!(&self.body, arrays => arrays.addresses.v6_class(v6))
     }
 
     /// The port class of every TCP port, then of UDP's, of SCTP's, and the one of all other protocols.
     pub fn port_class_entries(&self) -> Vec<u16> {
-        with_arrays!(&self.body, arrays => arrays.port_class.to_vec())
+        with_arrays!(&self.body, arrays => arrays.addresses.port_class.to_vec())
     }
 
     /// What an isolated endpoint's direction allows; `None` where nothing isolates it, or where no endpoint stands.
@@ -126,7 +130,25 @@ impl<'t> Profile<'t> {
 
     /// The same as little-endian numbers of so many bytes, 1 or 2, one after the other.
     pub fn row_bytes(&self) -> (usize, Vec<u8>) {
-        with_arrays!(&self.table.body, arrays => rows(arrays, &self.half, self.table.classes))
+        let (half, classes) = (&self.half, self.table.classes);
+        with_arrays!(&self.table.body, arrays => {
+            let directory = &arrays.directory[half.directory as usize..][..classes.div_ceil(SEGMENT)];
+            let mut rows = Vec::with_capacity(directory.len() * SEGMENT * size_of_val(&arrays.segments[0]));
+            for segment in directory {
+                rows.extend_from_slice(bytemuck::cast_slice(&arrays.segments[segment.read() * SEGMENT..][..SEGMENT]));
+            }
+            let width = size_of_val(&arrays.segments[0]);
+            rows.truncate(classes * width);
+            (width, rows)
+        }, packed arrays => {
+            let entries = half.directory as usize..half.directory as usize + classes.div_ceil(PACKED_SEGMENT);
+            let mut rows: Vec<u16> = Vec::with_capacity(entries.len() * PACKED_SEGMENT);
+            for (segment, base) in arrays.directory[entries.clone()].iter().zip(&arrays.row_bases[entries]) {
+                rows.extend(arrays.segments[segment.read() * PACKED_SEGMENT..][..PACKED_SEGMENT].iter().map(|row| row + base));
+            }
+            rows.truncate(classes);
+            (size_of::<u16>(), bytemuck::cast_slice(&rows).to_vec())
+        })
     }
 
     /// What a row says about a port class. Panics where the profile has no such row or the table no such port class.
@@ -135,22 +157,50 @@ impl<'t> Profile<'t> {
         let action = with_arrays!(&self.table.body, arrays => {
             let local = widened(&arrays.local_ports[half.ports as usize..][port_class]);
             widened(&arrays.actions[half.actions as usize + usize::from(row) * half.stride as usize + local])
-        });
+        }, packed arrays => arrays.action(half, usize::from(row), port_class));
         match action {
             0 => Action::Deny,
             action => Action::Allow(RuleId(action as u32 - 1)),
         }
     }
 
-    /// What the rows below `rows` mean.
-    pub fn meaning(&self, rows: usize) -> Meaning<'t> {
+    /// What the rows below `rows` mean. Packed profiles are unpacked for it.
+    pub fn meaning(&self, rows: usize) -> Meant<'t> {
         let (half, port_classes) = (&self.half, self.table.port_classes);
         with_arrays!(&self.table.body, arrays => {
             let ports = &arrays.local_ports[half.ports as usize..][..port_classes];
             let actions = &arrays.actions[half.actions as usize..][..rows * half.stride as usize];
-            let widths = [width_of(&arrays.local_ports), width_of(&arrays.actions)];
-            Meaning { form: [widths[0], widths[1], half.stride], ports: bytemuck::cast_slice(ports), actions: bytemuck::cast_slice(actions) }
+            Meant {
+                form: [width_of(&arrays.local_ports), width_of(&arrays.actions), half.stride],
+                ports: Cow::from(bytemuck::cast_slice(ports)),
+                actions: Cow::from(bytemuck::cast_slice(actions)),
+            }
+        }, packed arrays => {
+            let ports: Vec<u32> = (0..port_classes).map(|port_class| arrays.local_port(half, port_class) as u32).collect();
+            let stride = ports.iter().copied().max().unwrap_or(0) + 1;
+            let action = |row, local_port| arrays.action_of(half, row, local_port) as u32;
+            let actions: Vec<u32> = (0..rows).flat_map(|row| (0..stride as usize).map(move |local_port| action(row, local_port))).collect();
+            Meant {
+                form: [width_of(&ports), width_of(&actions), stride],
+                ports: Cow::from(bytemuck::cast_slice(&ports).to_vec()),
+                actions: Cow::from(bytemuck::cast_slice(&actions).to_vec()),
+            }
         })
+    }
+}
+
+/// What rows mean, in the table's own bytes where they say it as they are.
+#[derive(Debug, Clone)]
+pub struct Meant<'t> {
+    form: [u32; 3],
+    ports: Cow<'t, [u8]>,
+    actions: Cow<'t, [u8]>,
+}
+
+impl Meant<'_> {
+    /// For comparing.
+    pub fn meaning(&self) -> Meaning<'_> {
+        Meaning { form: self.form, ports: &self.ports, actions: &self.actions }
     }
 }
 
@@ -169,22 +219,12 @@ fn width_of<T>(_: &[T]) -> u32 {
     size_of::<T>() as u32
 }
 
-fn widened(number: &impl crate::width::Width) -> usize {
+fn widened(number: &impl Width) -> usize {
     number.read()
 }
 
 fn read_all<L: Large>(classes: &[L], into: &mut [u32; BLOCK]) {
     into.iter_mut().zip(classes).for_each(|(into, class)| *into = class.read() as u32);
-}
-
-fn rows<L: Large, S: Small>(arrays: &Arrays<L, S>, half: &Half, classes: usize) -> (usize, Vec<u8>) {
-    let directory = &arrays.directory[half.directory as usize..][..classes.div_ceil(SEGMENT)];
-    let mut rows = Vec::with_capacity(directory.len() * SEGMENT * size_of::<S>());
-    for segment in directory {
-        rows.extend_from_slice(bytemuck::cast_slice(&arrays.segments[segment.read() * SEGMENT..][..SEGMENT]));
-    }
-    rows.truncate(classes * size_of::<S>());
-    (size_of::<S>(), rows)
 }
 
 /// Joins neighbours of one class.
@@ -216,21 +256,20 @@ impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
     }
 }
 
-fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
+fn walk<L: Large>(addresses: &Addresses<L>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
     let mut classes = [0; BLOCK];
-    let v4 = &arrays.v4;
+    let v4 = &addresses.v4;
     let window = u64::from(v4.flat_first)..u64::from(v4.flat_first) + u64::from(v4.flat_len);
-    let (l2_blocks, l3_blocks) = (v4.l2_blocks as usize, v4.l3_blocks as usize);
-    for (high, &l1) in (0u32..).zip(v4.l1()) {
+    for (high, &root) in (0u32..).zip(v4.roots()) {
         let high = high << 16;
-        let l1 = Arrays::<L, S>::node(l1, l2_blocks);
+        let root = v4.node(root);
         let touches_window = u64::from(high) < window.end && window.start < u64::from(high) + 65536;
-        if let (Node::Class(class), false) = (&l1, touches_window) {
+        if let (Node::Class(class), false) = (&root, touches_window) {
             stretches.same(high, *class);
             continue;
         }
-        for middle in 0..BLOCK as u32 {
-            let first = high | middle << 8;
+        for middle in 0..BLOCK {
+            let first = high | (middle as u32) << 8;
             if window.contains(&u64::from(first)) {
                 read_all(&v4.flat()[(first - v4.flat_first) as usize..][..BLOCK], &mut classes);
                 match classes.iter().all(|&class| class == classes[0]) {
@@ -239,17 +278,22 @@ fn walk<L: Large, S: Small>(arrays: &Arrays<L, S>, mut stretches: Stretches<impl
                 }
                 continue;
             }
-            let node = match l1 {
+            let below = |node: &Node, at: usize| match *node {
                 Node::Class(class) => Node::Class(class),
-                Node::Block(block) => Arrays::<L, S>::node(v4.l2(block)[middle as usize], l3_blocks),
+                Node::Block(block) => v4.node(v4.block(block)[at % NODES]),
             };
-            match node {
-                Node::Class(class) => stretches.same(first, class),
-                Node::Block(block) => {
-                    read_all(v4.l3(block), &mut classes);
-                    stretches.each(first, &classes);
+            let slash_24 = below(&below(&root, middle / NODES), middle);
+            if let Node::Class(class) = slash_24 {
+                stretches.same(first, class);
+                continue;
+            }
+            for (low, class) in classes.iter_mut().enumerate() {
+                match below(&below(&slash_24, low / NODES), low) {
+                    Node::Class(found) => *class = found as u32,
+                    Node::Block(_) => unreachable!("no walk is longer, as was checked"),
                 }
             }
+            stretches.each(first, &classes);
         }
     }
     stretches.end(0);

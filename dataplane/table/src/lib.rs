@@ -15,12 +15,14 @@
 //! | format, width | header, sections, how wide numbers are stored |
 //! | parts, image | what a compiler hands over, and its bytes |
 //! | load, sections | bytes → table, every index checked |
-//! | arrays, v4, sides, table | the lookup, and what it reads |
+//! | addresses, v4, arrays, packed, sides, table | the lookup, and what it reads |
+//! | memory | where all of that lies |
 //! | batch | many lookups at once, by what the processor has |
 //! | inspect | the table as data, for proofs and reports |
 //! | names, dump | the cold section, and the table for people |
 //! | seal | sharing between processes: fully sealed memfd |
 
+mod addresses;
 mod arrays;
 mod batch;
 mod dump;
@@ -28,7 +30,9 @@ mod format;
 mod image;
 mod inspect;
 mod load;
+mod memory;
 mod names;
+mod packed;
 mod parts;
 pub mod seal;
 mod sections;
@@ -40,8 +44,8 @@ mod width;
 pub use batch::{Query, SimdLevel};
 pub use dump::Dump;
 pub use format::{FORMAT_VERSION, ImageError};
-pub use image::{Image, ImageWriter, V4Change, V6Change, build_image};
-pub use inspect::{Meaning, Profile, V4Stretch};
+pub use image::{Image, ImageWriter, V4Change, V6Change, build_image, build_packed_image};
+pub use inspect::{Meaning, Meant, Profile, V4Stretch};
 pub use names::{EndpointName, Names, PodName, RuleName};
 pub use parts::{Action, EndpointRow, PortParts, ProfileParts, TableParts};
 pub use table::Table;

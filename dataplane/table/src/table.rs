@@ -5,6 +5,7 @@ use crate::batch::{Query, SimdLevel};
 use crate::format::{EndpointEntry, ImageError};
 use crate::load::load;
 use crate::names::{Names, RuleName};
+use crate::packed::PackedArrays;
 use crate::width::Wide16;
 use sluice_flow::{Addr, Direction, Incarnation, PortIndex, Protocol, RuleId, Verdict};
 
@@ -31,16 +32,27 @@ pub(crate) enum Body {
     SmallWide(Arrays<u16, Wide16>),
     LargeWide(Arrays<u32, u8>),
     Wide(Arrays<u32, Wide16>),
+    PackedNarrow(PackedArrays<u16, u8>),
+    PackedSmallWide(PackedArrays<u16, Wide16>),
+    PackedLargeWide(PackedArrays<u32, u8>),
+    PackedWide(PackedArrays<u32, Wide16>),
 }
 
-/// The same code for each width.
+/// The same code for each width, and for each form of profiles.
 macro_rules! with_arrays {
     ($body:expr, $arrays:ident => $code:expr) => {
+        $crate::table::with_arrays!($body, $arrays => $code, packed $arrays => $code)
+    };
+    ($body:expr, $plain:ident => $code:expr, packed $packed:ident => $packed_code:expr) => {
         match $body {
-            $crate::table::Body::Narrow($arrays) => $code,
-            $crate::table::Body::SmallWide($arrays) => $code,
-            $crate::table::Body::LargeWide($arrays) => $code,
-            $crate::table::Body::Wide($arrays) => $code,
+            $crate::table::Body::Narrow($plain) => $code,
+            $crate::table::Body::SmallWide($plain) => $code,
+            $crate::table::Body::LargeWide($plain) => $code,
+            $crate::table::Body::Wide($plain) => $code,
+            $crate::table::Body::PackedNarrow($packed) => $packed_code,
+            $crate::table::Body::PackedSmallWide($packed) => $packed_code,
+            $crate::table::Body::PackedLargeWide($packed) => $packed_code,
+            $crate::table::Body::PackedWide($packed) => $packed_code,
         }
     };
 }
@@ -93,8 +105,8 @@ impl Table {
     /// A pod that no policy selects is *not isolated* and allows everything; an isolated pod allows only what some rule
     /// allows. Source: Kubernetes, "The two sorts of pod isolation". An unknown endpoint is denied.
     ///
-    /// Cost: four dependent loads for most IPv4 addresses, six at most, whatever the number of policies; no
-    /// allocation. Panics: never; `Table::from_bytes` bounded every index.
+    /// Cost: four dependent loads for most IPv4 addresses, eight at most, two more where profiles are packed, whatever the
+    /// number of policies; no allocation. Panics: never; `Table::from_bytes` bounded every index.
     #[inline]
     pub fn lookup(&self, port: PortIndex, direction: Direction, remote: Addr, protocol: Protocol, dport: u16) -> Verdict {
         self.ask(&Query { remote, port, dport, protocol, direction })
@@ -118,11 +130,11 @@ impl Table {
     /// The class of a remote address.
     #[inline]
     pub fn class_of(&self, address: Addr) -> usize {
-        with_arrays!(&self.body, arrays => arrays.class_of(address))
+        with_arrays!(&self.body, arrays => arrays.addresses.class_of(address))
     }
 
     pub(crate) fn port_class_of(&self, protocol: Protocol, dport: u16) -> usize {
-        with_arrays!(&self.body, arrays => arrays.port_class_of(protocol, dport))
+        with_arrays!(&self.body, arrays => arrays.addresses.port_class_of(protocol, dport))
     }
 
     /// Whether the address belongs to a service, so that policy is judged on what it is translated to.

@@ -7,6 +7,12 @@ use bytemuck::Pod;
 pub(crate) trait Width: Pod + Ord + Send + Sync {
     fn read(self) -> usize;
 
+    /// 0.
+    const ZERO: Self;
+
+    /// Numbers are below it.
+    const LIMIT: usize;
+
     /// Panics where the number does not fit: whoever writes chose the width.
     fn write(value: usize) -> Self;
 }
@@ -14,6 +20,9 @@ pub(crate) trait Width: Pod + Ord + Send + Sync {
 macro_rules! width {
     ($type:ty) => {
         impl Width for $type {
+            const ZERO: Self = 0;
+            const LIMIT: usize = 1 << <$type>::BITS;
+
             #[inline(always)]
             fn read(self) -> usize {
                 self as usize
@@ -26,7 +35,7 @@ macro_rules! width {
     };
 }
 
-/// The numbers of a table that grow with the cluster: classes, blocks, segments, actions.
+/// The numbers of a table that grow with the cluster: classes, blocks, segments, chunks, actions.
 pub(crate) trait Large: Width {}
 /// The numbers that grow with one pod's policies: rows and port classes of one profile.
 pub(crate) trait Small: Width {}
@@ -46,6 +55,9 @@ impl Small for Wide16 {}
 pub(crate) struct Wide16(u16);
 
 impl Width for Wide16 {
+    const ZERO: Self = Self(0);
+    const LIMIT: usize = 1 << 16;
+
     #[inline(always)]
     fn read(self) -> usize {
         usize::from(self.0)

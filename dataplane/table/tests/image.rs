@@ -7,14 +7,15 @@ use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_table::{
     Action, Dump, EndpointName, EndpointRow, FORMAT_VERSION, ImageError, Names, PodName, PortParts, ProfileParts, Query, RuleName, Table,
-    TableParts, build_image,
+    TableParts, build_image, build_packed_image,
 };
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
 const CHECKSUM_AT: usize = 32;
 const SECTIONS_AT: usize = 64;
-const SECTIONS: usize = 18;
+const SECTIONS: usize = 20;
+const HEADER_BYTES: usize = SECTIONS_AT + SECTIONS * 16;
 
 fn checksum(image: &[u8]) -> u64 {
     let mut sum = 0u64;
@@ -119,9 +120,14 @@ fn parts() -> TableParts {
     }
 }
 
+/// With plain profiles, and with packed ones.
+fn images() -> &'static [Vec<u8>; 2] {
+    static IMAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    IMAGES.get_or_init(|| [build_image, build_packed_image].map(|build| build(&parts(), 7).to_vec()))
+}
+
 fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| build_image(&parts(), 7).to_vec())
+    &images()[0]
 }
 
 fn ask(table: &Table, port: u16, direction: Direction, remote: &str, protocol: Protocol, dport: u16) -> Verdict {
@@ -163,8 +169,12 @@ fn ask_everything(table: &Table, remotes: &[u128]) {
 
 #[test]
 fn what_goes_in_comes_out() {
-    let table = Table::from_bytes(image()).unwrap();
-    assert_eq!((table.generation(), table.image_bytes()), (7, image().len() as u64));
+    images().iter().for_each(|image| check_what_comes_out(image));
+}
+
+fn check_what_comes_out(image: &[u8]) {
+    let table = Table::from_bytes(image).unwrap();
+    assert_eq!((table.generation(), table.image_bytes()), (7, image.len() as u64));
     assert_eq!(table.names(), &parts().names);
     let deny = Verdict::Deny;
     let (first, second) = (Verdict::Allow(RuleId(0)), Verdict::Allow(RuleId(1)));
@@ -206,10 +216,12 @@ fn what_goes_in_comes_out() {
 #[test]
 fn an_empty_table_knows_nobody_and_denies_everything() {
     let parts = TableParts { classes: 1, v4_intervals: vec![(0, 0)], v6_intervals: vec![(0, 0)], ..TableParts::default() };
-    let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
-    ask_everything(&table, &[0, u128::MAX]);
-    assert_eq!(ask(&table, 0, Direction::Egress, "::", Protocol::TCP, 0), Verdict::Deny);
-    assert!(Dump::of(&table).endpoints.is_empty());
+    for build in [build_image, build_packed_image] {
+        let table = Table::from_bytes(&build(&parts, 1)).unwrap();
+        ask_everything(&table, &[0, u128::MAX]);
+        assert_eq!(ask(&table, 0, Direction::Egress, "::", Protocol::TCP, 0), Verdict::Deny);
+        assert!(Dump::of(&table).endpoints.is_empty());
+    }
 }
 
 #[test]
@@ -222,7 +234,7 @@ fn the_same_parts_give_the_same_bytes_and_a_generation_changes_only_the_header()
 
 #[test]
 fn sections_are_aligned_and_do_not_overlap() {
-    let mut end = SECTIONS_AT + SECTIONS * 16;
+    let mut end = HEADER_BYTES;
     for (offset, bytes) in sections(image()) {
         assert!(offset.is_multiple_of(64) && offset >= end, "{offset} {end}");
         end = offset + bytes;
@@ -235,7 +247,7 @@ fn sections_are_aligned_and_do_not_overlap() {
 /// every bit of the header, and bytes all over the sections and between them.
 #[test]
 fn every_changed_byte_is_refused() {
-    let mut at: Vec<usize> = (0..SECTIONS_AT + SECTIONS * 16).collect();
+    let mut at: Vec<usize> = (0..HEADER_BYTES).collect();
     at.extend(sections(image()).iter().flat_map(|&(offset, bytes)| [offset.saturating_sub(1), offset, offset + bytes.max(1) - 1]));
     at.extend((0..image().len()).step_by(image().len() / 150 + 1));
     at.push(image().len() - 1);
@@ -265,7 +277,7 @@ fn truncated_and_padded_images_are_refused() {
     padded.push(0);
     assert!(matches!(Table::from_bytes(&padded), Err(ImageError::Length { .. })));
     // even if the header is made to agree
-    for len in [0, 64, 351, 352, 384, 1000, image().len() - 64] {
+    for len in [0, 64, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 32, 1000, image().len() - 64] {
         let mut cut = image()[..len].to_vec();
         if let Some(field) = cut.get_mut(24..32) {
             field.copy_from_slice(&(len as u64).to_le_bytes());
@@ -286,46 +298,152 @@ fn another_version_is_refused_whatever_else_it_holds() {
     }
 }
 
-/// Writes numbers of `bytes` bytes into a section and says what the image is refused for.
-fn forged(section: usize, at: usize, value: &[u8]) -> Option<ImageError> {
-    let mut forged = image().to_vec();
+/// The sections by number, as `dataplane/table/src/format.rs` has them.
+mod section {
+    pub(crate) const V4_FLAT: usize = 0;
+    pub(crate) const V4_TRIE: usize = 1;
+    pub(crate) const V6_BLOCK_SLOTS: usize = 2;
+    pub(crate) const V6_BLOCKS: usize = 3;
+    pub(crate) const V6_EXACT: usize = 4;
+    pub(crate) const V6_STARTS: usize = 5;
+    pub(crate) const V6_CLASSES: usize = 6;
+    pub(crate) const PORT_STARTS: usize = 7;
+    pub(crate) const ENDPOINTS: usize = 8;
+    pub(crate) const DIRECTORY: usize = 9;
+    pub(crate) const ROW_BASES: usize = 10;
+    pub(crate) const SEGMENTS: usize = 11;
+    pub(crate) const PORT_CHUNKS: usize = 12;
+    pub(crate) const LOCAL_PORTS: usize = 13;
+    pub(crate) const VARIANTS: usize = 14;
+    pub(crate) const VARIANT_BASES: usize = 15;
+    pub(crate) const ACTIONS: usize = 16;
+    pub(crate) const PALETTES: usize = 17;
+    pub(crate) const SERVICES: usize = 18;
+    pub(crate) const NAMES: usize = 19;
+}
+
+/// Writes into a section and says what the image is refused for.
+fn forged(image: &[u8], section: usize, at: usize, value: &[u8]) -> Option<ImageError> {
+    let mut forged = image.to_vec();
     let (offset, bytes) = sections(&forged)[section];
     assert!(at + value.len() <= bytes, "inside the section");
     forged[offset + at..][..value.len()].copy_from_slice(value);
     Table::from_bytes(&with_checksum(forged)).err()
 }
 
+/// Where a field of the first endpoint's ingress half is.
+fn half(field: usize) -> usize {
+    64 + 8 + 4 * field
+}
+
 #[test]
 fn an_index_that_points_outside_is_refused() {
+    use section::*;
     let outside = u16::MAX.to_le_bytes().to_vec();
-    let half = |field: usize| 64 + 8 + 4 * field;
+    let beyond = 99u32.to_le_bytes().to_vec();
+    let three = 3u16.to_le_bytes().to_vec();
+    let nearly_not_isolated = (u32::MAX - 1).to_le_bytes().to_vec();
     for (what, section, at, value) in [
-        ("flat: a class", 0, 0, outside.clone()),
-        ("level 1: a node", 1, 0, outside.clone()),
-        ("level 2: a node", 2, 0, outside.clone()),
-        ("level 3: a class", 3, 0, 3u16.to_le_bytes().to_vec()),
-        ("a class in an IPv6 block", 5, 2 * 255, 3u16.to_le_bytes().to_vec()),
-        ("a class of an IPv6 interval", 8, 0, 3u16.to_le_bytes().to_vec()),
-        ("a page", 9, 2 * 768, outside.clone()),
-        ("a port class", 10, 2 * 80, 3u16.to_le_bytes().to_vec()),
-        ("a directory", 11, half(0), 99u32.to_le_bytes().to_vec()),
-        ("a directory, nearly not isolated", 11, half(0), (u32::MAX - 1).to_le_bytes().to_vec()),
-        ("local ports", 11, half(1), 99u32.to_le_bytes().to_vec()),
-        ("actions", 11, half(2), 99u32.to_le_bytes().to_vec()),
-        ("no actions for a local port", 11, half(3), 1u32.to_le_bytes().to_vec()),
-        ("more actions than there are", 11, half(3), 50u32.to_le_bytes().to_vec()),
-        ("a segment", 12, 0, outside),
-        ("a row", 13, 1, vec![200]),
-        ("a local port", 14, 0, vec![200]),
-        ("a rule", 15, 0, 3u16.to_le_bytes().to_vec()),
+        ("flat: a class", V4_FLAT, 0, outside.clone()),
+        ("a root of the trie", V4_TRIE, 0, outside.clone()),
+        ("a node of a block", V4_TRIE, 2 * 65536, outside.clone()),
+        ("a class in an IPv6 block", V6_BLOCKS, 2 * 255, three.clone()),
+        ("a class of an IPv6 interval", V6_CLASSES, 0, three.clone()),
+        ("a port class", PORT_STARTS, 2, three.clone()),
+        ("a directory", ENDPOINTS, half(0), beyond.clone()),
+        ("a directory, nearly not isolated", ENDPOINTS, half(0), nearly_not_isolated.clone()),
+        ("local ports", ENDPOINTS, half(1), beyond.clone()),
+        ("actions", ENDPOINTS, half(2), beyond.clone()),
+        ("no actions for a local port", ENDPOINTS, half(3), 1u32.to_le_bytes().to_vec()),
+        ("more actions than there are", ENDPOINTS, half(3), 50u32.to_le_bytes().to_vec()),
+        ("a segment", DIRECTORY, 0, outside.clone()),
+        ("a row", SEGMENTS, 1, vec![200]),
+        ("a local port", LOCAL_PORTS, 0, vec![200]),
+        ("a rule", ACTIONS, 0, three.clone()),
     ] {
-        assert!(matches!(forged(section, at, &value), Some(ImageError::Index { .. })), "{what}");
+        assert!(matches!(forged(image(), section, at, &value), Some(ImageError::Index { .. })), "{what}");
     }
-    assert!(matches!(forged(7, 0, &[1]), Some(ImageError::Section { .. })), "the first IPv6 interval does not start at ::");
-    assert!(matches!(forged(7, 16, &[0xff; 16]), Some(ImageError::Order { .. })), "IPv6 starts out of order");
-    assert!(matches!(forged(16, 0, &[0xff; 16]), Some(ImageError::Order { .. })), "services out of order");
-    assert!(matches!(forged(17, 0, b"x"), Some(ImageError::Names { .. })), "names that are no JSON");
-    assert_eq!(forged(13, 0, &[1]), None, "another row of this profile is another table, not a damaged one");
+    for (what, section, at, value) in [
+        ("a directory", ENDPOINTS, half(0), beyond.clone()),
+        ("a directory, nearly not isolated", ENDPOINTS, half(0), nearly_not_isolated),
+        ("port chunks", ENDPOINTS, half(1), beyond.clone()),
+        ("variants", ENDPOINTS, half(2), beyond.clone()),
+        ("no group for a local port", ENDPOINTS, half(3), vec![0; 4]),
+        ("more groups than there are", ENDPOINTS, half(3), 50u32.to_le_bytes().to_vec()),
+        ("variant bases", ENDPOINTS, half(4), beyond.clone()),
+        ("a palette", ENDPOINTS, half(5), beyond.clone()),
+        ("a segment", DIRECTORY, 0, outside.clone()),
+        ("a row base", ROW_BASES, 0, three.clone()),
+        ("a row base, as far as it goes", ROW_BASES, 0, outside.clone()),
+        ("a row", SEGMENTS, 2, three.clone()),
+        ("a chunk", PORT_CHUNKS, 0, three.clone()),
+        ("a local port of another group", LOCAL_PORTS, 0, vec![8]),
+        ("a variant", VARIANTS, 0, vec![200]),
+        ("a chunk of ranks", VARIANT_BASES, 0, beyond),
+        ("a rank", ACTIONS, 0, vec![200]),
+        ("a rule", PALETTES, 0, three),
+    ] {
+        assert!(matches!(forged(&images()[1], section, at, &value), Some(ImageError::Index { .. })), "packed: {what}");
+    }
+    for (what, section, at, value) in [
+        ("the first IPv6 interval does not start at ::", V6_STARTS, 0, vec![1]),
+        ("a block that leads to itself", V4_TRIE, 2 * 65536, 0u16.to_le_bytes().to_vec()),
+    ] {
+        assert!(matches!(forged(image(), section, at, &value), Some(ImageError::Section { .. })), "{what}");
+    }
+    for (what, section, at, value) in [
+        ("IPv6 starts", V6_STARTS, 16, vec![0xff; 16]),
+        ("services", SERVICES, 0, vec![0xff; 16]),
+        ("ports that do not begin at 0", PORT_STARTS, 0, vec![1]),
+        ("ports that do not ascend", PORT_STARTS, 8, 80u16.to_le_bytes().to_vec()),
+        ("more ports than three protocols have", PORT_STARTS, 8, vec![0; 2]),
+    ] {
+        assert!(matches!(forged(image(), section, at, &value), Some(ImageError::Order { .. })), "{what}");
+    }
+    assert!(matches!(forged(image(), NAMES, 0, b"x"), Some(ImageError::Names { .. })), "names that are no JSON");
+    assert_eq!(forged(image(), SEGMENTS, 0, &[1]), None, "another row of this profile is another table, not a damaged one");
+}
+
+/// Lists that belong together have one length each.
+#[test]
+fn packed_sections_that_do_not_fit_each_other_are_refused() {
+    use section::*;
+    let packed = &images()[1];
+    for (what, section, shorter) in
+        [("row bases", ROW_BASES, 2), ("segments", SEGMENTS, 2), ("local ports", LOCAL_PORTS, 1), ("ranks", ACTIONS, 1)]
+    {
+        let mut forged = packed.clone();
+        let bytes = sections(packed)[section].1 - shorter;
+        forged[SECTIONS_AT + section * 16 + 8..][..8].copy_from_slice(&(bytes as u64).to_le_bytes());
+        assert!(matches!(Table::from_bytes(&with_checksum(forged)), Err(ImageError::Section { .. })), "{what}");
+    }
+}
+
+/// A walk that would take more steps than an address has bits for.
+#[test]
+fn a_trie_that_is_too_deep_is_refused() {
+    let deep = TableParts { v4_intervals: vec![(0, 0), (1, 1), (2, 0)], ..parts() };
+    let image = build_image(&deep, 1);
+    // four blocks lead to the first address; the last of them says that there is one more behind it
+    let blocks = (sections(&image)[section::V4_TRIE].1 / 2 - 65536) / 16;
+    assert_eq!(blocks, 4);
+    let mut longer = image.to_vec();
+    let (offset, bytes) = sections(&longer)[section::V4_TRIE];
+    let mut trie: Vec<u16> = longer[offset..offset + bytes].chunks(2).map(|node| u16::from_le_bytes([node[0], node[1]])).collect();
+    // with one block more every class is one higher
+    trie.iter_mut().filter(|node| usize::from(**node) >= blocks).for_each(|node| *node += 1);
+    trie[65536 + 3 * 16] = 4;
+    trie.extend([5; 16]);
+    let trie: Vec<u8> = trie.iter().flat_map(|node| node.to_le_bytes()).collect();
+    let at = longer.len();
+    longer.extend(&trie);
+    longer.resize(longer.len().next_multiple_of(64), 0);
+    longer[SECTIONS_AT + section::V4_TRIE * 16..][..8].copy_from_slice(&(at as u64).to_le_bytes());
+    longer[SECTIONS_AT + section::V4_TRIE * 16 + 8..][..8].copy_from_slice(&(trie.len() as u64).to_le_bytes());
+    let len = longer.len() as u64;
+    longer[24..32].copy_from_slice(&len.to_le_bytes());
+    let refused = Table::from_bytes(&with_checksum(longer)).unwrap_err();
+    assert!(matches!(refused, ImageError::Index { section: "v4 trie", index: 4, len: 4 }), "{refused:?}");
 }
 
 /// Found by fuzzing: a table of nobody is not contradicted by its rows, however many classes it claims.
@@ -348,11 +466,11 @@ fn a_window_beyond_the_address_space_is_refused() {
 
 #[test]
 fn a_hash_table_without_an_empty_slot_is_refused() {
-    for section in [4, 6] {
+    for section in [section::V6_BLOCK_SLOTS, section::V6_EXACT] {
         let (_, bytes) = sections(image())[section];
         let slots: Vec<u8> = (0..bytes / 24).flat_map(|slot| [[slot as u8; 16].as_slice(), &1u64.to_le_bytes()].concat()).collect();
-        assert!(matches!(forged(section, 0, &slots), Some(ImageError::Section { .. })), "a search would never end");
-        assert!(matches!(forged(section, 16, &4u32.to_le_bytes()), Some(ImageError::Index { .. })), "a value beyond the last");
+        assert!(matches!(forged(image(), section, 0, &slots), Some(ImageError::Section { .. })), "a search would never end");
+        assert!(matches!(forged(image(), section, 16, &4u32.to_le_bytes()), Some(ImageError::Index { .. })), "a value beyond the last");
     }
 }
 
@@ -419,12 +537,14 @@ proptest! {
     /// A writer that lies but sums up correctly: whatever is accepted answers every question.
     #[test]
     fn whatever_is_accepted_answers_every_question(
+        packed in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
         remotes in prop::collection::vec(any::<u128>(), 4),
     ) {
-        let mut forged = image().to_vec();
-        let mut places = sections(image());
-        places.push((0, SECTIONS_AT + SECTIONS * 16));
+        let image = &images()[usize::from(packed)];
+        let mut forged = image.clone();
+        let mut places: Vec<(usize, usize)> = sections(image).into_iter().filter(|place| place.1 > 0).collect();
+        places.push((0, HEADER_BYTES));
         for (place, at, value) in edits {
             let (offset, bytes) = places[place.index(places.len())];
             forged[offset + at.index(bytes)] = value;
@@ -442,7 +562,7 @@ proptest! {
         let mut headed = [b"SLUICETB".as_slice(), &bytes].concat();
         headed.resize(headed.len().max(64), 0);
         headed[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        headed[12..16].copy_from_slice(&352u32.to_le_bytes());
+        headed[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
         let len = headed.len() as u64;
         headed[24..32].copy_from_slice(&len.to_le_bytes());
         prop_assert!(Table::from_bytes(&with_checksum(headed)).is_err());

@@ -3,7 +3,10 @@
 
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
-use sluice_table::{Action, EndpointRow, Names, PortParts, ProfileParts, Query, RuleName, SimdLevel, Table, TableParts, build_image};
+use sluice_table::{
+    Action, EndpointRow, Image, Names, PortParts, ProfileParts, Query, RuleName, SimdLevel, Table, TableParts, build_image,
+    build_packed_image,
+};
 
 /// What a table is made of: sizes that give it its form, and a seed for everything else.
 #[derive(Debug, Clone, Copy)]
@@ -185,6 +188,9 @@ fn a_level_that_is_missing_is_said_to_be() {
     assert_eq!(SimdLevel::available().last(), Some(SimdLevel::best()));
 }
 
+/// Both forms of profiles.
+const BUILDS: [fn(&TableParts, u64) -> Image; 2] = [build_image, build_packed_image];
+
 const NARROW: Shape = Shape { seed: 1, rules: 10, rows: 5, window: true, endpoints: 12 };
 
 /// Whatever a table may look like, and whatever the length of a batch.
@@ -194,8 +200,8 @@ fn all_levels_agree_on_every_form_of_table() {
     for (rules, rows) in [(10, 5), (10, many_rows), (many_rules, 5), (many_rules, many_rows)] {
         for (window, endpoints) in [(true, 12), (false, 12), (true, 0)] {
             let parts = parts(Shape { seed: u64::from(rules) + rows as u64, rules, rows, window, endpoints });
-            let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
-            for v6_percent in [0, 3, 50, 100] {
+            for (v6_percent, build) in [0, 3, 50, 100].into_iter().flat_map(|percent| BUILDS.map(|build| (percent, build))) {
+                let table = Table::from_bytes(&build(&parts, 1)).unwrap();
                 let queries = queries(&parts, 2000, v6_percent, &mut Random(7));
                 let verdicts = check(&table, &queries, 64);
                 check(&table, &queries, queries.len());
@@ -250,7 +256,8 @@ proptest! {
         len in 1..=70usize,
     ) {
         let parts = parts(Shape { seed, rules, rows, window, endpoints });
-        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
-        check(&table, &queries(&parts, 500, v6_percent, &mut Random(seed)), len);
+        let queries = queries(&parts, 500, v6_percent, &mut Random(seed));
+        let verdicts = BUILDS.map(|build| check(&Table::from_bytes(&build(&parts, 1)).unwrap(), &queries, len));
+        prop_assert_eq!(&verdicts[0], &verdicts[1], "packed profiles say the same");
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
-use sluice_table::{Action, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image};
+use sluice_table::{Action, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image, build_packed_image};
 
 fn v6(text: &str) -> u128 {
     text.parse::<std::net::Ipv6Addr>().unwrap().into()
@@ -32,9 +32,8 @@ fn every_width_gives_the_same_answers() {
             names: Names { rules: (0..rules).map(name).collect(), ..Names::default() },
             ..TableParts::default()
         };
-        let image = build_image(&parts, 1);
-        let table = Table::from_bytes(&image).unwrap();
-        for class in 1..classes {
+        let tables = [build_image, build_packed_image].map(|build| Table::from_bytes(&build(&parts, 1)).unwrap());
+        for (class, table) in (1..classes).flat_map(|class| tables.each_ref().map(|table| (class, table))) {
             let (v4, v6) = (Addr::v4((class as u32 * 77 + 5).to_be_bytes()), Addr((class as u128 * 9).to_be_bytes()));
             for remote in [v4, v6] {
                 let ask = |dport| table.lookup(PortIndex(0), Direction::Ingress, remote, Protocol::TCP, dport);
@@ -78,6 +77,7 @@ proptest! {
         exact in prop::collection::btree_map((any::<u128>(), 0..100u128, any::<bool>()).prop_map(|(any, near, pick)| if pick { any } else { v6("fd00::") + near }), 0..5u32, 0..120),
         tcp in prop::collection::btree_map(any::<u16>(), 0..3u16, 0..8),
         asked in prop::collection::vec(any::<u128>(), 20),
+        packed in any::<bool>(),
     ) {
         // a mapped address is IPv4
         let v6_exact: Vec<(u128, u32)> = exact.into_iter().filter(|(address, _)| address >> 32 != 0xffff).collect();
@@ -101,7 +101,8 @@ proptest! {
             services: Vec::new(),
             names: Names { rules: (0..20).map(|index| RuleName { policy: ObjectName::new("x", "p"), direction: Direction::Ingress, index }).collect(), ..Names::default() },
         };
-        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        let image = if packed { build_packed_image(&parts, 1) } else { build_image(&parts, 1) };
+        let table = Table::from_bytes(&image).unwrap();
         let class = |remote: Addr| match table.lookup(PortIndex(0), Direction::Ingress, remote, Protocol(1), 0) {
             Verdict::Allow(RuleId(rule)) => {
                 assert_eq!(rule % 4, 3);

@@ -1,7 +1,7 @@
 //! Lookups in the connection table of a worker, beside those in the policy table: they are what it saves, or does not.
 
 use super::backend::{Backend, Ways};
-use super::clock::zero_after;
+use super::clock::after;
 use super::machine::Machine;
 use super::measure::{Figure, Timed, warm};
 use super::query::{Kind, Query};
@@ -111,10 +111,9 @@ impl Backend for Known {
     }
 
     fn serial(&mut self, first: usize, passes: &mut [u8]) {
-        let packets = &self.packets[first..first + passes.len()];
         let mut last = 0;
-        for (index, passes) in passes.iter_mut().enumerate() {
-            last = u32::from(self.connections.find(&packets[index + zero_after(last)]).is_some_and(|found| found.1.allowed));
+        for (packet, passes) in self.packets[first..].iter().zip(passes) {
+            last = u32::from(self.connections.find(after(packet, last)).is_some_and(|found| found.1.allowed));
             *passes = last as u8;
         }
     }

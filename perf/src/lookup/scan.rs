@@ -1,7 +1,7 @@
 //! The rules of a pod one after another until one allows: what a filter does that has no structure.
 
 use super::backend::{Backend, Ways, touch};
-use super::clock::zero_after;
+use super::clock::after;
 use super::query::{Kind, Query};
 use super::resolved::{Peer, Ports, Resolved, Side, Span, side_index};
 use sluice_flow::{Direction, Protocol};
@@ -124,8 +124,8 @@ impl Backend for Scan<'_> {
 
     fn serial(&mut self, first: usize, passes: &mut [u8]) {
         let mut last = 0;
-        for (index, passes) in passes.iter_mut().enumerate() {
-            last = u32::from(self.answer(&self.queries[first + index + zero_after(last)]));
+        for (query, passes) in self.queries[first..].iter().zip(passes) {
+            last = u32::from(self.answer(after(query, last)));
             *passes = last as u8;
         }
     }

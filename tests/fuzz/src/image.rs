@@ -8,28 +8,31 @@ use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Addr, Direction, Incarnation, ObjectName, PortIndex, Protocol, RuleId, Verdict};
 use sluice_frames::Choices;
 use sluice_policy::{compile, load};
-use sluice_table::{Action, Dump, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image};
+use sluice_table::{
+    Action, Dump, EndpointRow, Names, PortParts, ProfileParts, RuleName, Table, TableParts, build_image, build_packed_image,
+};
 use std::sync::OnceLock;
 
 // dataplane/table/src/format.rs, written down a second time
 const LENGTH_AT: usize = 24;
 const CHECKSUM_AT: usize = 32;
 const SECTIONS_AT: usize = 64;
-const SECTIONS: usize = 18;
-const NAMES: usize = 17;
+const SECTIONS: usize = 20;
+const NAMES: usize = 19;
 
 /// What a refused image may have made the loader allocate: its sections once, and the edited copy.
 const MEMORY_MAX: usize = 64 << 20;
 
 const MANIFESTS: [&str; 2] = [include_str!("../../lab/demo/0-pods.yaml"), include_str!("../../lab/demo/3-backend.yaml")];
 
-/// The demo's table, one that knows nobody, and one with every section and rows of two bytes.
-fn images() -> &'static [Vec<u8>; 3] {
-    static IMAGES: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+/// The demo's table, one that knows nobody, and one with every section and rows of two bytes, plain and packed.
+fn images() -> &'static [Vec<u8>; 4] {
+    static IMAGES: OnceLock<[Vec<u8>; 4]> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let snapshot = with_every_pod_attached(load::load_str("demo.yaml", &MANIFESTS.join("\n---\n")).snapshot);
         let nobody = TableParts { classes: 1, v4_intervals: vec![(0, 0)], v6_intervals: vec![(0, 0)], ..TableParts::default() };
-        [compile(&snapshot, 7).expect("the demo compiles"), build_image(&nobody, 1), build_image(&full(), 1)].map(|image| image.to_vec())
+        let demo = compile(&snapshot, 7).expect("the demo compiles");
+        [demo, build_image(&nobody, 1), build_image(&full(), 1), build_packed_image(&full(), 1)].map(|image| image.to_vec())
     })
 }
 

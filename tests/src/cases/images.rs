@@ -15,10 +15,9 @@ const GENERATION_AT: usize = 16;
 const IMAGE_BYTES_AT: usize = 24;
 const CHECKSUM_AT: usize = 32;
 const SECTIONS_AT: usize = 64;
-const HEADER_BYTES: usize = SECTIONS_AT + 18 * 16;
-/// Levels 1 and 2 of the IPv4 trie among the sections.
-const V4L1: usize = 1;
-const V4L2: usize = 2;
+const HEADER_BYTES: usize = SECTIONS_AT + 20 * 16;
+/// Among the sections.
+const V4_TRIE: usize = 1;
 
 /// What the dataplane says of the image of `state` after this damage; `adopted` if nothing.
 pub(super) fn verdict(state: &mut State, damage: &str) -> Result<String, String> {
@@ -65,17 +64,17 @@ fn damaged(state: &mut State, mut image: Vec<u8>, damage: &str) -> Result<Vec<u8
         }
         "another generation's number" => put(&mut image, GENERATION_AT, 99),
         "an index out of range" => {
-            let at = section(&image, V4L1);
+            let at = section(&image, V4_TRIE);
             image[at..at + 2].copy_from_slice(&u16::MAX.to_le_bytes());
             reseal(&mut image);
         }
         "a section outside the image" => {
-            put(&mut image, SECTIONS_AT + V4L1 * 16, 1 << 40);
+            put(&mut image, SECTIONS_AT + V4_TRIE * 16, 1 << 40);
             reseal(&mut image);
         }
         "a section that is not aligned" => {
-            let at = section(&image, V4L2) as u64;
-            put(&mut image, SECTIONS_AT + V4L2 * 16, at + 4);
+            let at = section(&image, V4_TRIE) as u64;
+            put(&mut image, SECTIONS_AT + V4_TRIE * 16, at + 4);
             reseal(&mut image);
         }
         other => return Err(format!("there is no damage {other:?}")),

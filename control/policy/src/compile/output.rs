@@ -33,12 +33,13 @@ impl Output {
         if fresh || renumbered.classes {
             self.writer.classes(numbers.class_of.clone(), numbers.classes());
         }
-        if fresh || renumbered.classes {
-            self.writer.rows(numbers.profiles.iter().zip(&numbers.same).map(|(profile, &same)| (profile, if fresh { 0 } else { same })));
-        }
+        let mut all_rows = fresh;
         if fresh || renumbered.profiles {
             self.writer.ports(&numbers.ports);
-            self.writer.actions(&numbers.profiles);
+            all_rows |= self.writer.actions(&numbers.profiles);
+        }
+        if all_rows || renumbered.classes {
+            self.writer.rows(numbers.profiles.iter().zip(&numbers.same).map(|(profile, &same)| (profile, if all_rows { 0 } else { same })));
         }
         if fresh || self.services != model.services {
             self.services.clone_from(&model.services);

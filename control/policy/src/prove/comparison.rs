@@ -6,7 +6,7 @@ use super::settled::{Reading, Seen};
 use super::sides::{ProfileId, Sides};
 use super::units::Units;
 use sluice_flow::{Direction, LocalEndpoint};
-use sluice_table::{Action, Meaning, Profile, Table};
+use sluice_table::{Action, Meant, Profile, Table};
 use std::collections::HashMap;
 
 /// The table's row of each class, little-endian numbers of so many bytes.
@@ -37,7 +37,7 @@ pub(super) struct Run<'c> {
     profile: ProfileId,
     table: Profile<'c>,
     rows: Rows,
-    meaning: Meaning<'c>,
+    meaning: Meant<'c>,
     pub(super) endpoint: &'c LocalEndpoint,
     pub(super) direction: Direction,
     /// By row: the expected row that it was found equal to, counted from 1. Expected rows differ from each other, so no row
@@ -81,7 +81,13 @@ impl<'c> Comparison<'c> {
     pub(super) fn seen(&self) -> Vec<Seen<'_>> {
         self.runs
             .iter()
-            .map(|run| Seen { profile: run.profile, rows: &run.rows.bytes, width: run.rows.width, meaning: run.meaning, equal: &run.equal })
+            .map(|run| Seen {
+                profile: run.profile,
+                rows: &run.rows.bytes,
+                width: run.rows.width,
+                meaning: run.meaning.meaning(),
+                equal: &run.equal,
+            })
             .collect()
     }
 

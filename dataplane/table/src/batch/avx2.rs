@@ -3,7 +3,7 @@
 use super::Query;
 use super::four::gather_four;
 use crate::arrays::Arrays;
-use crate::format::{BLOCK, SEGMENT};
+use crate::format::{LEVELS, NODES, SEGMENT};
 use crate::v4::V4;
 use crate::width::{Large, Small, Width};
 use sluice_flow::{Protocol, Verdict};
@@ -45,7 +45,7 @@ pub(super) fn groups<L: Large, S: Small, const G: usize>(
     for g in 0..G {
         ports[g] = port_class(arrays, &asked[g]);
         if mask(asked[g].v4_lanes) != 0 {
-            classes[g] = v4_class(&arrays.v4, asked[g].v4);
+            classes[g] = v4_class(&arrays.addresses.v4, asked[g].v4);
         }
     }
     for g in 0..G {
@@ -126,8 +126,8 @@ fn sides<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> Columns {
     let first = _mm_cvtsi128_si32(_mm256_castsi256_si128(at)).cast_unsigned();
     if mask(_mm256_cmpeq_epi32(at, splat(first))) == 0xff {
         // packets of one pod often come together
-        let half = &arrays.sides.all[first as usize].0;
-        return [splat(half.directory), splat(half.ports), splat(half.actions), splat(half.stride)];
+        let side = &arrays.sides.all[first as usize];
+        return [splat(side.directory), splat(side.ports), splat(side.actions), splat(side.stride)];
     }
     let places = lanes(at);
     // SAFETY: a side has 16 bytes, and there are two for each port up to `beyond`.
@@ -156,43 +156,34 @@ fn port_class<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m25
         at = _mm256_blendv_epi8(at, _mm256_or_si256(asked.dport, splat((index as u32) << 16)), is);
     }
     // SAFETY: there are 65536 ports for each of three protocols, and one for all others.
-    unsafe { gather(&arrays.port_class, at) }
+    unsafe { gather(&arrays.addresses.port_class, at) }
 }
 
 /// The class of each lane's IPv4 address.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn v4_class<L: Large>(trie: &V4<L>, v4: __m256i) -> __m256i {
-    let (l2_blocks, l3_blocks) = (splat(trie.l2_blocks), splat(trie.l3_blocks));
-    let byte = splat(BLOCK as u32 - 1);
+    let blocks = splat(trie.blocks);
     let in_window = _mm256_sub_epi32(v4, splat(trie.flat_first));
     let beside = at_least(in_window, splat(trie.flat_len));
-    let l1 = _mm256_add_epi32(_mm256_srli_epi32::<16>(v4), splat(trie.flat_len));
-    let at = _mm256_blendv_epi8(in_window, l1, beside);
-    // SAFETY: below the window's length, or one of level 1's 65536 nodes, which stand behind it.
+    let root = _mm256_add_epi32(_mm256_srli_epi32::<16>(v4), splat(trie.flat_len));
+    let at = _mm256_blendv_epi8(in_window, root, beside);
+    // SAFETY: below the window's length, or one of the 65536 roots, which stand behind it.
     let first = unsafe { gather(&trie.entries, at) };
-    // a class of the window as level 1 would say it
-    let node = _mm256_add_epi32(first, _mm256_andnot_si256(beside, l2_blocks));
-    let class = _mm256_sub_epi32(node, l2_blocks);
-    let ends = at_least(node, l2_blocks);
-    if mask(ends) == 0xff {
-        return class;
+    // a class of the window as a root would say it
+    let mut node = _mm256_add_epi32(first, _mm256_andnot_si256(beside, blocks));
+    for level in LEVELS {
+        let ends = at_least(node, blocks);
+        if mask(ends) == 0xff {
+            break;
+        }
+        let bits = _mm256_and_si256(_mm256_srl_epi32(v4, _mm_cvtsi32_si128(level.cast_signed())), splat(NODES as u32 - 1));
+        let at = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<4>(node), bits), splat(trie.blocks_at));
+        // SAFETY: in a block, or the first entry of all.
+        let next = unsafe { gather(&trie.entries, _mm256_andnot_si256(ends, at)) };
+        node = _mm256_blendv_epi8(next, node, ends);
     }
-    let middle = _mm256_and_si256(_mm256_srli_epi32::<8>(v4), byte);
-    let l2 = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<8>(node), middle), splat(trie.l2_at));
-    let at = _mm256_andnot_si256(ends, l2);
-    // SAFETY: in a block of level 2, or the first entry of all.
-    let node = unsafe { gather(&trie.entries, at) };
-    let class = _mm256_blendv_epi8(_mm256_sub_epi32(node, l3_blocks), class, ends);
-    let ends = _mm256_or_si256(ends, at_least(node, l3_blocks));
-    if mask(ends) == 0xff {
-        return class;
-    }
-    let l3 = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<8>(node), _mm256_and_si256(v4, byte)), splat(trie.l3_at));
-    let at = _mm256_andnot_si256(ends, l3);
-    // SAFETY: in a block of level 3, or the first entry of all.
-    let third = unsafe { gather(&trie.entries, at) };
-    _mm256_blendv_epi8(third, class, ends)
+    _mm256_sub_epi32(node, blocks)
 }
 
 /// The classes, those of the lanes `v6` looked up one by one.

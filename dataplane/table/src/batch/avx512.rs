@@ -12,7 +12,7 @@
 use super::Query;
 use super::four::gather_four;
 use crate::arrays::Arrays;
-use crate::format::{BLOCK, SEGMENT};
+use crate::format::{LEVELS, NODES, SEGMENT};
 use crate::v4::V4;
 use crate::width::{Large, Small, Width};
 use sluice_flow::{Protocol, Verdict};
@@ -57,7 +57,7 @@ pub(super) fn groups<L: Large, S: Small, const G: usize>(
     for g in 0..G {
         ports[g] = port_class(arrays, &asked[g]);
         if asked[g].v6 != u16::MAX {
-            classes[g] = v4_class(&arrays.v4, asked[g].v4);
+            classes[g] = v4_class(&arrays.addresses.v4, asked[g].v4);
         }
     }
     for g in 0..G {
@@ -136,8 +136,8 @@ fn sides<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> Columns {
     let first = _mm_cvtsi128_si32(_mm512_castsi512_si128(at)).cast_unsigned();
     if _mm512_cmpneq_epi32_mask(at, splat(first)) == 0 {
         // packets of one pod often come together
-        let half = &arrays.sides.all[first as usize].0;
-        return [splat(half.directory), splat(half.ports), splat(half.actions), splat(half.stride)];
+        let side = &arrays.sides.all[first as usize];
+        return [splat(side.directory), splat(side.ports), splat(side.actions), splat(side.stride)];
     }
     let places = lanes(at);
     // SAFETY: a side has 16 bytes, and there are two for each port up to `beyond`.
@@ -166,43 +166,34 @@ fn port_class<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m51
         at = _mm512_mask_or_epi32(at, is, asked.dport, splat((index as u32) << 16));
     }
     // SAFETY: there are 65536 ports for each of three protocols, and one for all others.
-    unsafe { gather(&arrays.port_class, at) }
+    unsafe { gather(&arrays.addresses.port_class, at) }
 }
 
 /// The class of each lane's IPv4 address.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 fn v4_class<L: Large>(trie: &V4<L>, v4: __m512i) -> __m512i {
-    let (l2_blocks, l3_blocks) = (splat(trie.l2_blocks), splat(trie.l3_blocks));
-    let byte = splat(BLOCK as u32 - 1);
+    let blocks = splat(trie.blocks);
     let in_window = _mm512_sub_epi32(v4, splat(trie.flat_first));
     let in_flat = _mm512_cmplt_epu32_mask(in_window, splat(trie.flat_len));
-    let l1 = _mm512_add_epi32(_mm512_srli_epi32::<16>(v4), splat(trie.flat_len));
-    let at = _mm512_mask_mov_epi32(l1, in_flat, in_window);
-    // SAFETY: below the window's length, or one of level 1's 65536 nodes, which stand behind it.
+    let root = _mm512_add_epi32(_mm512_srli_epi32::<16>(v4), splat(trie.flat_len));
+    let at = _mm512_mask_mov_epi32(root, in_flat, in_window);
+    // SAFETY: below the window's length, or one of the 65536 roots, which stand behind it.
     let first = unsafe { gather(&trie.entries, at) };
-    // a class of the window as level 1 would say it
-    let node = _mm512_mask_add_epi32(first, in_flat, first, l2_blocks);
-    let class = _mm512_sub_epi32(node, l2_blocks);
-    let in_l2 = _mm512_cmplt_epu32_mask(node, l2_blocks);
-    if in_l2 == 0 {
-        return class;
+    // a class of the window as a root would say it
+    let mut node = _mm512_mask_add_epi32(first, in_flat, first, blocks);
+    for level in LEVELS {
+        let goes_on = _mm512_cmplt_epu32_mask(node, blocks);
+        if goes_on == 0 {
+            break;
+        }
+        let bits = _mm512_and_si512(_mm512_srl_epi32(v4, _mm_cvtsi32_si128(level.cast_signed())), splat(NODES as u32 - 1));
+        let at = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<4>(node), bits), splat(trie.blocks_at));
+        // SAFETY: in a block, or the first entry of all.
+        let next = unsafe { gather(&trie.entries, _mm512_maskz_mov_epi32(goes_on, at)) };
+        node = _mm512_mask_mov_epi32(node, goes_on, next);
     }
-    let middle = _mm512_and_si512(_mm512_srli_epi32::<8>(v4), byte);
-    let l2 = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<8>(node), middle), splat(trie.l2_at));
-    let at = _mm512_maskz_mov_epi32(in_l2, l2);
-    // SAFETY: in a block of level 2, or the first entry of all.
-    let node = unsafe { gather(&trie.entries, at) };
-    let class = _mm512_mask_sub_epi32(class, in_l2, node, l3_blocks);
-    let in_l3 = _mm512_mask_cmplt_epu32_mask(in_l2, node, l3_blocks);
-    if in_l3 == 0 {
-        return class;
-    }
-    let l3 = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<8>(node), _mm512_and_si512(v4, byte)), splat(trie.l3_at));
-    let at = _mm512_maskz_mov_epi32(in_l3, l3);
-    // SAFETY: in a block of level 3, or the first entry of all.
-    let third = unsafe { gather(&trie.entries, at) };
-    _mm512_mask_mov_epi32(class, in_l3, third)
+    _mm512_sub_epi32(node, blocks)
 }
 
 /// The classes, those of the lanes `v6` looked up one by one.

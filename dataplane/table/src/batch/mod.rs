@@ -7,7 +7,8 @@
 //! | avx512 | 16 in the lanes of a register, two registers at once |
 //! | four, wide | what both have in common |
 //!
-//! All give the same verdicts: the scalar form is what the others are compared with.
+//! All give the same verdicts: the scalar form is what the others are compared with. Tables with packed profiles are looked
+//! up one by one.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -127,6 +128,6 @@ impl Table {
             SimdLevel::Avx512 => unsafe { wide::lookup_avx512(arrays, queries, verdicts) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => scalar::lookup(arrays, queries, verdicts),
-        });
+        }, packed arrays => arrays.lookup_batch(queries, verdicts));
     }
 }

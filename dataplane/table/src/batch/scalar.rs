@@ -2,8 +2,10 @@
 //! the loads of a batch wait for memory together.
 
 use super::Query;
-use crate::arrays::{Arrays, action_at, port_index, read};
-use crate::format::{Half, SEGMENT};
+use crate::addresses::{Addresses, port_index};
+use crate::arrays::{Arrays, action_at, read};
+use crate::format::SEGMENT;
+use crate::sides::Side;
 use crate::width::{Large, Small};
 use sluice_flow::{Addr, Verdict};
 
@@ -20,7 +22,7 @@ pub(super) fn lookup<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query
 /// A lookup under way.
 #[derive(Clone, Copy)]
 struct Step<'t> {
-    side: &'t Half,
+    side: &'t Side,
     /// First where its port class is, then its local port.
     port: u32,
     /// First its class, then its segment's row, then its action.
@@ -29,20 +31,20 @@ struct Step<'t> {
 
 #[inline(always)]
 fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdicts: &mut [Verdict]) {
-    let mut steps = [Step { side: &arrays.sides.all[0].0, port: 0, address: 0 }; TOGETHER];
+    let mut steps = [Step { side: &arrays.sides.all[0], port: 0, address: 0 }; TOGETHER];
     let steps = &mut steps[..queries.len()];
     for (step, query) in steps.iter_mut().zip(queries) {
         step.side = arrays.side(query.port, query.direction);
         step.port = port_index(query.protocol, query.dport) as u32;
-        prefetch(&arrays.port_class, step.port as usize);
-        arrays.prefetch_class(query.remote);
+        prefetch(&arrays.addresses.port_class, step.port as usize);
+        arrays.addresses.prefetch_class(query.remote);
     }
     for (step, query) in steps.iter_mut().zip(queries) {
-        let class = arrays.class_of(query.remote);
+        let class = arrays.addresses.class_of(query.remote);
         step.address = class as u32;
         prefetch(&arrays.directory, step.side.directory as usize + class / SEGMENT);
-        // SAFETY: as in `Arrays::port_class_of`.
-        let port_class = usize::from(unsafe { read(&arrays.port_class, step.port as usize) });
+        // SAFETY: as in `Addresses::port_class_of`.
+        let port_class = usize::from(unsafe { read(&arrays.addresses.port_class, step.port as usize) });
         step.port = step.side.ports + port_class as u32;
         prefetch(&arrays.local_ports, step.port as usize);
     }
@@ -64,12 +66,12 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
     for (step, verdict) in steps.iter().zip(verdicts) {
         // SAFETY: as in `Arrays::lookup`.
         let action = unsafe { read(&arrays.actions, step.address as usize) }.read();
-        *verdict = arrays.verdict(step.address as usize, action);
+        *verdict = arrays.sides.verdict(step.address as usize, action);
     }
 }
 
-impl<L: Large, S: Small> Arrays<L, S> {
-    /// Asks for the first thing that [`Arrays::class_of`] reads.
+impl<L: Large> Addresses<L> {
+    /// Asks for the first thing that [`Addresses::class_of`] reads.
     #[inline(always)]
     fn prefetch_class(&self, remote: Addr) {
         match remote.to_v4() {

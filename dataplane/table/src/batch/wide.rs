@@ -53,7 +53,7 @@ impl<L: Large, S: Small> Arrays<L, S> {
         let mut left = v6;
         while left != 0 {
             let lane = left.trailing_zeros() as usize;
-            classes[lane] = self.v6_class(queries[lane].remote.to_u128()) as u32;
+            classes[lane] = self.addresses.v6_class(queries[lane].remote.to_u128()) as u32;
             left &= left - 1;
         }
     }

@@ -10,8 +10,11 @@
 //! only columns of pods' addresses are others, it changes these.
 
 mod assembly;
+mod packed;
 mod ports;
 mod profiles;
+mod rows;
+mod runs;
 mod v4;
 mod v6;
 
@@ -19,28 +22,39 @@ pub use assembly::Image;
 pub use v4::V4Change;
 pub use v6::V6Change;
 
-use crate::format::{EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, SMALL_WIDE, Section};
+use crate::format::{CHUNK, EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, PACKED, PortStart, SMALL_WIDE, Section};
 use crate::names::Names;
 use crate::parts::{EndpointRow, PortParts, ProfileParts, TableParts};
 use crate::width::{Large, Small, Wide16};
 use assembly::Assembly;
 use bytemuck::Zeroable;
-use profiles::Profiles;
+use profiles::{Form, Profiles};
 use std::ops::Range;
 use v4::V4;
 use v6::V6;
+
+/// Bytes that plain profiles may take: beyond, they would leave the near caches, and packed ones are looked up sooner.
+const PLAIN_MAX: usize = 1 << 20;
 
 /// Writes an image. Cost: linear in the parts, plus 130 kB of fixed-size sections.
 ///
 /// Panics where the parts contradict their documentation: that is the compiler's own mistake.
 pub fn build_image(parts: &TableParts, generation: u64) -> Image {
-    let mut writer = ImageWriter::default();
+    written(ImageWriter::default(), parts, generation)
+}
+
+/// The same with packed profiles, whatever their size.
+pub fn build_packed_image(parts: &TableParts, generation: u64) -> Image {
+    written(ImageWriter { plain_max: 0, ..ImageWriter::default() }, parts, generation)
+}
+
+fn written(mut writer: ImageWriter, parts: &TableParts, generation: u64) -> Image {
     writer.v4(parts.v4_intervals.iter().copied());
     writer.v6(&parts.v6_intervals, parts.v6_exact.iter().copied());
     writer.classes((0..parts.classes as u32).collect(), parts.classes);
     writer.ports(&parts.ports);
+    let _ = writer.actions(&parts.profiles);
     writer.rows(parts.profiles.iter().map(|profile| (profile, 0)));
-    writer.actions(&parts.profiles);
     writer.endpoints(&parts.endpoints);
     writer.services(&parts.services);
     writer.names(&parts.names);
@@ -49,24 +63,31 @@ pub fn build_image(parts: &TableParts, generation: u64) -> Image {
 
 /// Sections by what they are made of.
 const V4_FLAT: [Section; 1] = [Section::V4Flat];
-const V4_TRIE: [Section; 3] = [Section::V4L1, Section::V4L2, Section::V4L3];
+const V4_TRIE: [Section; 1] = [Section::V4Trie];
 const V6_BLOCKS: [Section; 2] = [Section::V6BlockSlots, Section::V6Blocks];
 const V6_EXACT: [Section; 1] = [Section::V6Exact];
 const V6_INTERVALS: [Section; 2] = [Section::V6Starts, Section::V6Classes];
-const PORTS: [Section; 2] = [Section::PortPages, Section::PortClasses];
-const ROWS: [Section; 3] = [Section::Directory, Section::Segments, Section::Endpoints];
-const ACTIONS: [Section; 3] = [Section::LocalPorts, Section::Actions, Section::Endpoints];
+const PORTS: [Section; 1] = [Section::PortStarts];
+const ROWS: [Section; 4] = [Section::Directory, Section::RowBases, Section::Segments, Section::Endpoints];
+const ACTIONS: [Section; 7] = [
+    Section::PortChunks,
+    Section::LocalPorts,
+    Section::Variants,
+    Section::VariantBases,
+    Section::Actions,
+    Section::Palettes,
+    Section::Endpoints,
+];
 
 /// See the module. Everything must have been handed over once before the first image; each method but
 /// [`Self::write`] replaces what it was given before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ImageWriter {
     v4: V4,
     v6: V6,
     class_of: Vec<u32>,
     classes: usize,
-    page_of: Vec<u16>,
-    pages: Vec<u16>,
+    port_starts: Vec<PortStart>,
     port_classes: usize,
     profiles: Profiles,
     endpoints: Vec<EndpointRow>,
@@ -76,6 +97,28 @@ pub struct ImageWriter {
     widths: u32,
     /// Entries of the last image's blocks, flat or of IPv6, whose columns are others now.
     patches: Vec<(Section, Range<usize>)>,
+    plain_max: usize,
+}
+
+impl Default for ImageWriter {
+    fn default() -> Self {
+        Self {
+            v4: V4::default(),
+            v6: V6::default(),
+            class_of: Vec::new(),
+            classes: 0,
+            port_starts: Vec::new(),
+            port_classes: 0,
+            profiles: Profiles::default(),
+            endpoints: Vec::new(),
+            services: Vec::new(),
+            names: Vec::new(),
+            last: Assembly::default(),
+            widths: 0,
+            patches: Vec::new(),
+            plain_max: PLAIN_MAX,
+        }
+    }
 }
 
 impl ImageWriter {
@@ -124,7 +167,7 @@ impl ImageWriter {
 
     /// Port classes.
     pub fn ports(&mut self, ports: &PortParts) {
-        (self.page_of, self.pages) = ports::pages(ports);
+        self.port_starts = ports::starts(ports);
         self.port_classes = ports.classes;
         self.forget(&PORTS);
     }
@@ -135,10 +178,11 @@ impl ImageWriter {
         self.forget(&ROWS);
     }
 
-    /// What they say of ports.
-    pub fn actions<'p>(&mut self, profiles: impl IntoIterator<Item = &'p ProfileParts>) {
-        self.profiles.actions(profiles);
+    /// What they say of ports. `true`: the rows must be handed over once more, none of them the same.
+    #[must_use]
+    pub fn actions(&mut self, profiles: &[ProfileParts]) -> bool {
         self.forget(&ACTIONS);
+        self.profiles.actions(profiles, self.plain_max)
     }
 
     /// By port.
@@ -155,14 +199,16 @@ impl ImageWriter {
 
     /// The cold section.
     pub fn names(&mut self, names: &Names) {
-        self.names = serde_json::to_vec(names).expect("names are plain data");
+        self.names = names.to_bytes();
         self.forget(&[Section::Names]);
     }
 
     /// The image of all that was handed over last.
     pub fn write(&mut self, generation: u64) -> Image {
-        let (large, small) = (self.large_max() > usize::from(u16::MAX), self.small_max() > usize::from(u8::MAX));
-        let widths = if large { LARGE_WIDE } else { 0 } | if small { SMALL_WIDE } else { 0 };
+        let large = self.v4.max(self.classes).max(self.profiles.large_max()) > usize::from(u16::MAX);
+        let small = self.profiles.small_max() > usize::from(u8::MAX);
+        let flag = |set, flag| if set { flag } else { 0 };
+        let widths = flag(large, LARGE_WIDE) | flag(small, SMALL_WIDE) | flag(self.profiles.is_packed(), PACKED);
         if widths != self.widths {
             self.last = Assembly::default();
             self.widths = widths;
@@ -194,16 +240,6 @@ impl ImageWriter {
         self.last.forget(sections);
     }
 
-    /// The highest number among those of width `L`.
-    fn large_max(&self) -> usize {
-        self.v4.max(self.classes).max(self.profiles.large_max())
-    }
-
-    /// The highest number among those of width `S`.
-    fn small_max(&self) -> usize {
-        self.profiles.rows_max.max(self.profiles.ports_max).saturating_sub(1)
-    }
-
     /// Makes the sections that are missing, or changes those that are there.
     fn make<L: Large, S: Small>(&mut self) {
         let class = |column: u32| L::write(self.class_of[column as usize] as usize);
@@ -223,13 +259,9 @@ impl ImageWriter {
             if next.keep(section) {
                 continue;
             }
-            let large = |number: &u32| L::write(*number as usize);
-            let small = |number: &u16| S::write(usize::from(*number));
             match section {
                 Section::V4Flat => next.put(section, self.v4.flat.iter().map(|&column| class(column))),
-                Section::V4L1 => next.put(section, self.v4.level_1(class)),
-                Section::V4L2 => next.put(section, self.v4.level_2(class)),
-                Section::V4L3 => next.put(section, self.v4.level_3(class)),
+                Section::V4Trie => next.put(section, self.v4.trie(class)),
                 Section::V6BlockSlots => next.put(section, v6::hashed(self.v6.block_keys.iter().copied()).into_iter()),
                 Section::V6Blocks => next.put(section, self.v6.blocks.iter().map(|&column| class(column))),
                 Section::V6Exact => {
@@ -238,23 +270,44 @@ impl ImageWriter {
                 }
                 Section::V6Starts => next.put(section, self.v6.intervals.iter().map(|interval| interval.0.to_be_bytes())),
                 Section::V6Classes => next.put(section, self.v6.intervals.iter().map(|interval| class(interval.1))),
-                Section::PortPages => next.put(section, self.page_of.iter().copied()),
-                Section::PortClasses => next.put(section, self.pages.iter().copied()),
+                Section::PortStarts => next.put(section, self.port_starts.iter().copied()),
                 Section::Endpoints => next.put(section, bytemuck::cast_slice::<EndpointEntry, u8>(&self.entries()).iter().copied()),
-                Section::Directory => next.put(section, self.profiles.directory.all.iter().map(large)),
-                Section::Segments => next.put(section, self.profiles.segments.iter().map(small)),
-                Section::LocalPorts => next.put(section, self.profiles.local_ports.all.iter().map(small)),
-                Section::Actions => next.put(section, self.profiles.actions.all.iter().map(large)),
                 Section::Services => next.put(section, self.services.iter().copied()),
                 Section::Names => next.put(section, self.names.iter().copied()),
+                Section::Directory => {
+                    next.put(section, self.profiles.rows.directory.all.iter().map(|&entry| L::write(entry as u32 as usize)))
+                }
+                _ => self.put_profiles::<L, S>(&mut next, section),
             }
         }
         self.last = next;
     }
 
+    /// Makes one of the sections that plain and packed profiles have in different forms.
+    fn put_profiles<L: Large, S: Small>(&self, next: &mut Assembly, section: Section) {
+        let large = |number: &u32| L::write(*number as usize);
+        let small = |number: &u16| S::write(usize::from(*number));
+        let rows = &self.profiles.rows;
+        let chunks = |chunks| bytemuck::cast_slice::<[u16; CHUNK], u16>(chunks);
+        match (section, &self.profiles.form) {
+            (Section::Segments, Form::Plain(_)) => next.put(section, rows.segments.iter().map(small)),
+            (Section::LocalPorts, Form::Plain(plain)) => next.put(section, plain.local_ports.all.iter().map(small)),
+            (Section::Actions, Form::Plain(plain)) => next.put(section, plain.actions.all.iter().map(large)),
+            (Section::RowBases, Form::Packed(_)) => next.put(section, rows.directory.all.iter().map(|entry| (entry >> 32) as u16)),
+            (Section::Segments, Form::Packed(_)) => next.put(section, rows.segments.iter().copied()),
+            (Section::PortChunks, Form::Packed(packed)) => next.put(section, packed.port_chunks.all.iter().map(large)),
+            (Section::LocalPorts, Form::Packed(packed)) => next.put(section, chunks(&packed.local_ports.all).iter().map(small)),
+            (Section::Variants, Form::Packed(packed)) => next.put(section, packed.variants.all.iter().map(small)),
+            (Section::VariantBases, Form::Packed(packed)) => next.put(section, packed.bases.all.iter().copied()),
+            (Section::Actions, Form::Packed(packed)) => next.put(section, chunks(&packed.ranks.all).iter().map(small)),
+            (Section::Palettes, Form::Packed(packed)) => next.put(section, packed.palettes.all.iter().map(large)),
+            _ => next.put(section, std::iter::empty::<u8>()),
+        }
+    }
+
     fn entries(&self) -> Vec<EndpointEntry> {
         let len = self.endpoints.iter().map(|endpoint| usize::from(endpoint.port.0) + 1).max().unwrap_or(0);
-        let absent = EndpointEntry { present: 0, incarnation: 0, halves: [Half::OPEN; 2], reserved: [0; 6] };
+        let absent = EndpointEntry { present: 0, incarnation: 0, halves: [Half::OPEN; 2], reserved: [0; 2] };
         let mut entries = vec![absent; len];
         for endpoint in &self.endpoints {
             let halves = endpoint.profiles.map(|profile| profile.map_or(Half::OPEN, |profile| self.profiles.half(profile as usize)));

@@ -1,144 +1,113 @@
-//! Rows of classes → the sections that say what each profile allows.
-//!
-//! Classes are numbered by what they allow, so neighbours mostly share their rows: 32 of them are a *segment*, and few of
-//! those differ.
+//! What each profile allows → sections, plain or packed.
 
-use crate::format::{Half, SEGMENT};
+use super::packed::Packed;
+use super::rows::Rows;
+use super::runs::Runs;
+use crate::format::Half;
 use crate::parts::ProfileParts;
-use ahash::RandomState;
-use std::collections::HashMap;
-use std::hash::Hash;
 
 /// Everything before it is written in some width.
 #[derive(Debug, Default)]
 pub(super) struct Profiles {
-    pub(super) directory: Runs<u32>,
-    pub(super) segments: Vec<u16>,
+    pub(super) rows: Rows,
+    pub(super) form: Form,
+}
+
+/// What profiles say of ports.
+#[derive(Debug)]
+pub(super) enum Form {
+    Plain(Plain),
+    Packed(Packed),
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self::Plain(Plain::default())
+    }
+}
+
+/// The fewest loads.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
     pub(super) local_ports: Runs<u16>,
     pub(super) actions: Runs<u32>,
     /// The most rows, and the most port numbers, of one profile.
-    pub(super) rows_max: usize,
-    pub(super) ports_max: usize,
-    book: SegmentBook,
-    /// Of each profile, the segments of its classes as the book numbers them.
-    chosen: Vec<Vec<u32>>,
-    directories: Vec<u32>,
+    rows_max: usize,
+    ports_max: usize,
     /// Of each profile, where its local ports and its actions begin, and its stride.
     tails: Vec<[u32; 3]>,
 }
 
-/// Segments that are remembered beyond so many times those in use are forgotten.
-const REMEMBERED_FACTOR: usize = 4;
-const REMEMBERED_MIN: usize = 1 << 12;
-
 impl Profiles {
-    /// The rows of each profile's classes; those below the second number are what they were.
-    pub(super) fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
-        let worn = self.book.numbers.len() > REMEMBERED_MIN.max(self.segments.len() / SEGMENT * REMEMBERED_FACTOR);
-        if worn {
-            self.book = SegmentBook::default();
-            self.chosen.clear();
-        }
-        self.chosen.resize_with(profiles.len(), Vec::new);
-        for ((ProfileParts { rows, .. }, same), chosen) in profiles.zip(&mut self.chosen) {
-            chosen.truncate(same / SEGMENT);
-            self.book.choose(rows, chosen);
-        }
-        // numbered by first use, whatever the book knows
-        (self.directory, self.directories) = Default::default();
-        self.segments.clear();
-        let mut numbers = vec![u32::MAX; self.book.numbers.len()];
-        let mut directory = Vec::new();
-        for chosen in &self.chosen {
-            directory.clear();
-            directory.extend(chosen.iter().map(|&segment| {
-                let number = &mut numbers[segment as usize];
-                if *number == u32::MAX {
-                    *number = (self.segments.len() / SEGMENT) as u32;
-                    self.segments.extend_from_slice(&self.book.all[segment as usize * SEGMENT..][..SEGMENT]);
-                }
-                *number
-            }));
-            self.directories.push(self.directory.place(&directory));
-        }
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.form, Form::Packed(_))
     }
 
-    /// What each profile says of ports.
-    pub(super) fn actions<'p>(&mut self, profiles: impl IntoIterator<Item = &'p ProfileParts>) {
-        (self.local_ports, self.actions, self.tails) = Default::default();
-        (self.rows_max, self.ports_max) = (0, 0);
-        let mut encoded = Vec::new();
-        for ProfileParts { ports, stride, actions, .. } in profiles {
+    /// The rows of each profile's classes; those below the second number are what they were.
+    pub(super) fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
+        self.rows.update(self.is_packed(), profiles);
+    }
+
+    /// What each profile says of ports: packed, where this would take more than `plain_max` bytes. Returns whether the
+    /// form is another.
+    pub(super) fn actions(&mut self, profiles: &[ProfileParts], plain_max: usize) -> bool {
+        for ProfileParts { stride, actions, .. } in profiles {
             assert!(*stride > 0 && actions.len().is_multiple_of(*stride), "one action for each port number of each row");
-            encoded.clear();
-            encoded.extend(actions.iter().map(|action| action.encode()));
-            self.rows_max = self.rows_max.max(actions.len() / stride);
-            self.ports_max = self.ports_max.max(*stride);
-            self.tails.push([self.local_ports.place(ports), self.actions.place(&encoded), *stride as u32]);
         }
+        let was_packed = self.is_packed();
+        let plain_bytes: usize = profiles.iter().map(|profile| profile.ports.len() + profile.actions.len() * size_of::<u16>()).sum();
+        let packed = (plain_bytes > plain_max).then(|| Packed::of(profiles)).flatten();
+        self.form = packed.map_or_else(|| Form::Plain(Plain::of(profiles)), Form::Packed);
+        self.is_packed() != was_packed
     }
 
     /// Where a profile is.
     pub(super) fn half(&self, profile: usize) -> Half {
-        let [ports, actions, stride] = self.tails[profile];
-        Half { directory: self.directories[profile], ports, actions, stride }
+        let directory = self.rows.places[profile];
+        match &self.form {
+            Form::Plain(plain) => {
+                let [ports, actions, stride] = plain.tails[profile];
+                Half { directory, ports, actions, stride, ..Half::OPEN }
+            }
+            Form::Packed(packed) => {
+                let tail = packed.tails[profile];
+                let (bases, palette) = (tail.bases, tail.palette);
+                Half { directory, ports: tail.ports, actions: tail.variants, stride: tail.groups, bases, palette }
+            }
+        }
     }
 
     /// The highest number that needs a large place.
     pub(super) fn large_max(&self) -> usize {
-        self.actions.all.iter().copied().max().unwrap_or(0).max((self.segments.len() / SEGMENT) as u32) as usize
+        let highest = |numbers: &[u32]| numbers.iter().copied().max().unwrap_or(0) as usize;
+        let of_form = match &self.form {
+            Form::Plain(plain) => highest(&plain.actions.all),
+            // a reader adds one chunk
+            Form::Packed(packed) => highest(&packed.palettes.all).max(packed.local_ports.all.len()),
+        };
+        of_form.max(self.rows.count())
     }
-}
 
-/// Each distinct segment once, by number of first use.
-#[derive(Debug, Default)]
-struct SegmentBook {
-    all: Vec<u16>,
-    numbers: HashMap<[u16; SEGMENT], u32, RandomState>,
-}
-
-impl SegmentBook {
-    /// Adds the number of each segment of `rows` behind those that are chosen; the last one is filled up with row 0.
-    fn choose(&mut self, rows: &[u16], chosen: &mut Vec<u32>) {
-        let (mut segment, mut number) = ([0; SEGMENT], None);
-        for classes in rows[chosen.len() * SEGMENT..].chunks(SEGMENT) {
-            // mostly its neighbour once more
-            if number.is_none() || *classes != segment[..] {
-                segment[..classes.len()].copy_from_slice(classes);
-                segment[classes.len()..].fill(0);
-                let next = self.numbers.len() as u32;
-                number = Some(*self.numbers.entry(segment).or_insert_with(|| {
-                    self.all.extend_from_slice(&segment);
-                    next
-                }));
-            }
-            chosen.extend(number);
+    /// The highest number that needs a small place.
+    pub(super) fn small_max(&self) -> usize {
+        match &self.form {
+            Form::Plain(plain) => plain.rows_max.max(plain.ports_max).saturating_sub(1),
+            Form::Packed(packed) => packed.small_max,
         }
     }
 }
 
-/// Runs of numbers one after the other, each distinct one once.
-#[derive(Debug)]
-pub(super) struct Runs<T> {
-    pub(super) all: Vec<T>,
-    places: HashMap<Vec<T>, u32, RandomState>,
-}
-
-impl<T> Default for Runs<T> {
-    fn default() -> Self {
-        Self { all: Vec::new(), places: HashMap::default() }
-    }
-}
-
-impl<T: Copy + Eq + Hash> Runs<T> {
-    /// Where such a run begins.
-    fn place(&mut self, run: &[T]) -> u32 {
-        if let Some(&known) = self.places.get(run) {
-            return known;
+impl Plain {
+    fn of(profiles: &[ProfileParts]) -> Self {
+        let mut plain = Self::default();
+        let mut encoded = Vec::new();
+        for ProfileParts { ports, stride, actions, .. } in profiles {
+            encoded.clear();
+            encoded.extend(actions.iter().map(|action| action.encode()));
+            plain.rows_max = plain.rows_max.max(actions.len() / stride);
+            plain.ports_max = plain.ports_max.max(*stride);
+            plain.tails.push([plain.local_ports.place(ports), plain.actions.place(&encoded), *stride as u32]);
         }
-        let place = self.all.len() as u32;
-        self.all.extend_from_slice(run);
-        self.places.insert(run.to_vec(), place);
-        place
+        plain
     }
 }

@@ -1,10 +1,10 @@
 //! Intervals → the IPv4 sections.
 //!
 //! Pods' addresses lie side by side in the cluster's own range. There a flat window, one load for an address, costs hardly
-//! more room than a trie's blocks do; the rest of the space is a 16-8-8 trie. Where intervals begin decides which is
+//! more room than a trie's blocks do; the rest of the space is a trie. Where intervals begin decides which is
 //! which, and never what they say, so that the layout stays while pods come and go beside others.
 
-use crate::format::BLOCK;
+use crate::format::{BLOCK, LEVELS, NODES, ROOTS};
 use crate::width::Large;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,9 +15,8 @@ pub(super) struct V4 {
     /// Number of the window's first /24.
     pub(super) flat_first: u32,
     pub(super) flat: Vec<u32>,
-    l1: Vec<u32>,
-    l2: Vec<u32>,
-    l3: Vec<u32>,
+    /// The roots, then blocks.
+    trie: Vec<u32>,
     /// /24s inside of which intervals begin, and how many do.
     cut: BTreeMap<u32, u32>,
 }
@@ -49,7 +48,7 @@ impl V4 {
     pub(super) fn of(intervals: &Intervals) -> Self {
         assert!(intervals.first().is_some_and(|first| first.0 == 0), "intervals start at 0.0.0.0");
         assert!(intervals.is_sorted_by(|a, b| a.0 < b.0), "intervals ascend");
-        let mut v4 = Self { l1: vec![0; 65536], ..Self::default() };
+        let mut v4 = Self { trie: vec![0; ROOTS], ..Self::default() };
         for starts in intervals.chunk_by(|a, b| a.0 >> 8 == b.0 >> 8) {
             let inside = starts.iter().filter(|start| start.0 & 0xff != 0).count() as u32;
             if inside > 0 {
@@ -99,19 +98,18 @@ impl V4 {
 
     /// The highest number that has to be stored.
     pub(super) fn max(&self, classes: usize) -> usize {
-        classes + self.l2.len().max(self.l3.len()) / BLOCK
+        classes + self.blocks()
     }
 
-    pub(super) fn level_1<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
-        nodes(&self.l1, &self.l2, class)
+    fn blocks(&self) -> usize {
+        (self.trie.len() - ROOTS) / NODES
     }
 
-    pub(super) fn level_2<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
-        nodes(&self.l2, &self.l3, class)
-    }
-
-    pub(super) fn level_3<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
-        self.l3.iter().map(move |&column| class(column))
+    /// Blocks by their numbers, classes behind them.
+    pub(super) fn trie<L: Large>(&self, class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
+        let blocks = self.blocks();
+        let node = move |&node: &u32| if node & LEAF == 0 { node as usize } else { class(node & !LEAF).read() + blocks };
+        self.trie.iter().map(move |number| L::write(node(number)))
     }
 
     fn fill(&mut self, intervals: &Intervals) {
@@ -119,40 +117,30 @@ impl V4 {
             let end = intervals.get(index + 1).map_or(1u64 << 32, |next| u64::from(next.0));
             let mut at = u64::from(start);
             while at < end {
-                let l1_at = (at >> 16) as usize;
-                if at & 0xffff == 0 && end - at >= 1 << 16 {
-                    self.l1[l1_at] = LEAF | class;
-                    at += 1 << 16;
-                    continue;
-                }
-                if at & 0xffff == 0 {
-                    self.l1[l1_at] = (self.l2.len() / BLOCK) as u32;
-                    self.l2.resize(self.l2.len() + BLOCK, 0);
-                }
-                let l2_at = self.l1[l1_at] as usize * BLOCK + (at >> 8 & 0xff) as usize;
-                if at & 0xff == 0 && end - at >= BLOCK as u64 {
-                    self.l2[l2_at] = LEAF | class;
-                    at += BLOCK as u64;
-                    continue;
-                }
-                if at & 0xff == 0 {
-                    self.l2[l2_at] = (self.l3.len() / BLOCK) as u32;
-                    self.l3.resize(self.l3.len() + BLOCK, 0);
-                }
-                let block = self.l2[l2_at] as usize * BLOCK;
-                let stop = end.min((at | 0xff) + 1);
-                self.l3[block + (at & 0xff) as usize..block + (stop - (at & !0xff)) as usize].fill(class);
-                at = stop;
+                at += self.fill_node(at, end - at, class);
             }
         }
     }
-}
 
-/// Blocks of the next level by their numbers, classes behind them.
-fn nodes<L: Large>(nodes: &[u32], next: &[u32], class: impl Fn(u32) -> L) -> impl ExactSizeIterator<Item = L> {
-    let blocks = next.len() / BLOCK;
-    let node = move |&node: &u32| if node & LEAF == 0 { L::write(node as usize) } else { L::write(class(node & !LEAF).read() + blocks) };
-    nodes.iter().map(node)
+    /// Gives the largest node that begins at an address, and is no larger than `len`, a class; returns its size. Comes to
+    /// all nodes in ascending order.
+    fn fill_node(&mut self, at: u64, len: u64, class: u32) -> u64 {
+        let (mut slot, mut bits) = ((at >> 16) as usize, 16);
+        for level in LEVELS {
+            let begins = at & ((1 << bits) - 1) == 0;
+            if begins && len >= 1 << bits {
+                break;
+            }
+            if begins {
+                self.trie[slot] = self.blocks() as u32;
+                self.trie.resize(self.trie.len() + NODES, 0);
+            }
+            slot = ROOTS + self.trie[slot] as usize * NODES + (at >> level) as usize % NODES;
+            bits = level;
+        }
+        self.trie[slot] = LEAF | class;
+        1 << bits
+    }
 }
 
 /// First and last address of the /24s that go flat: where cut ones are at least as many as others, the run in which they
@@ -236,7 +224,7 @@ mod tests {
         let high: Vec<(u32, u32)> = [(0, 3)].into_iter().chain((0..2000).map(|start| (u32::MAX - 1999 + start, start % 7))).collect();
         let v4 = V4::of(&high);
         assert_eq!((v4.flat_first, v4.flat.len()), ((u32::MAX >> 8) - 7, 2048));
-        assert!(v4.l2.is_empty() && v4.l1.iter().all(|&node| node == LEAF | 3));
+        assert!(v4.trie.len() == ROOTS && v4.trie.iter().all(|&node| node == LEAF | 3));
     }
 
     #[test]

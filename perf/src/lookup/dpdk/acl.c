@@ -106,9 +106,10 @@ int sluice_acl_serial(struct rte_acl_ctx *const *contexts, const struct key *key
 	uint32_t last = 0;
 	int failure = 0;
 	for (size_t i = 0; i < count; i++) {
-		size_t at = i + zero_after(last);
-		const uint8_t *data = (const uint8_t *)&keys[at];
-		failure |= rte_acl_classify_alg(contexts[sides[at]], &data, &last, 1, 1, algorithm);
+		size_t zero = zero_after(last);
+		const uint8_t *data = (const uint8_t *)&keys[i] + zero;
+		const uint16_t *side = (const uint16_t *)((const uint8_t *)&sides[i] + zero);
+		failure |= rte_acl_classify_alg(contexts[*side], &data, &last, 1, 1, algorithm);
 		passes[i] = last != 0;
 	}
 	return failure;

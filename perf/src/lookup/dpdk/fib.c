@@ -100,7 +100,7 @@ void sluice_fib_serial(const struct labels *labels, const struct question *quest
 {
 	uint32_t last = 0;
 	for (size_t i = 0; i < count; i++) {
-		const struct question *question = &questions[i + zero_after(last)];
+		const struct question *question = (const void *)((const char *)&questions[i] + zero_after(last));
 		if (!labels->isolated[question->side]) {
 			last = 1;
 		} else {

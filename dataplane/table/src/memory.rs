@@ -1,0 +1,179 @@
+//! The memory of a table: all that lookups read in one block, of large pages where the kernel has them.
+//!
+//! A lookup reads a handful of places far apart, and in small pages each of them costs a walk through page tables when the
+//! table is new. Two large pages hold most tables.
+
+use bytemuck::Pod;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A large page.
+const HUGE: usize = 2 << 20;
+/// From here on a block is worth large pages.
+const HUGE_MIN: usize = HUGE / 4;
+/// Of each array; a line of a cache.
+const ALIGNMENT: usize = 64;
+
+/// Owned memory, freed with the last array in it.
+enum Block {
+    /// Mapped for large pages: where from, how much, and the first of it that is aligned to one.
+    Mapped {
+        from: NonNull<u8>,
+        bytes: usize,
+        start: NonNull<u8>,
+    },
+    Allocated {
+        start: NonNull<u8>,
+        layout: Layout,
+    },
+}
+
+// SAFETY: nobody but `Memory`, which is not shared, writes to a block.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn of(bytes: usize) -> Self {
+        if bytes >= HUGE_MIN
+            && let Some(mapped) = Self::mapped(bytes.next_multiple_of(HUGE))
+        {
+            return mapped;
+        }
+        let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).expect("an image is far smaller than the address space");
+        // SAFETY: the size is not 0.
+        match NonNull::new(unsafe { alloc(layout) }) {
+            Some(start) => Self::Allocated { start, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// Where the kernel has no large pages, small ones do as well.
+    fn mapped(len: usize) -> Option<Self> {
+        let bytes = len + HUGE;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a mapping of its own, at a place of the kernel's choice.
+        let from = NonNull::new(unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) }.ok()?.cast::<u8>())?;
+        let before = from.addr().get().next_multiple_of(HUGE) - from.addr().get();
+        // SAFETY: less than `HUGE` in front of `len` bytes.
+        let start = unsafe { from.add(before) };
+        // SAFETY: these pages are ours, and nothing is in them.
+        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        Some(Self::Mapped { from, bytes, start })
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        match *self {
+            Self::Mapped { start, .. } | Self::Allocated { start, .. } => start,
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        match *self {
+            // SAFETY: it was mapped so, and no array is left that would read it.
+            Self::Mapped { from, bytes, .. } => drop(unsafe { munmap(from.as_ptr().cast(), bytes) }),
+            // SAFETY: it was allocated with this layout, and no array is left that would read it.
+            Self::Allocated { start, layout } => unsafe { dealloc(start.as_ptr(), layout) },
+        }
+    }
+}
+
+/// A block that is being filled.
+pub(crate) struct Memory {
+    block: Arc<Block>,
+    bytes: usize,
+    used: usize,
+}
+
+/// Room that entries take.
+pub(crate) fn room<T>(parts: &[&[T]]) -> usize {
+    parts.iter().map(|part| size_of_val(*part)).sum::<usize>().next_multiple_of(ALIGNMENT)
+}
+
+impl Memory {
+    /// For so many bytes, the sum of what [`room`] says of everything to be placed.
+    pub(crate) fn of(bytes: usize) -> Self {
+        Self { block: Arc::new(Block::of(bytes)), bytes, used: 0 }
+    }
+
+    /// Copies these parts side by side. Panics where they do not fit.
+    pub(crate) fn place<T: Pod>(&mut self, parts: &[&[T]]) -> Array<T> {
+        let at = self.used;
+        self.used += room(parts);
+        assert!(self.used <= self.bytes && align_of::<T>() <= ALIGNMENT, "the room was summed up before");
+        // SAFETY: inside of the block, as was just asked.
+        let start: NonNull<T> = unsafe { self.block.start().add(at) }.cast();
+        let mut len = 0;
+        for part in parts {
+            // SAFETY: the parts fit their room, and nobody else knows of it yet.
+            unsafe { start.add(len).copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            len += part.len();
+        }
+        Array { start, len, _block: Arc::clone(&self.block), entries: PhantomData }
+    }
+}
+
+/// Entries in a block. Read as a slice; nobody changes them.
+pub(crate) struct Array<T> {
+    start: NonNull<T>,
+    len: usize,
+    _block: Arc<Block>,
+    entries: PhantomData<[T]>,
+}
+
+// SAFETY: it is read only.
+unsafe impl<T: Sync> Send for Array<T> {}
+// SAFETY: it is read only.
+unsafe impl<T: Sync> Sync for Array<T> {}
+
+impl<T> Deref for Array<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: so many entries were copied there, and the block lives as long as this array.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> fmt::Debug for Array<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array of {}", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_placed_stays_as_it_is_while_any_of_it_is_held() {
+        for many in [0, 1, 3, 70_000] {
+            let (bytes, words): (Vec<u8>, Vec<u64>) = ((0..many).map(|n| n as u8).collect(), (0..many as u64).collect());
+            let mut memory = Memory::of(room(&[&bytes]) + room(&[&words, &words]) + room::<u16>(&[]));
+            let first = memory.place(&[&bytes]);
+            let second = memory.place(&[&words, &words]);
+            let none = memory.place::<u16>(&[]);
+            drop(memory);
+            assert_eq!((&*first, &*none), (&bytes[..], &[][..]));
+            drop((first, none));
+            assert_eq!(*second, [words.as_slice(), &words].concat());
+            assert!(second.as_ptr().addr().is_multiple_of(64));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the room was summed up before")]
+    fn more_than_there_is_room_for_is_refused() {
+        let mut memory = Memory::of(64);
+        memory.place(&[&[0u8; 64][..]]);
+        memory.place(&[&[0u8; 1][..]]);
+    }
+}
