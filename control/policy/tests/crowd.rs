@@ -45,22 +45,20 @@ fn policy(random: &mut Random) -> Value {
         1 => json!({"matchLabels": {"tier": format!("tier-{}", random.below(3))}}),
         _ => json!({"matchLabels": {"app": format!("app-{}", random.below(APPS))}}),
     };
-    let mut peers = Vec::new();
-    for _ in 0..1 + random.below(3) {
-        peers.push(match random.below(6) {
-            0 => json!({"ipBlock": {"cidr": format!("10.64.{}.0/{}", random.below(8), 20 + random.below(9)), "except": []}}),
-            1 => json!({"ipBlock": {"cidr": format!("{}.0.0.0/8", 11 + random.below(50))}}),
-            2 => json!({"ipBlock": {"cidr": format!("fd00:0:0:{:x}::/{}", random.below(8), 64 + 8 * random.below(8))}}),
-            3 => json!({"podSelector": {"matchExpressions": [{"key": "extra", "operator": "Exists"}]}}),
-            _ => json!({"podSelector": {"matchLabels": {"app": format!("app-{}", random.below(APPS))}}}),
-        });
+    let (ingress, egress): (Vec<Value>, Vec<Value>) = (0..1 + random.below(3)).map(|_| rule(random)).unzip();
+    match random.below(3) {
+        0 => json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": ingress}),
+        1 => json!({"podSelector": selector, "policyTypes": ["Egress"], "egress": egress}),
+        _ => json!({"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}),
     }
-    for block in peers.iter_mut().filter_map(|peer| peer.get_mut("ipBlock")) {
-        // the API server stores a prefix without host bits or with them; both are the same block
-        block.as_object_mut().unwrap().remove("except");
-    }
-    let port = match random.below(4) {
+}
+
+/// Whom it lets through, and through which ports, for ingress and egress.
+fn rule(random: &mut Random) -> (Value, Value) {
+    let port = match random.below(5) {
         0 => json!({"port": "http"}),
+        // nobody has it
+        4 => json!({"port": "admin"}),
         1 => json!({"port": 1000 + random.below(100), "endPort": 1100 + random.below(100)}),
         _ => json!({"port": 80 + random.below(4)}),
     };
@@ -68,17 +66,48 @@ fn policy(random: &mut Random) -> Value {
     let (mut ingress, mut egress) = (rule.clone(), rule);
     // where everybody is allowed, an earlier rule for few comes before what is said of the others
     if random.below(5) > 0 {
+        let peers: Vec<Value> = (0..1 + random.below(3)).map(|_| peer(random)).collect();
         (ingress["from"], egress["to"]) = (json!(peers), json!(peers));
     }
-    match random.below(3) {
-        0 => json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [ingress]}),
-        1 => json!({"podSelector": selector, "policyTypes": ["Egress"], "egress": [egress]}),
-        _ => json!({"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": [ingress], "egress": [egress]}),
+    (ingress, egress)
+}
+
+fn peer(random: &mut Random) -> Value {
+    // the API server stores a prefix without host bits or with them; both are the same block
+    match random.below(6) {
+        0 => json!({"ipBlock": {"cidr": format!("10.64.{}.0/{}", random.below(8), 20 + random.below(9))}}),
+        1 => json!({"ipBlock": {"cidr": format!("{}.0.0.0/8", 11 + random.below(50))}}),
+        2 => json!({"ipBlock": {"cidr": format!("fd00:0:0:{:x}::/{}", random.below(8), 64 + 8 * random.below(8))}}),
+        3 => json!({"podSelector": {"matchExpressions": [{"key": "extra", "operator": "Exists"}]}}),
+        _ => json!({"podSelector": {"matchLabels": {"app": format!("app-{}", random.below(APPS))}}}),
     }
 }
 
+/// Gives the rules of a policy another list of that name, where they have one.
+fn edit_rules(snapshot: &mut Snapshot, index: usize, random: &mut Random, lists: &[&str]) {
+    let name = policy_name(index);
+    let Some(policy) = snapshot.policies.get(&name) else { return };
+    let mut object = serde_json::to_value(&**policy).unwrap();
+    for (direction, at) in [("ingress", 0), ("egress", 1)] {
+        for old in object["spec"][direction].as_array_mut().into_iter().flatten() {
+            let new = <[Value; 2]>::from(rule(random))[at].clone();
+            for list in lists {
+                // now and then a rule stays as it is
+                if let (Some(list), Some(new), true) = (old.get_mut(list), new.get(list), random.below(4) > 0) {
+                    *list = new.clone();
+                }
+            }
+        }
+    }
+    snapshot.policies.insert(name, Arc::new(serde_json::from_value(object).unwrap()));
+}
+
+fn policy_name(index: usize) -> ObjectName {
+    ObjectName::new(format!("ns-{}", index % NAMESPACES), format!("policy-{index}"))
+}
+
 fn put_policy(snapshot: &mut Snapshot, index: usize, random: &mut Random) {
-    let name = ObjectName::new(format!("ns-{}", index % NAMESPACES), format!("policy-{index}"));
+    let name = policy_name(index);
     let object = json!({"metadata": {"name": name.name, "namespace": name.namespace}, "spec": policy(random)});
     snapshot.policies.insert(name, Arc::new(serde_json::from_value(object).unwrap()));
 }
@@ -119,7 +148,7 @@ fn edit(snapshot: &mut Snapshot, random: &mut Random, round: usize) -> &'static 
     let index = 20 + random.below(NODES * OF_NODE - 20);
     let name = ObjectName::new(format!("ns-{}", index % NAMESPACES), format!("pod-{index}"));
     let (node, host) = (random.below(NODES + 1), random.below(256));
-    match random.below(14) {
+    match random.below(24) {
         0..4 => {
             put_pod(snapshot, round, pod(&format!("new-{round}"), node, host, random.below(APPS), None));
             "a pod with known labels comes"
@@ -146,8 +175,26 @@ fn edit(snapshot: &mut Snapshot, random: &mut Random, round: usize) -> &'static 
         }
         12 => {
             let policy = random.below(POLICIES);
-            snapshot.policies.remove(&ObjectName::new(format!("ns-{}", policy % NAMESPACES), format!("policy-{policy}")));
+            snapshot.policies.remove(&policy_name(policy));
             "a policy goes"
+        }
+        13 => {
+            put_policy(snapshot, POLICIES + round, random);
+            "a policy comes"
+        }
+        14..18 => {
+            edit_rules(snapshot, random.below(POLICIES), random, &["ports"]);
+            "a policy opens other ports"
+        }
+        18..22 => {
+            edit_rules(snapshot, random.below(POLICIES), random, &["from", "to"]);
+            "a policy lets others through"
+        }
+        22 => {
+            for _ in 0..1 + random.below(8) {
+                edit_rules(snapshot, random.below(POLICIES), random, &["ports", "from", "to"]);
+            }
+            "several policies are edited"
         }
         _ => {
             // the last pods of a node, so that its addresses are no window or block any longer
@@ -160,13 +207,24 @@ fn edit(snapshot: &mut Snapshot, random: &mut Random, round: usize) -> &'static 
     }
 }
 
+/// A policy that asks for more than the format holds: of each port another rule decides.
+fn put_impossible(snapshot: &mut Snapshot) {
+    let rule = |protocol: &str, port: u32| json!({"ports": [{"port": port, "protocol": protocol}]});
+    let rules: Vec<Value> = (1..=65_535).map(|port| rule("TCP", port)).chain((1..=20).map(|port| rule("UDP", port))).collect();
+    let object = json!({
+        "metadata": {"name": "impossible", "namespace": "ns-0"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": rules},
+    });
+    snapshot.policies.insert(ObjectName::new("ns-0", "impossible"), Arc::new(serde_json::from_value(object).unwrap()));
+}
+
 #[test]
 fn a_compiler_that_follows_gives_the_bytes_of_one_that_begins() {
     for seed in 1..=12 {
         let mut random = Random(seed);
         let mut snapshot = crowd(&mut random);
         let mut compiler = Compiler::new();
-        for round in 0..60 {
+        for round in 0..80 {
             let what = if round == 0 { "nothing yet" } else { edit(&mut snapshot, &mut random, round) };
             // now and then several at once
             if random.below(5) == 0 {
@@ -179,5 +237,34 @@ fn a_compiler_that_follows_gives_the_bytes_of_one_that_begins() {
                 assert!(followed == build_image(&parts, round as u64), "seed {seed}, round {round}: the parts say something else");
             }
         }
+    }
+}
+
+#[test]
+fn what_was_refused_leaves_nothing_behind() {
+    let mut random = Random(100);
+    let mut snapshot = crowd(&mut random);
+    let mut compiler = Compiler::new();
+    for round in 0..24 {
+        edit(&mut snapshot, &mut random, round);
+        let before = snapshot.clone();
+        match round % 8 {
+            1 => put_impossible(&mut snapshot),
+            3 => snapshot.endpoints[1].port = snapshot.endpoints[0].port,
+            5 => {
+                let selector = json!({"matchExpressions": [{"key": "app", "operator": "Likes"}]});
+                let object = json!({"metadata": {"name": "policy-1", "namespace": "ns-1"}, "spec": {"podSelector": selector}});
+                edit_rules(&mut snapshot, random.below(POLICIES), &mut random, &["ports"]);
+                snapshot.policies.insert(policy_name(1), Arc::new(serde_json::from_value(object).unwrap()));
+            }
+            _ => {}
+        }
+        if round % 2 == 1 && round % 8 < 7 {
+            let refused = compiler.compile(&snapshot, 1).expect_err("it cannot be represented");
+            assert_eq!(refused, compile(&snapshot, 1).unwrap_err());
+            snapshot = before;
+            edit(&mut snapshot, &mut random, round + 1000);
+        }
+        assert!(compiler.compile(&snapshot, 1) == compile(&snapshot, 1), "round {round}");
     }
 }

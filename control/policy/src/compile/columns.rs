@@ -91,8 +91,10 @@ pub(super) struct Columns {
     /// By slot, likewise.
     touched: Vec<u32>,
     question: u32,
-    /// Raised whenever a column that was there may be another.
+    /// Raised whenever a column that was there may be another, unless only at `patched`.
     pub(super) epoch: u64,
+    /// Slots, ascending, at which the last update made all columns anew.
+    pub(super) patched: Vec<usize>,
     /// See `follow`.
     state: follow::State,
 }

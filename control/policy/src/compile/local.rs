@@ -48,28 +48,59 @@ impl Local {
     pub(super) fn update(&mut self, model: &mut Model, snapshot: &Snapshot) -> Result<(), CompileError> {
         check_ports(&snapshot.endpoints)?;
         let mut refused = None;
+        let (mut edited, mut others): (Vec<(ObjectName, Arc<NetworkPolicy>)>, Vec<&ObjectName>) = Default::default();
         for difference in self.objects.diff(&snapshot.policies) {
             let (name, new) = match difference {
                 DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => (name, Some(new)),
                 DiffItem::Remove(name, _) => (name, None),
             };
-            if self.spaces.contains_key(&name.namespace) {
-                self.stale.insert(name.namespace.clone());
-                self.current = None;
+            match new {
+                _ if !self.spaces.contains_key(&name.namespace) => {}
+                Some(new) if matches!(difference, DiffItem::Update { .. }) => edited.push((name.clone(), Arc::clone(new))),
+                _ => others.push(name),
             }
             refused = refused.or(new.and_then(|policy| Policy::check(name, policy).err()));
         }
         if let Some(refused) = refused {
             return Err(refused);
         }
+        self.stale.extend(others.into_iter().map(|name| name.namespace.clone()));
+        let is_current = self.stale.is_empty() && self.current == Some(model.pods.local_edition);
+        if !is_current || self.edit(model, &edited).is_none() {
+            self.stale.extend(edited.into_iter().map(|(name, _)| name.namespace));
+        }
         self.objects.clone_from(&snapshot.policies);
-        if self.current != Some(model.pods.local_edition) {
+        if !self.stale.is_empty() || self.current != Some(model.pods.local_edition) {
             self.current = None;
             self.read_spaces(snapshot)?;
             self.renew(model, snapshot)?;
             self.current = Some(model.pods.local_edition);
         }
         Ok(())
+    }
+
+    /// Puts new rules in the places of old ones. `None` where more than that is another: then all is to be made anew.
+    fn edit(&mut self, model: &mut Model, edited: &[(ObjectName, Arc<NetworkPolicy>)]) -> Option<()> {
+        for (name, object) in edited {
+            let space = self.spaces.get_mut(&name.namespace)?;
+            let at = space.policies.binary_search_by(|(known, _)| known.cmp(name)).ok()?;
+            let (before, mut now) = (&space.policies[at].1, Policy::read(name, object).ok()?);
+            if (&before.selector, before.isolates) != (&now.selector, now.isolates) {
+                return None;
+            }
+            for direction in Direction::BOTH.into_iter().filter(|&direction| space.isolates[at][direction as usize]) {
+                let ids = space.ids[at][direction as usize].clone();
+                let (old, new) = (&mut model.rules[ids.start as usize..ids.end as usize], now.rules(name, direction).ok()?);
+                // where a rule begins to ask for them, profiles must tell pods' named ports apart
+                if !old.iter().map(|rule| rule.has_named_ports()).eq(new.iter().map(|rule| rule.has_named_ports())) {
+                    return None;
+                }
+                old.clone_from_slice(new);
+            }
+            space.policies[at].1 = now;
+        }
+        model.rules_edition += u64::from(!edited.is_empty());
+        Some(())
     }
 
     fn read_spaces(&mut self, snapshot: &Snapshot) -> Result<(), CompileError> {
@@ -110,6 +141,10 @@ impl Local {
             });
             let isolating = by.map(|policies| policies.into_iter().map(|policy| space.policies[policy].0.clone()).collect());
             endpoints.push(ModelEndpoint { source: source.clone(), isolating, profiles: profile_ids });
+        }
+        let same_places = model.rules.iter().map(|rule| rule.place()).eq(rules.iter().map(|rule| rule.place()));
+        if !same_places || model.profiles != profiles || model.endpoints != endpoints {
+            model.naming += 1;
         }
         (model.rules, model.profiles, model.endpoints) = (rules, profiles, endpoints);
         model.rules_edition += 1;

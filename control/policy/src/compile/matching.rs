@@ -12,7 +12,7 @@
 use super::labels::{Label, Selectors, Texts};
 use super::model::Model;
 use super::pods::{Kind, KindId};
-use super::rulebook::RuleHandle;
+use super::rulebook::{Edited, RuleHandle};
 use super::rules::{Namespaces, Peer, Rule};
 use crate::snapshot::Objects;
 use ahash::RandomState;
@@ -117,7 +117,12 @@ impl Matching {
     /// See [`Self::enter`].
     pub(super) fn leave(&mut self, handle: RuleHandle, rule: &Rule, dirty: Option<&mut BTreeSet<KindId>>) {
         let pairs = self.pairs_of_rule(rule);
-        for pair in &pairs {
+        self.withdraw(handle, &pairs);
+        self.mark(&pairs, dirty);
+    }
+
+    fn withdraw<'p>(&mut self, handle: RuleHandle, pairs: impl IntoIterator<Item = &'p Pair>) {
+        for pair in pairs {
             if let Some(rules) = self.rules.get_mut(pair) {
                 rules.retain(|&other| other != handle);
                 if rules.is_empty() {
@@ -125,24 +130,34 @@ impl Matching {
                 }
             }
         }
-        self.mark(&pairs, dirty);
     }
 
-    fn pairs_of_rule(&mut self, rule: &Rule) -> Vec<Pair> {
-        let mut pairs = Vec::new();
+    /// A rule lets other peers through. `dirty`: see [`Self::enter`]; whom it matches by a peer that stays is not concerned.
+    pub(super) fn readdress(&mut self, Edited { handle, before, now }: &Edited, dirty: Option<&mut BTreeSet<KindId>>) {
+        let (before, now) = (self.pairs_of_rule(before), self.pairs_of_rule(now));
+        let (gone, new): (Vec<Pair>, Vec<Pair>) = (before.difference(&now).copied().collect(), now.difference(&before).copied().collect());
+        self.withdraw(*handle, &gone);
+        for &pair in &new {
+            self.rules.entry(pair).or_default().push(*handle);
+        }
+        self.mark(gone.iter().chain(&new), dirty);
+    }
+
+    fn pairs_of_rule(&mut self, rule: &Rule) -> BTreeSet<Pair> {
+        let mut pairs = BTreeSet::new();
         for peer in rule.peers.iter().flatten() {
             if let Peer::Pods { namespaces, pods } = peer {
                 let scope = match namespaces {
                     Namespaces::Own(name) => OWN | self.space(name),
                     Namespaces::Selected(selector) => self.namespace_selectors.number(selector, &mut self.texts),
                 };
-                pairs.push((scope, self.pod_selectors.number(pods, &mut self.texts)));
+                pairs.insert((scope, self.pod_selectors.number(pods, &mut self.texts)));
             }
         }
         pairs
     }
 
-    fn mark(&self, pairs: &[Pair], dirty: Option<&mut BTreeSet<KindId>>) {
+    fn mark<'p>(&self, pairs: impl IntoIterator<Item = &'p Pair>, dirty: Option<&mut BTreeSet<KindId>>) {
         let Some(dirty) = dirty else { return };
         for &(scope, selector) in pairs {
             let lies_in = |(id, space): &(u32, &Space)| match scope & OWN {

@@ -26,6 +26,7 @@
 
 mod blocks;
 mod columns;
+mod content;
 mod crowd;
 mod identity;
 mod labels;
@@ -33,15 +34,18 @@ mod local;
 mod matching;
 mod model;
 mod number;
+mod order;
 mod output;
 mod peers;
 mod pods;
+mod port_classes;
 mod ports;
 mod rulebook;
 mod rules;
 mod selector;
 mod sheet;
 mod sides;
+mod slot;
 mod sorted;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ pub(super) struct Profile {
 }
 
 /// A pod of this node.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct ModelEndpoint {
     pub(super) source: LocalEndpoint,
     /// The policies that isolate it in each direction, by name.
@@ -39,6 +39,8 @@ pub(super) struct Model {
     pub(super) rules: Vec<Arc<Rule>>,
     /// Raised whenever rules or profiles may be others.
     pub(super) rules_edition: u64,
+    /// Raised whenever rules may have other names or ids, or endpoints or profiles may be others.
+    pub(super) naming: u64,
     pub(super) profiles: Vec<Profile>,
     pub(super) endpoints: Vec<ModelEndpoint>,
     pub(super) services: Vec<u128>,

@@ -2,35 +2,40 @@
 //! depend on the snapshot alone and never on what the compiler remembers.
 //!
 //! Columns that say the same are a class, and classes stand in the order of what they say. Which number a row has does not
-//! change that order, so a class that comes or goes is put in its place among the others, and only those profiles are
-//! made anew for which it brings a row or takes the last use of one.
+//! change that order, so columns that come or go are put in their places among the others. Where profiles say something
+//! else, because a policy opens other ports, only those columns move that no longer stand in order; and only those
+//! profiles are made anew whose rows or rules are others.
 
 use super::CompileError;
 use super::columns::Columns;
+use super::content::{Content, TOGETHER};
 use super::model::Model;
-use super::ports::{OTHERS, PORTS};
-use super::sheet::{Sheet, SheetMaker, sweep};
-use ahash::RandomState;
+use super::order::{Difference, merge, settle};
+use super::port_classes::port_classes;
+use super::sheet::{Sheet, SheetMaker};
+use super::slot::Slot;
 use sluice_flow::RuleId;
 use sluice_table::{Action, PortParts, ProfileParts};
-use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::mem;
 
-/// Above so many columns that come or go everything is made anew.
-const FOLLOWED_MAX: usize = 32;
+/// Above so many profiles that say something else everything is made anew.
+const PATCHED_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     maker: SheetMaker,
-    /// Of the columns, and of the model's rules, as of the last update.
+    /// Of the columns, and of the model's naming, as of the last update.
     epoch: Option<u64>,
-    edition: u64,
+    naming: u64,
     /// By column, as of the last update.
     in_use: Vec<bool>,
     slots: Vec<Slot>,
-    /// In order.
-    classes: Vec<Class>,
+    content: Content,
+    /// Columns in use by what they say.
+    order: Vec<u32>,
+    /// One column of each class.
+    classes: Vec<u32>,
     /// By column; [`NO_CLASS`] for those not in use.
     pub(super) class_of: Vec<u32>,
     pub(super) ports: PortParts,
@@ -40,33 +45,26 @@ pub(super) struct Numbers {
     pub(super) same: Vec<usize>,
 }
 
-/// Of a column that is not in use.
-const NO_CLASS: u32 = u32::MAX;
-
-/// Columns that say the same.
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    /// One of them.
-    column: u32,
-    /// How many.
-    size: u32,
-}
-
-/// One profile.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Columns in use that have a row, by the row's id.
-    uses: HashMap<u32, u32, RandomState>,
-    sheet: Sheet,
-}
+/// Of a column that is not in use, or was not.
+pub(super) const NO_CLASS: u32 = u32::MAX;
 
 /// What is another than before.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Renumbered {
     /// Classes of columns, or how many there are.
     pub(super) classes: bool,
+    /// Rows of classes.
+    pub(super) rows: bool,
     /// Port classes, or what profiles say.
     pub(super) profiles: bool,
+}
+
+/// Columns by whether they are in use and were; each ascending.
+#[derive(Debug, Default)]
+struct Turnover {
+    added: Vec<u32>,
+    removed: Vec<u32>,
+    staying: Vec<u32>,
 }
 
 impl Numbers {
@@ -79,28 +77,17 @@ impl Numbers {
     /// # Errors
     /// Beyond the format's limits. Nothing that was told before holds any longer.
     pub(super) fn update(&mut self, model: &Model, columns: &Columns, uses: &[u32]) -> Result<Renumbered, CompileError> {
-        let was_in_use = |column: usize| self.in_use.get(column).copied().unwrap_or(false);
-        let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for column in 0..uses.len().max(self.in_use.len()) {
-            let is_in_use = uses.get(column).is_some_and(|&uses| uses > 0);
-            match (was_in_use(column), is_in_use) {
-                (false, true) => added.push(column as u32),
-                (true, false) => removed.push(column as u32),
-                _ => {}
-            }
-        }
+        let turnover = self.turn_over(uses);
         let same_columns = self.epoch.replace(columns.epoch) == Some(columns.epoch);
-        let same_rules = std::mem::replace(&mut self.edition, model.rules_edition) == model.rules_edition;
-        self.in_use.clear();
-        self.in_use.extend(uses.iter().map(|&uses| uses > 0));
-        let renumbered = if !same_columns || added.len() + removed.len() > FOLLOWED_MAX {
-            self.make(columns)?;
-            Renumbered { classes: true, profiles: true }
-        } else if added.is_empty() && removed.is_empty() {
-            Renumbered { classes: false, profiles: !same_rules }
-        } else {
-            let profiles = self.follow(columns, &added, &removed)?;
-            Renumbered { classes: true, profiles: profiles || !same_rules }
+        let same_naming = mem::replace(&mut self.naming, model.naming) == model.naming;
+        // more at once are quicker made anew
+        let follows = same_columns && turnover.added.len() <= turnover.staying.len() && columns.patched.len() <= PATCHED_MAX;
+        let renumbered = match if follows { self.follow(columns, &turnover)? } else { None } {
+            Some(followed) => Renumbered { profiles: followed.profiles || !same_naming, ..followed },
+            None => {
+                self.make(columns)?;
+                Renumbered { classes: true, rows: true, profiles: true }
+            }
         };
         if renumbered.profiles {
             self.name_rules(model);
@@ -108,35 +95,42 @@ impl Numbers {
         Ok(renumbered)
     }
 
+    fn turn_over(&mut self, uses: &[u32]) -> Turnover {
+        let mut turnover = Turnover::default();
+        let was_in_use = |column: usize| self.in_use.get(column).copied().unwrap_or(false);
+        for column in 0..uses.len().max(self.in_use.len()) {
+            let is_in_use = uses.get(column).is_some_and(|&uses| uses > 0);
+            match (was_in_use(column), is_in_use) {
+                (false, true) => turnover.added.push(column as u32),
+                (true, false) => turnover.removed.push(column as u32),
+                (true, true) => turnover.staying.push(column as u32),
+                (false, false) => {}
+            }
+        }
+        self.in_use.clear();
+        self.in_use.extend(uses.iter().map(|&uses| uses > 0));
+        turnover
+    }
+
     /// Makes everything anew.
     fn make(&mut self, columns: &Columns) -> Result<(), CompileError> {
-        let used: Vec<u32> = (0..).zip(&self.in_use).filter(|(_, in_use)| **in_use).map(|(column, _)| column).collect();
+        let mut used: Vec<u32> = (0..).zip(&self.in_use).filter(|(_, in_use)| **in_use).map(|(column, _)| column).collect();
         let profiles = columns.profiles();
         self.slots.clear();
         self.slots.resize_with(profiles, Slot::default);
         self.count(columns, &used);
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            slot.sheet = self.maker.sheet(slot.uses.keys().copied(), columns.rules(index), &columns.rows)?;
+            slot.renew_sheet(&mut self.maker, columns.rules(index), &columns.rows)?;
         }
-        let content = Content::of(columns, &used, &self.slots);
-        self.classes.clear();
+        self.content = Content::of(columns, &used, &self.slots);
+        used.sort_unstable_by(|&one, &other| self.content.cmp(one, other).then(one.cmp(&other)));
         self.class_of.clear();
-        self.class_of.resize(self.in_use.len(), NO_CLASS);
-        let mut distinct: Vec<usize> = Vec::new();
-        for at in content.order() {
-            match self.classes.last_mut() {
-                Some(class) if distinct.last().is_some_and(|&last| content.of_column(last) == content.of_column(at)) => class.size += 1,
-                _ => {
-                    distinct.push(at);
-                    self.classes.push(Class { column: used[at], size: 1 });
-                }
-            }
-            self.class_of[used[at] as usize] = self.classes.len() as u32 - 1;
-        }
+        self.classify(used, false);
         self.profiles.resize_with(profiles, ProfileParts::default);
-        content.select(&distinct, &mut self.profiles);
+        self.select(&(0..profiles).collect::<Vec<_>>());
         self.same = vec![0; profiles];
-        self.number_ports()
+        self.ports = port_classes(&self.slots, &mut self.profiles)?;
+        Ok(())
     }
 
     /// Counts the uses of each row.
@@ -149,151 +143,142 @@ impl Numbers {
             }
             for (row, counts) in (0..).zip(&mut counts) {
                 for (slot, uses) in slots.iter_mut().zip(counts.iter_mut()).filter(|(_, uses)| **uses > 0) {
-                    slot.uses.insert(row, std::mem::take(uses));
+                    slot.push(row, mem::take(uses));
                 }
             }
         }
     }
 
-    /// Takes columns in and out. Returns whether a profile says something else of its rows or ports.
-    fn follow(&mut self, columns: &Columns, added: &[u32], removed: &[u32]) -> Result<bool, CompileError> {
-        let mut renewed = Vec::new();
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let mut other = false;
-            for &column in added {
-                let uses = slot.uses.entry(columns.column(column)[index]).or_insert(0);
-                other |= *uses == 0;
-                *uses += 1;
-            }
-            for &column in removed {
-                let row = columns.column(column)[index];
-                let uses = slot.uses.get_mut(&row).expect("a column in use was counted");
-                *uses -= 1;
-                if *uses == 0 {
-                    slot.uses.remove(&row);
-                    other = true;
-                }
-            }
-            if other {
-                slot.sheet = self.maker.sheet(slot.uses.keys().copied(), columns.rules(index), &columns.rows)?;
-                renewed.push(index);
-            }
+    /// Follows the columns. `None` where too much is another: then it is half done, and all is to be made anew.
+    fn follow(&mut self, columns: &Columns, turnover: &Turnover) -> Result<Option<Renumbered>, CompileError> {
+        let Turnover { added, removed, staying } = turnover;
+        let renewed = self.recount(columns, turnover);
+        let mut before = Vec::with_capacity(renewed.len());
+        for &slot in &renewed {
+            before.push(self.slots[slot].renew_sheet(&mut self.maker, columns.rules(slot), &columns.rows)?);
         }
-        let mut same = self.classes.len();
-        for &column in removed {
-            same = same.min(self.leave(column));
+        if !renewed.iter().all(|&slot| self.content.holds(slot, self.slots[slot].sheet.rows())) {
+            return Ok(None);
         }
+        // by slot: whether numbers of its rows are others than before
+        let mut renumbered = vec![false; self.slots.len()];
+        for (&slot, before) in renewed.iter().zip(&before) {
+            renumbered[slot] = self.renumber(columns, slot, before, staying);
+        }
+        self.content.grow(self.in_use.len());
         for &column in added {
-            same = same.min(self.enter(columns, column));
+            for (index, (slot, &row)) in self.slots.iter_mut().zip(columns.column(column)).enumerate() {
+                self.content.put(column, index, slot.number(row));
+            }
         }
-        self.same.fill(same);
-        for &index in &renewed {
-            self.same[index] = 0;
-            let (slot, profile) = (&self.slots[index], &mut self.profiles[index]);
-            let mut last = (u32::MAX, 0);
-            profile.rows.clear();
-            profile.rows.extend(self.classes.iter().map(|class| {
-                let row = columns.column(class.column)[index];
-                if row != last.0 {
-                    last = (row, slot.sheet.number(row));
-                }
-                last.1
-            }));
-        }
+        let disordered = columns.patched.iter().any(|&slot| renumbered[slot]);
+        let classes = disordered || !added.is_empty() || !removed.is_empty();
+        let difference = if classes { self.reorder(added, disordered) } else { Difference::none(self.classes.len()) };
+        let rows = self.renew_rows(&difference, &renumbered);
         if !renewed.is_empty() {
-            self.number_ports()?;
+            self.ports = port_classes(&self.slots, &mut self.profiles)?;
         }
-        Ok(!renewed.is_empty())
+        Ok(Some(Renumbered { classes, rows, profiles: !renewed.is_empty() }))
     }
 
-    /// Takes a column out. Returns the class whose place others may have taken.
-    fn leave(&mut self, column: u32) -> usize {
-        let at = std::mem::replace(&mut self.class_of[column as usize], NO_CLASS);
-        let class = &mut self.classes[at as usize];
-        class.size -= 1;
-        if class.size == 0 {
-            self.classes.remove(at as usize);
-            self.class_of.iter_mut().for_each(|class| *class -= u32::from(*class > at && *class != NO_CLASS));
-            for profile in &mut self.profiles {
-                profile.rows.remove(at as usize);
-            }
-        } else if class.column == column {
-            let member = self.class_of.iter().position(|&class| class == at);
-            class.column = member.expect("a class has as many columns as it counts") as u32;
+    /// Puts the numbers of a slot's rows into the columns that stay, after its sheet was renewed. Returns whether some are
+    /// others.
+    fn renumber(&mut self, columns: &Columns, index: usize, before: &Sheet, staying: &[u32]) -> bool {
+        let (slot, content) = (&mut self.slots[index], &mut self.content);
+        if columns.patched.binary_search(&index).is_ok() {
+            let numbers = staying.iter().map(|&column| (column, slot.number(columns.column(column)[index])));
+            return numbers.fold(false, |is_other, (column, number)| content.put(column, index, number) | is_other);
         }
-        at as usize
+        let Some(numbers) = slot.sheet.renumbered(before) else { return false };
+        for &column in staying {
+            content.put(column, index, numbers[usize::from(content.number(column, index))]);
+        }
+        true
     }
 
-    /// Takes a column in. Returns its class.
-    fn enter(&mut self, columns: &Columns, column: u32) -> usize {
-        if self.class_of.len() <= column as usize {
-            self.class_of.resize(column as usize + 1, NO_CLASS);
+    /// Counts columns in and out. Returns the slots, ascending, that have other rows than before.
+    fn recount(&mut self, columns: &Columns, turnover: &Turnover) -> Vec<usize> {
+        let Turnover { added, removed, staying } = turnover;
+        let others: Vec<usize> = (0..self.slots.len()).filter(|slot| columns.patched.binary_search(slot).is_err()).collect();
+        for &column in added {
+            let rows = columns.column(column);
+            others.iter().for_each(|&slot| *self.slots[slot].uses(rows[slot]) += 1);
         }
-        let rows = columns.column(column);
-        let place = self.classes.binary_search_by(|class| {
-            let others = columns.column(class.column);
-            let of_slots = self.slots.iter().zip(others.iter().zip(rows)).filter(|(_, (other, own))| other != own);
-            of_slots
-                .map(|(slot, (other, own))| slot.sheet.number(*other).cmp(&slot.sheet.number(*own)))
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal)
-        });
-        let at = match place {
-            Ok(class) => {
-                self.classes[class].size += 1;
-                class
+        for &column in removed {
+            let rows = columns.column(column);
+            others.iter().for_each(|&slot| *self.slots[slot].uses(rows[slot]) -= 1);
+        }
+        let mut counts = vec![0; columns.rows.count()];
+        for &slot in &columns.patched {
+            staying.iter().chain(added).for_each(|&column| counts[columns.column(column)[slot] as usize] += 1);
+            self.slots[slot].clear();
+            for (row, uses) in (0..).zip(&mut counts).filter(|(_, uses)| **uses > 0) {
+                self.slots[slot].push(row, mem::take(uses));
             }
-            Err(at) => {
-                self.classes.insert(at, Class { column, size: 1 });
-                self.class_of.iter_mut().for_each(|class| *class += u32::from(*class as usize >= at && *class != NO_CLASS));
-                for ((profile, slot), row) in self.profiles.iter_mut().zip(&self.slots).zip(rows) {
-                    profile.rows.insert(at, slot.sheet.number(*row));
-                }
-                at
-            }
+        }
+        let has_others =
+            |(index, slot): (usize, &mut Slot)| (slot.drop_unused() || columns.patched.binary_search(&index).is_ok()).then_some(index);
+        self.slots.iter_mut().enumerate().filter_map(has_others).collect()
+    }
+
+    /// Puts columns in order: those that came, and where `disordered`, those that others stand before now.
+    fn reorder(&mut self, added: &[u32], disordered: bool) -> Difference {
+        let staying = self.order.iter().copied().filter(|&column| self.in_use.get(column as usize).is_some_and(|&in_use| in_use));
+        let (settled, mut moving) = match disordered {
+            true => settle(staying, |one, other| self.content.cmp(one, other)),
+            false => (staying.collect(), Vec::new()),
         };
-        self.class_of[column as usize] = at as u32;
-        at
+        moving.extend_from_slice(added);
+        moving.sort_unstable_by(|&one, &other| self.content.cmp(one, other));
+        let order = merge(&settled, &moving, |one, other| self.content.cmp(one, other));
+        let count = self.classes.len();
+        Difference::of(&self.classify(order, !disordered), count)
     }
 
-    /// Port classes, and what each profile calls them.
-    fn number_ports(&mut self) -> Result<(), CompileError> {
-        let mut known: HashMap<Vec<u16>, u16, RandomState> = HashMap::default();
-        let mut intervals: Vec<(u32, u16)> = Vec::new();
-        let mut beyond = 0;
-        sweep(self.slots.iter().map(|slot| &slot.sheet), |start, numbers| {
-            let next = known.len();
-            let class = match known.get(numbers) {
-                Some(&class) => class,
-                None => {
-                    beyond = next + 1;
-                    known.insert(numbers.to_vec(), next as u16);
-                    next as u16
-                }
+    /// Makes classes of columns in order; `holds`: columns that were a class still are. Returns what each class
+    /// was, or [`NO_CLASS`].
+    fn classify(&mut self, order: Vec<u32>, holds: bool) -> Vec<u32> {
+        let before = mem::replace(&mut self.class_of, vec![NO_CLASS; self.in_use.len()]);
+        let class_before = |column: u32| before.get(column as usize).copied().unwrap_or(NO_CLASS);
+        let mut were: Vec<u32> = Vec::with_capacity(order.len());
+        self.classes.clear();
+        let mut last = None;
+        for &column in &order {
+            let was = class_before(column);
+            let is_same = |last: u32| match class_before(last) {
+                known if holds && known != NO_CLASS && was != NO_CLASS => known == was,
+                _ => self.content.is_same(last, column),
             };
-            intervals.push((start, class));
-        });
-        capacity("port classes", beyond, usize::from(u16::MAX))?;
-        let at = |place: u32| intervals[intervals.partition_point(|interval| interval.0 <= place) - 1].1;
-        self.ports = PortParts { classes: known.len(), intervals: Default::default(), others: at(OTHERS) };
-        for (protocol, list) in (0u32..).zip(&mut self.ports.intervals) {
-            let (first, end) = (protocol * PORTS, (protocol + 1) * PORTS);
-            list.push((0, at(first)));
-            for &(start, class) in intervals.iter().filter(|interval| interval.0 > first && interval.0 < end) {
-                if list.last().is_none_or(|&(_, last)| last != class) {
-                    list.push(((start - first) as u16, class));
-                }
+            if !last.is_some_and(is_same) {
+                self.classes.push(column);
+                were.push(NO_CLASS);
             }
+            if let Some(unknown) = were.last_mut().filter(|were| **were == NO_CLASS) {
+                *unknown = was;
+            }
+            self.class_of[column as usize] = self.classes.len() as u32 - 1;
+            last = Some(column);
         }
-        for (profile, slot) in self.profiles.iter_mut().zip(&self.slots) {
-            profile.stride = slot.sheet.stride;
-            profile.ports.clear();
-            profile.ports.resize(known.len(), 0);
+        self.order = order;
+        were
+    }
+
+    /// Renews rows where classes differ, and at `renumbered` slots. Returns whether some are others.
+    fn renew_rows(&mut self, difference: &Difference, renumbered: &[bool]) -> bool {
+        let is_all = difference.is_large();
+        let (anew, shifted): (Vec<usize>, Vec<usize>) = (0..renumbered.len()).partition(|&slot| is_all || renumbered[slot]);
+        self.same.fill(difference.from());
+        for &slot in shifted.iter().filter(|_| !difference.is_none()) {
+            difference.shift(&mut self.profiles[slot].rows, |class| self.content.number(self.classes[class], slot));
         }
-        for (numbers, class) in &known {
-            self.profiles.iter_mut().zip(numbers).for_each(|(profile, &number)| profile.ports[usize::from(*class)] = number);
-        }
-        Ok(())
+        anew.iter().for_each(|&slot| self.same[slot] = 0);
+        self.select(&anew);
+        !difference.is_none() || !anew.is_empty()
+    }
+
+    /// Makes the rows of all classes at some slots.
+    fn select(&mut self, slots: &[usize]) {
+        self.content.select(&self.classes, slots, &mut self.profiles);
     }
 
     /// Says actions by the ids that rules have now.
@@ -303,107 +288,6 @@ impl Numbers {
             profile.actions.clear();
             profile.actions.extend(slot.sheet.actions.iter().map(action));
         }
-    }
-}
-
-/// Slots that are gone through together, so that what is read of a column is a whole line of the cache.
-const TOGETHER: usize = 16;
-
-/// What each column in use says, for comparing: the number of its row at each profile, in as many bits as that profile's
-/// numbers need, the first profile's in the highest bits.
-struct Content {
-    words: Vec<u64>,
-    width: usize,
-    /// By profile, the row of each column in use.
-    rows: Vec<Vec<u16>>,
-    columns: usize,
-}
-
-impl Content {
-    fn of(columns: &Columns, used: &[u32], slots: &[Slot]) -> Self {
-        let bits: Vec<u32> = slots.iter().map(|slot| u16::BITS - slot.sheet.rows().saturating_sub(1).leading_zeros()).collect();
-        // a number that would cross the end of a word begins in the next one
-        let mut at = 0;
-        let place = |&bits: &u32| {
-            if at % 64 + bits > 64 {
-                at = at.next_multiple_of(64);
-            }
-            at += bits;
-            ((at - bits) / 64, (64 - bits - (at - bits) % 64) % 64)
-        };
-        let places: Vec<(u32, u32)> = bits.iter().map(place).collect();
-        let width = at.div_ceil(64).max(1) as usize;
-        let mut words = vec![0u64; used.len() * width];
-        let mut all_rows = Vec::with_capacity(slots.len());
-        let mut numbers = Numbering::default();
-        let mut tiles = vec![[0u32; TOGETHER]; used.len()];
-        for (first, slots) in (0..).step_by(TOGETHER).zip(slots.chunks(TOGETHER)) {
-            let mut rows_of: Vec<Vec<u16>> = slots.iter().map(|_| Vec::with_capacity(used.len())).collect();
-            numbers.learn(slots);
-            // brought together first, by a loop so short that it waits for many columns at a time
-            for (&column, tile) in used.iter().zip(&mut tiles) {
-                let rows = &columns.column(column)[first..][..slots.len()];
-                tile[..rows.len()].copy_from_slice(rows);
-            }
-            for (tile, words) in tiles.iter().zip(words.chunks_mut(width)) {
-                let of_slots = (0..).zip(tile).zip(&mut rows_of).zip(&places[first..]);
-                for (((slot, &row), rows_of), &(word, shift)) in of_slots {
-                    let number = numbers.number(slot, row);
-                    rows_of.push(number);
-                    // a number of no bits is 0, and its place may be behind the last word
-                    if number > 0 {
-                        words[word as usize] |= u64::from(number) << shift;
-                    }
-                }
-            }
-            all_rows.append(&mut rows_of);
-        }
-        Self { words, width, rows: all_rows, columns: used.len() }
-    }
-
-    fn of_column(&self, at: usize) -> &[u64] {
-        &self.words[at * self.width..][..self.width]
-    }
-
-    /// Columns by what they say.
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.columns).collect();
-        order.sort_unstable_by(|&a, &b| self.of_column(a).cmp(self.of_column(b)).then(a.cmp(&b)));
-        order
-    }
-
-    /// For each profile the row of each of these columns.
-    fn select(&self, columns: &[usize], profiles: &mut [ProfileParts]) {
-        for (profile, rows) in profiles.iter_mut().zip(&self.rows) {
-            profile.rows.clear();
-            profile.rows.extend(columns.iter().map(|&column| rows[column]));
-        }
-    }
-}
-
-/// Numbers of rows by id, for some slots at a time.
-#[derive(Default)]
-struct Numbering {
-    /// By id and slot; what is not in use says nothing.
-    numbers: Vec<[u16; TOGETHER]>,
-}
-
-impl Numbering {
-    fn learn(&mut self, slots: &[Slot]) {
-        for (slot, Slot { sheet, .. }) in slots.iter().enumerate() {
-            let ids = sheet.ids.last().map_or(0, |&last| last as usize + 1);
-            if self.numbers.len() < ids {
-                self.numbers.resize(ids, [0; TOGETHER]);
-            }
-            for (&row, &number) in sheet.ids.iter().zip(&sheet.numbers) {
-                self.numbers[row as usize][slot] = number;
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn number(&self, slot: usize, row: u32) -> u16 {
-        self.numbers[row as usize][slot]
     }
 }
 

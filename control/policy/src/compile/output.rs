@@ -13,8 +13,8 @@ const NAMED_PODS_MAX: usize = 4000;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     writer: ImageWriter,
-    /// Of the model's rules and endpoints, when the writer was told last.
-    edition: Option<u64>,
+    /// Of the model, when the writer was told last.
+    naming: Option<u64>,
     services: Vec<u128>,
     /// Whether the names of remote pods are carried.
     names_pods: bool,
@@ -23,7 +23,7 @@ pub(super) struct Output {
 impl Output {
     /// Tells the writer what changed.
     pub(super) fn follow(&mut self, model: &Model, numbers: &Numbers, atoms: &Atoms, renumbered: Renumbered, moved: &Moved) {
-        let fresh = self.edition.is_none();
+        let fresh = self.naming.is_none();
         if fresh || !self.follow_v4(moved.v4.as_deref()) {
             self.writer.v4(atoms.v4_intervals.iter().copied());
         }
@@ -38,19 +38,19 @@ impl Output {
             self.writer.ports(&numbers.ports);
             all_rows |= self.writer.actions(&numbers.profiles);
         }
-        if all_rows || renumbered.classes {
+        if all_rows || renumbered.rows {
             self.writer.rows(numbers.profiles.iter().zip(&numbers.same).map(|(profile, &same)| (profile, if all_rows { 0 } else { same })));
         }
         if fresh || self.services != model.services {
             self.services.clone_from(&model.services);
             self.writer.services(&model.services);
         }
-        let same_edition = self.edition.replace(model.rules_edition) == Some(model.rules_edition);
-        if !same_edition {
+        let same_naming = self.naming.replace(model.naming) == Some(model.naming);
+        if !same_naming {
             self.writer.endpoints(&endpoints(model));
         }
         let named_pods = std::mem::replace(&mut self.names_pods, model.address_count() <= NAMED_PODS_MAX);
-        if !same_edition || named_pods || self.names_pods {
+        if !same_naming || named_pods || self.names_pods {
             self.writer.names(&names(model));
         }
     }

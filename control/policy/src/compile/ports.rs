@@ -41,9 +41,10 @@ pub(super) struct Rows {
     /// By handles of rules.
     rows: Vec<Vec<Opening>>,
     row_of_openings: HashMap<Vec<Opening>, u32, RandomState>,
-    /// By the handles that allow, and the named ports they resolve in, where they ask for some.
+    /// By what the rules that allow open, and the named ports they resolve in, where they ask for some.
     row_of_allowing: HashMap<Box<[u32]>, u32, RandomState>,
-    /// The question at hand, kept for its memory.
+    /// The question at hand, kept for its memory: handles, and what is known by them.
+    allowing: Vec<RuleHandle>,
     asked: Vec<u32>,
 }
 
@@ -57,15 +58,17 @@ impl Rows {
         destination: NamedId,
         names: &Names,
     ) -> u32 {
+        self.allowing.clear();
+        self.allowing.extend(allowing);
         self.asked.clear();
-        self.asked.extend(allowing);
-        let asks = self.asked.iter().any(|&rule| entries[rule as usize].has_named_ports);
+        self.asked.extend(self.allowing.iter().map(|&rule| entries[rule as usize].opens));
+        let asks = self.allowing.iter().any(|&rule| entries[rule as usize].has_named_ports);
         self.asked.push(if asks { destination } else { NO_NAMES });
         if let Some(&row) = self.row_of_allowing.get(&*self.asked) {
             return row;
         }
         let mut openings = Vec::new();
-        for &rule in &self.asked[..self.asked.len() - 1] {
+        for &rule in &self.allowing {
             match entries[rule as usize].rule.as_ref().and_then(|rule| rule.ports.as_ref()) {
                 None => {
                     openings.push(Opening::everything(rule));

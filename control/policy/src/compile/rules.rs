@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Whom a rule lets through.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Peer {
     /// Pods: in these namespaces, with these labels.
     Pods { namespaces: Namespaces, pods: Selector },
@@ -19,7 +19,7 @@ pub(super) enum Peer {
 }
 
 /// Which namespaces a pod peer looks into.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Namespaces {
     /// The policy's own.
     Own(String),
@@ -49,6 +49,11 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// Where it stands; rules in play ascend by it.
+    pub(super) fn place(&self) -> (&ObjectName, usize, u32) {
+        (&self.policy, self.direction as usize, self.index)
+    }
+
     pub(super) fn has_named_ports(&self) -> bool {
         self.ports.iter().flatten().any(|port| matches!(port, PortSpec::Named(..)))
     }

@@ -26,9 +26,17 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// The number of a row in use, by its id.
-    pub(super) fn number(&self, row: u32) -> u16 {
-        self.numbers[self.ids.binary_search(&row).expect("only rows in use are asked for")]
+    /// The numbers of rows by those they had in another sheet of the profile; `None` where all have the same ones.
+    pub(super) fn renumbered(&self, before: &Self) -> Option<Vec<u16>> {
+        let mut numbers: Vec<u16> = (0..before.rows()).collect();
+        let mut is_other = false;
+        for (id, &was) in before.ids.iter().zip(&before.numbers) {
+            if let Ok(at) = self.ids.binary_search(id) {
+                numbers[usize::from(was)] = self.numbers[at];
+                is_other |= self.numbers[at] != was;
+            }
+        }
+        is_other.then_some(numbers)
     }
 
     /// How many rows.
@@ -58,12 +66,10 @@ impl Default for SheetMaker {
 }
 
 impl SheetMaker {
-    /// The sheet of these rows, by id, whose rules the profile has in this order.
+    /// The sheet of these rows, by id, ascending, whose rules the profile has in this order.
     ///
     /// Cost: rows times cells.
-    pub(super) fn sheet(&mut self, used: impl Iterator<Item = u32>, rules: &[RuleHandle], rows: &Rows) -> Result<Sheet, CompileError> {
-        let mut used: Vec<u32> = used.collect();
-        used.sort_unstable();
+    pub(super) fn sheet(&mut self, used: &[u32], rules: &[RuleHandle], rows: &Rows) -> Result<Sheet, CompileError> {
         for (rank, &rule) in (0u32..).zip(rules) {
             if self.ranks.len() <= rule as usize {
                 self.ranks.resize(rule as usize + 1, 0);
@@ -75,7 +81,7 @@ impl SheetMaker {
         self.cells.clear();
         self.cells.resize(used.len() * width, 0);
         let mut cells = std::mem::take(&mut self.cells);
-        for (cells, &row) in cells.chunks_mut(width).zip(&used) {
+        for (cells, &row) in cells.chunks_mut(width).zip(used) {
             for opening in rows.openings(row).iter().rev() {
                 let (first, last) = (self.cell(opening.first), self.cell(opening.last));
                 cells[first..=last].fill(self.ranks[opening.rule as usize] + 1);
@@ -119,7 +125,7 @@ impl SheetMaker {
             sheet.actions.extend(representatives.iter().map(|&cell| cells[row * width + cell]));
         }
         self.cells = cells;
-        sheet.ids = used;
+        sheet.ids = used.to_vec();
         Ok(sheet)
     }
 

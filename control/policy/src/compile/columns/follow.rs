@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// How many times more of one sort may be remembered than there was after everything was made.
 const REMEMBERED_FACTOR: usize = 2;
 const REMEMBERED_MIN: usize = 1 << 13;
-/// Above so many changed profiles all columns are made anew.
+/// Above so many profiles with other rules all columns are made anew.
 const PATCHED_MAX: usize = 64;
 
 #[derive(Debug, Default)]
@@ -47,6 +47,7 @@ impl Columns {
             *self = Self { epoch: self.epoch + 1, ..Self::default() };
             self.state.numbering = model.pods.numbering;
         }
+        self.patched.clear();
         let fresh = self.state.weights.is_none();
         let mut dirty = BTreeSet::new();
         self.matching.update(model, &mut dirty);
@@ -54,7 +55,7 @@ impl Columns {
         let (mut turnover, mut forgot) = (Turnover::default(), fresh);
         if self.state.edition.replace(model.rules_edition) != Some(model.rules_edition) {
             turnover = self.turn_over(model, (!fresh).then_some(&mut dirty));
-            forgot |= self.renew_slots(model);
+            forgot |= self.renew_slots(model, &turnover.reopened);
         }
         let mut families = <[Recut; 2]>::default();
         for (family_v6, recut) in [false, true].into_iter().zip(&mut families) {
@@ -88,6 +89,9 @@ impl Columns {
         for (handle, rule) in &turnover.entered {
             self.matching.enter(*handle, rule, dirty.as_deref_mut());
         }
+        for edited in &turnover.readdressed {
+            self.matching.readdress(edited, dirty.as_deref_mut());
+        }
         let count = self.book.entries.len();
         self.at_hand = AtHand::default();
         self.matched.resize(count, 0);
@@ -95,23 +99,27 @@ impl Columns {
         turnover
     }
 
-    /// Makes slots of profiles. Returns whether all columns were forgotten.
-    fn renew_slots(&mut self, model: &Model) -> bool {
+    /// Makes slots of profiles; `reopened` are rules whose ports are others. Returns whether all columns were forgotten.
+    fn renew_slots(&mut self, model: &Model, reopened: &[RuleHandle]) -> bool {
         let mut slots = Vec::with_capacity(model.profiles.len());
         for profile in &model.profiles {
             let rules = profile.rules.iter().map(|&rule| self.book.handles[rule as usize]).collect();
             slots.push(Slot { direction: profile.direction, rules, named: self.names.number(&profile.named_ports) });
         }
-        if slots == self.slots {
+        let is_other =
+            |&slot: &usize| self.slots.get(slot) != Some(&slots[slot]) || reopened.iter().any(|rule| slots[slot].rules.contains(rule));
+        let changed: Vec<usize> = (0..slots.len()).filter(is_other).collect();
+        let same_count = slots.len() == self.slots.len();
+        if same_count && changed.is_empty() {
             return false;
         }
-        self.epoch += 1;
         let open_asks_remote = self.book.iter().any(|(handle, _)| {
             let Entry { is_open, asks_remote, .. } = self.book.entries[handle as usize];
             is_open && asks_remote
         });
-        let changed: Vec<usize> = (0..slots.len()).filter(|&slot| self.slots.get(slot) != Some(&slots[slot])).collect();
-        let keeps = slots.len() == self.slots.len() && changed.len() <= PATCHED_MAX && open_asks_remote == self.state.open_asks_remote;
+        let is_reopened = |&slot: &usize| self.slots.get(slot) == Some(&slots[slot]);
+        let (same, others): (Vec<usize>, Vec<usize>) = changed.iter().copied().partition(is_reopened);
+        let keeps = same_count && others.len() <= PATCHED_MAX && open_asks_remote == self.state.open_asks_remote;
         self.state.open_asks_remote = open_asks_remote;
         self.slots = slots;
         self.touched = vec![0; self.slots.len()];
@@ -122,8 +130,11 @@ impl Columns {
             slot.rules.iter().for_each(|&rule| self.uses[rule as usize].push(index));
         }
         if keeps {
-            self.patch(&changed);
+            self.reopen(&same, reopened);
+            self.patch(&others);
+            self.patched = changed;
         } else {
+            self.epoch += 1;
             self.signatures.clear();
             self.column_ids.clear();
             self.cells.clear();
@@ -134,6 +145,9 @@ impl Columns {
 
     /// Makes all columns anew at these slots.
     fn patch(&mut self, changed: &[usize]) {
+        if changed.is_empty() {
+            return;
+        }
         let mut knows = vec![0u64; self.book.entries.len()];
         for (bit, &slot) in changed.iter().enumerate() {
             self.slots[slot].rules.iter().for_each(|&rule| knows[rule as usize] |= 1 << bit);
@@ -161,6 +175,25 @@ impl Columns {
                 } else {
                     self.cells[outside as usize * width + slot]
                 };
+            }
+        }
+    }
+
+    /// Makes all columns anew at these slots, which know the same rules as before, some of them with other ports.
+    fn reopen(&mut self, slots: &[usize], reopened: &[RuleHandle]) {
+        let is_named = |&rule: &RuleHandle| self.book.entries[rule as usize].has_named_ports;
+        // no row tells of a rule whose named ports nobody has
+        let all = reopened.iter().any(is_named);
+        let tells = |row: u32| self.rows.openings(row).iter().any(|opening| reopened.contains(&opening.rule));
+        let concerned: Vec<bool> = (0..self.rows.count() as u32).map(|row| all || tells(row)).collect();
+        let width = self.slots.len();
+        for column in 0..self.signatures.len() {
+            let (Signature { by_pods, by_block, named }, _) = self.signatures[column];
+            for &slot in slots {
+                let at = column * width + slot;
+                if concerned[self.cells[at] as usize] {
+                    self.cells[at] = self.row_of(slot, by_pods, by_block, named);
+                }
             }
         }
     }
