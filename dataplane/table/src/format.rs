@@ -112,8 +112,8 @@ pub(crate) const NODES: usize = 16;
 pub(crate) const ROOTS: usize = 1 << 16;
 /// Where an address's bits for each level of blocks begin.
 pub(crate) const LEVELS: [u32; 4] = [12, 8, 4, 0];
-/// Classes of a segment.
-pub(crate) const SEGMENT: usize = 32;
+/// Classes of a segment: if all shift by so many, their rows are stored as before.
+pub const SEGMENT: usize = 32;
 /// The same where it is packed.
 pub(crate) const PACKED_SEGMENT: usize = 16;
 /// Port classes, local ports and ranks of a chunk.

@@ -43,7 +43,7 @@ mod width;
 
 pub use batch::{Query, SimdLevel};
 pub use dump::Dump;
-pub use format::{FORMAT_VERSION, ImageError};
+pub use format::{FORMAT_VERSION, ImageError, SEGMENT};
 pub use image::{Image, ImageWriter, V4Change, V6Change, build_image, build_packed_image};
 pub use inspect::{Meaning, Meant, Profile, V4Stretch};
 pub use names::{EndpointName, Names, PodName, RuleName};

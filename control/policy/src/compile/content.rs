@@ -23,6 +23,16 @@ pub(super) struct Content {
     width: usize,
     /// By slot.
     places: Vec<Place>,
+    /// By column, the sum of its numbers, each a multiple of its slot's own; however wide they stand.
+    sums: Vec<u64>,
+}
+
+/// One class in so many begins a stretch.
+const STRETCH: u64 = 256;
+
+/// What a slot's number counts in a sum.
+fn weight(slot: usize) -> u64 {
+    (slot as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 /// The bits of a number in the words of a column.
@@ -61,6 +71,7 @@ impl Content {
         let width = end.div_ceil(64).max(1) as usize;
         let count = used.last().map_or(0, |&last| last as usize + 1);
         let mut words = vec![0u64; count * width];
+        let mut sums = vec![0u64; count];
         let mut numbers = Numbering::default();
         let mut tiles = vec![[0u32; TOGETHER]; used.len()];
         for (first, slots) in (0..).step_by(TOGETHER).zip(slots.chunks(TOGETHER)) {
@@ -71,18 +82,21 @@ impl Content {
                 tile[..rows.len()].copy_from_slice(rows);
             }
             for (&column, tile) in used.iter().zip(&tiles) {
-                let words = &mut words[column as usize * width..][..width];
+                let (words, sum) = (&mut words[column as usize * width..][..width], &mut sums[column as usize]);
                 for ((slot, &row), place) in (0..).zip(tile).zip(&places[first..]) {
-                    words[place.word] |= u64::from(numbers.number(slot, row)) << place.shift;
+                    let number = u64::from(numbers.number(slot, row));
+                    words[place.word] |= number << place.shift;
+                    *sum = sum.wrapping_add(number.wrapping_mul(weight(first + slot)));
                 }
             }
         }
-        Self { words, width, places }
+        Self { words, width, places, sums }
     }
 
     /// Makes room for more columns.
     pub(super) fn grow(&mut self, columns: usize) {
         self.words.resize(self.words.len().max(columns * self.width), 0);
+        self.sums.resize(self.sums.len().max(columns), 0);
     }
 
     /// Whether a slot has room for the numbers of so many rows.
@@ -96,12 +110,21 @@ impl Content {
         let word = &mut self.words[column as usize * self.width + place.word];
         let before = place.of(*word);
         *word ^= u64::from(before ^ number) << place.shift;
+        let sum = &mut self.sums[column as usize];
+        *sum = sum.wrapping_add((u64::from(number).wrapping_sub(u64::from(before))).wrapping_mul(weight(slot)));
         before != number
     }
 
     pub(super) fn number(&self, column: u32, slot: usize) -> u16 {
         let place = self.places[slot];
         place.of(self.words[column as usize * self.width + place.word])
+    }
+
+    /// Whether a stretch of classes begins with what this column says, whatever others say.
+    pub(super) fn begins(&self, column: u32) -> bool {
+        let sum = self.sums[column as usize];
+        let mixed = (sum ^ sum >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed >> 32).is_multiple_of(STRETCH)
     }
 
     fn of_column(&self, column: u32) -> &[u64] {

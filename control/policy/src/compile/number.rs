@@ -5,6 +5,10 @@
 //! change that order, so columns that come or go are put in their places among the others. Where profiles say something
 //! else, because a policy opens other ports, only those columns move that no longer stand in order; and only those
 //! profiles are made anew whose rows or rules are others.
+//!
+//! One class in some hundred, whichever by what it says begins a *stretch*, has a number that is a multiple of a segment.
+//! The numbers that this leaves out are nobody's, and say what the class before them says. So a class that comes or goes
+//! moves those of its own stretch, and mostly no others.
 
 use super::CompileError;
 use super::columns::Columns;
@@ -15,8 +19,9 @@ use super::port_classes::port_classes;
 use super::sheet::{Sheet, SheetMaker};
 use super::slot::Slot;
 use sluice_flow::RuleId;
-use sluice_table::{Action, PortParts, ProfileParts};
+use sluice_table::{Action, PortParts, ProfileParts, SEGMENT};
 use std::mem;
+use std::ops::Range;
 
 /// Above so many profiles that say something else everything is made anew.
 const PATCHED_MAX: usize = 64;
@@ -34,15 +39,15 @@ pub(super) struct Numbers {
     content: Content,
     /// Columns in use by what they say.
     order: Vec<u32>,
-    /// One column of each class.
+    /// One column of each class; where a number is nobody's, that of the class before.
     classes: Vec<u32>,
     /// By column; [`NO_CLASS`] for those not in use.
     pub(super) class_of: Vec<u32>,
     pub(super) ports: PortParts,
     /// By slot.
     pub(super) profiles: Vec<ProfileParts>,
-    /// By slot: below how many classes the rows are what they were before the last update.
-    pub(super) same: Vec<usize>,
+    /// By slot: the classes outside of it have the rows that they had before the last update.
+    pub(super) others: Vec<Range<usize>>,
 }
 
 /// Of a column that is not in use, or was not.
@@ -128,7 +133,7 @@ impl Numbers {
         self.classify(used, false);
         self.profiles.resize_with(profiles, ProfileParts::default);
         self.select(&(0..profiles).collect::<Vec<_>>());
-        self.same = vec![0; profiles];
+        self.others = vec![0..self.classes.len(); profiles];
         self.ports = port_classes(&self.slots, &mut self.profiles)?;
         Ok(())
     }
@@ -241,7 +246,8 @@ impl Numbers {
         let before = mem::replace(&mut self.class_of, vec![NO_CLASS; self.in_use.len()]);
         let class_before = |column: u32| before.get(column as usize).copied().unwrap_or(NO_CLASS);
         let mut were: Vec<u32> = Vec::with_capacity(order.len());
-        self.classes.clear();
+        let classes_before = mem::take(&mut self.classes);
+        let is_nobodys = |class: usize| class > 0 && classes_before.get(class).is_some_and(|&one| one == classes_before[class - 1]);
         let mut last = None;
         for &column in &order {
             let was = class_before(column);
@@ -250,6 +256,13 @@ impl Numbers {
                 _ => self.content.is_same(last, column),
             };
             if !last.is_some_and(is_same) {
+                if self.content.begins(column) {
+                    while let Some(&nobodys) = self.classes.last().filter(|_| !self.classes.len().is_multiple_of(SEGMENT)) {
+                        let next = were.last().filter(|&&was| was != NO_CLASS && is_nobodys(was as usize + 1));
+                        were.push(next.map_or(NO_CLASS, |was| was + 1));
+                        self.classes.push(nobodys);
+                    }
+                }
                 self.classes.push(column);
                 were.push(NO_CLASS);
             }
@@ -267,11 +280,11 @@ impl Numbers {
     fn renew_rows(&mut self, difference: &Difference, renumbered: &[bool]) -> bool {
         let is_all = difference.is_large();
         let (anew, shifted): (Vec<usize>, Vec<usize>) = (0..renumbered.len()).partition(|&slot| is_all || renumbered[slot]);
-        self.same.fill(difference.from());
+        self.others.fill(difference.range());
         for &slot in shifted.iter().filter(|_| !difference.is_none()) {
             difference.shift(&mut self.profiles[slot].rows, |class| self.content.number(self.classes[class], slot));
         }
-        anew.iter().for_each(|&slot| self.same[slot] = 0);
+        anew.iter().for_each(|&slot| self.others[slot] = 0..self.classes.len());
         self.select(&anew);
         !difference.is_none() || !anew.is_empty()
     }

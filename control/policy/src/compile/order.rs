@@ -2,6 +2,7 @@
 
 use super::number::NO_CLASS;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// Takes things out until the others stand in order: at most twice as many as need be. Returns those that stand, and those
 /// taken out.
@@ -43,8 +44,9 @@ pub(super) struct Difference {
     shifted: Vec<Run>,
     /// Classes that were none.
     new: Vec<usize>,
-    /// Below it nothing is another.
+    /// Below it nothing is another, nor from the other on.
     from: usize,
+    until: usize,
     /// How many classes there were, and are.
     before: usize,
     now: usize,
@@ -65,13 +67,15 @@ const SHIFTED_PART: usize = 16;
 
 impl Difference {
     pub(super) fn none(count: usize) -> Self {
-        Self { from: count, before: count, now: count, ..Self::default() }
+        Self { from: count, until: count, before: count, now: count, ..Self::default() }
     }
 
     /// `were`: what each class was among `before`, or [`NO_CLASS`].
     pub(super) fn of(were: &[u32], before: usize) -> Self {
         let from = were.iter().zip(0..).take_while(|&(&was, class)| was == class).count();
-        let mut difference = Self { from, before, now: were.len(), ..Self::default() };
+        let as_it_was = were.iter().enumerate().skip(from).rev().take_while(|&(class, &was)| was as usize == class).count();
+        let until = if were.len() == before { before - as_it_was } else { were.len() };
+        let mut difference = Self { from, until, before, now: were.len(), ..Self::default() };
         let (mut now, mut known) = (from, 0);
         for run in were[from..].chunk_by(|&one, &next| one != NO_CLASS && one + 1 == next) {
             if run[0] == NO_CLASS {
@@ -87,9 +91,9 @@ impl Difference {
         difference
     }
 
-    /// The first class that may be another.
-    pub(super) fn from(&self) -> usize {
-        self.from
+    /// The classes that may be others.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.from..self.until
     }
 
     pub(super) fn is_none(&self) -> bool {
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn shifted_numbers_are_those_of_their_classes() {
         let none = NO_CLASS;
-        let lists: [(&[u32], usize); 8] = [
+        let lists: [(&[u32], usize); 9] = [
             (&[0, 1, 2], 3),
             (&[0, none, 1, 2], 3),
             (&[none, 0, 1, 3, 4, none, 6], 7),
@@ -141,6 +145,7 @@ mod tests {
             (&[2, 3, none, 4, 7, none, none, 8], 9),
             (&[1, 2, 3], 4),
             (&[], 2),
+            (&[0, none, 1, 2, 4, 5], 6),
             (&[none], 0),
         ];
         for (were, before) in lists {
@@ -150,6 +155,9 @@ mod tests {
             let expected = were.iter().zip(100..).map(|(&was, new)| if was == none { new } else { was as u16 });
             assert_eq!(numbers, expected.collect::<Vec<_>>(), "{were:?}");
             assert!(!difference.is_mixed);
+            let same = were.iter().enumerate().filter(|&(class, _)| !difference.range().contains(&class));
+            assert!(same.into_iter().all(|(class, &was)| was as usize == class), "{were:?}");
+            assert!(were.len() == before || difference.range().end == were.len(), "{were:?}");
             assert_eq!(difference.is_none(), were.len() == before && were.iter().zip(0..).all(|(&was, class)| was == class));
         }
         assert!(Difference::of(&[1, 0], 2).is_large());

@@ -39,7 +39,9 @@ impl Output {
             all_rows |= self.writer.actions(&numbers.profiles);
         }
         if all_rows || renumbered.rows {
-            self.writer.rows(numbers.profiles.iter().zip(&numbers.same).map(|(profile, &same)| (profile, if all_rows { 0 } else { same })));
+            let all = 0..numbers.classes();
+            let others = numbers.others.iter().map(|others| if all_rows { all.clone() } else { others.clone() });
+            self.writer.rows(numbers.profiles.iter().zip(others));
         }
         if fresh || self.services != model.services {
             self.services.clone_from(&model.services);

@@ -54,7 +54,7 @@ fn written(mut writer: ImageWriter, parts: &TableParts, generation: u64) -> Imag
     writer.classes((0..parts.classes as u32).collect(), parts.classes);
     writer.ports(&parts.ports);
     let _ = writer.actions(&parts.profiles);
-    writer.rows(parts.profiles.iter().map(|profile| (profile, 0)));
+    writer.rows(parts.profiles.iter().map(|profile| (profile, 0..parts.classes)));
     writer.endpoints(&parts.endpoints);
     writer.services(&parts.services);
     writer.names(&parts.names);
@@ -172,8 +172,9 @@ impl ImageWriter {
         self.forget(&PORTS);
     }
 
-    /// The rows of each profile that endpoints refer to; those of the classes below `same` are what they were, or `same` is 0.
-    pub fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
+    /// The rows of each profile that endpoints refer to, and which classes' may be others: all behind them are what they
+    /// were where there are as many classes as before, and all before them in any case.
+    pub fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, Range<usize>)>) {
         self.profiles.rows(profiles);
         self.forget(&ROWS);
     }

@@ -5,6 +5,7 @@ use super::rows::Rows;
 use super::runs::Runs;
 use crate::format::Half;
 use crate::parts::ProfileParts;
+use std::ops::Range;
 
 /// Everything before it is written in some width.
 #[derive(Debug, Default)]
@@ -43,8 +44,8 @@ impl Profiles {
         matches!(self.form, Form::Packed(_))
     }
 
-    /// The rows of each profile's classes; those below the second number are what they were.
-    pub(super) fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, usize)>) {
+    /// See [`super::ImageWriter::rows`].
+    pub(super) fn rows<'p>(&mut self, profiles: impl ExactSizeIterator<Item = (&'p ProfileParts, Range<usize>)>) {
         self.rows.update(self.is_packed(), profiles);
     }
 

@@ -8,7 +8,8 @@ use std::hash::Hash;
 #[derive(Debug)]
 pub(super) struct Runs<T> {
     pub(super) all: Vec<T>,
-    places: HashMap<Vec<T>, u32, RandomState>,
+    /// By hash, or the next free number behind it: where a run begins, and its length.
+    places: HashMap<u64, (u32, u32), RandomState>,
 }
 
 impl<T> Default for Runs<T> {
@@ -20,12 +21,16 @@ impl<T> Default for Runs<T> {
 impl<T: Copy + Eq + Hash> Runs<T> {
     /// Where such a run begins.
     pub(super) fn place(&mut self, run: &[T]) -> u32 {
-        if let Some(&known) = self.places.get(run) {
-            return known;
+        let mut hash = self.places.hasher().hash_one(run);
+        while let Some(&(place, len)) = self.places.get(&hash) {
+            if self.all[place as usize..][..len as usize] == *run {
+                return place;
+            }
+            hash = hash.wrapping_add(1);
         }
         let place = self.all.len() as u32;
         self.all.extend_from_slice(run);
-        self.places.insert(run.to_vec(), place);
+        self.places.insert(hash, (place, run.len() as u32));
         place
     }
 }
