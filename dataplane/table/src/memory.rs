@@ -112,8 +112,10 @@ impl Memory {
         let start: NonNull<T> = unsafe { self.block.start().add(at) }.cast();
         let mut len = 0;
         for part in parts {
-            // SAFETY: the parts fit their room, and nobody else knows of it yet.
-            unsafe { start.add(len).copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
+            // SAFETY: the parts fit their room.
+            let next = unsafe { start.add(len) };
+            // SAFETY: as above, and nobody else knows of the room yet.
+            unsafe { next.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
             len += part.len();
         }
         Array { start, len, _block: Arc::clone(&self.block), entries: PhantomData }

@@ -179,8 +179,9 @@ fn v4_class<L: Large>(trie: &V4<L>, v4: __m256i) -> __m256i {
         }
         let bits = _mm256_and_si256(_mm256_srl_epi32(v4, _mm_cvtsi32_si128(level.cast_signed())), splat(NODES as u32 - 1));
         let at = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<4>(node), bits), splat(trie.blocks_at));
+        let at = _mm256_andnot_si256(ends, at);
         // SAFETY: in a block, or the first entry of all.
-        let next = unsafe { gather(&trie.entries, _mm256_andnot_si256(ends, at)) };
+        let next = unsafe { gather(&trie.entries, at) };
         node = _mm256_blendv_epi8(next, node, ends);
     }
     _mm256_sub_epi32(node, blocks)
