@@ -10,8 +10,8 @@ use sluice_flow::{Addr, Protocol};
 
 /// See the module. What [`super::load`] checked is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
-pub(crate) struct Addresses<L> {
-    pub(crate) v4: V4<L>,
+pub(crate) struct Addresses<L, const BITS: u32> {
+    pub(crate) v4: V4<L, BITS>,
     pub(crate) v6_block_slots: Array<V6Slot>,
     pub(crate) v6_blocks: Array<L>,
     pub(crate) v6_exact: Array<V6Slot>,
@@ -21,7 +21,7 @@ pub(crate) struct Addresses<L> {
     pub(crate) port_class: Array<u16>,
 }
 
-impl<L: Large> Addresses<L> {
+impl<L: Large, const BITS: u32> Addresses<L, BITS> {
     /// Bytes that [`Self::of`] places.
     pub(crate) fn room(spaces: &Spaces<L>) -> usize {
         let v4 = room(&[&spaces.v4_flat, &spaces.v4_trie]);

@@ -2,7 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::batch::Query;
-use crate::format::{EndpointEntry, Half, SEGMENT};
+use crate::format::{EndpointEntry, Half, SEGMENT, TRIE_BITS};
 use crate::memory::{Array, Memory, room};
 use crate::sections::{Profiles, Spaces};
 use crate::sides::{Side, Sides};
@@ -12,7 +12,7 @@ use sluice_flow::{Direction, PortIndex, Verdict};
 /// See the module. What [`super::load`] checked is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
 pub(crate) struct Arrays<L, S> {
-    pub(crate) addresses: Addresses<L>,
+    pub(crate) addresses: Addresses<L, TRIE_BITS>,
     pub(crate) endpoints: Box<[EndpointEntry]>,
     pub(crate) sides: Sides,
     pub(crate) directory: Array<L>,
@@ -35,7 +35,7 @@ impl<L: Large, S: Small> Arrays<L, S> {
         let actions: [&[L]; 2] = [actions, &[L::write(0); 2]];
         let segments: [&[S]; 2] = [segments, if segments.is_empty() { &[S::ZERO; SEGMENT] } else { &[] }];
         let own = room(&directory) + room(&segments) + room(&local_ports) + room(&actions);
-        let memory = &mut Memory::of(own + Addresses::room(spaces) + Sides::room(&endpoints));
+        let memory = &mut Memory::of(own + Addresses::<L, TRIE_BITS>::room(spaces) + Sides::room(&endpoints));
         Self {
             addresses: Addresses::of(spaces, memory),
             sides: Sides::of(&endpoints, closed, open, false, memory),

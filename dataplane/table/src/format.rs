@@ -7,7 +7,7 @@
 //! 64   section table: (offset u64, bytes u64) for each Section, in order
 //! ```
 //!
-//! *L* below is 2 bytes, 4 in tables with [`LARGE_WIDE`]; *S* is 1 byte, 2 with [`SMALL_WIDE`]. What profiles say stands in
+//! *L* below is 2 bytes, 4 in tables with [`LARGE_WIDE`]; *S* is 1 byte, 2 with [`SMALL_WIDE`]. What addresses and profiles say stands in
 //! one of two forms: *plain*, the fewest loads, or *packed* ([`PACKED`]), the least room.
 //!
 //! ```text
@@ -30,8 +30,9 @@ pub(crate) const ALIGNMENT: usize = 64;
 pub(crate) enum Section {
     /// `L`: the class of each address of a window of /24s, from /24 number `flat_first`. Goes before the trie.
     V4Flat,
-    /// `L[65536]`: by the upper 16 bits of an IPv4 address, a *node*; then `L[16]` blocks of nodes by the next 4 bits, down
-    /// to the last. A node below the number of blocks is such a block, otherwise a class plus that number.
+    /// `L[65536]`: by the upper 16 bits of an IPv4 address, a *node*; then `L[256]`, packed `L[16]`, blocks of nodes by the
+    /// next 8, packed 4, bits, down to the last. A node below the number of blocks is such a block, otherwise a class plus
+    /// that number.
     V4Trie,
     /// Open-addressed /120s of IPv6: [`V6Slot`] with the upper 120 bits as the key and a block of `V6Blocks`.
     V6BlockSlots,
@@ -106,12 +107,12 @@ impl Section {
 
 /// Addresses of a /24, or of an IPv6 block.
 pub(crate) const BLOCK: usize = 256;
-/// Nodes of a block of the trie.
-pub(crate) const NODES: usize = 16;
 /// Nodes of the trie's first level.
 pub(crate) const ROOTS: usize = 1 << 16;
-/// Where an address's bits for each level of blocks begin.
-pub(crate) const LEVELS: [u32; 4] = [12, 8, 4, 0];
+/// Bits of an address that a block of the trie is indexed by.
+pub(crate) const TRIE_BITS: u32 = 8;
+/// The same where it is packed.
+pub(crate) const PACKED_TRIE_BITS: u32 = 4;
 /// Classes of a segment: if all shift by so many, their rows are stored as before.
 pub const SEGMENT: usize = 32;
 /// The same where it is packed.

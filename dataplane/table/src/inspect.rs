@@ -1,7 +1,7 @@
 //! The table as data: for those who must see all of it at once, a proof or a report. Workers use [`Table::lookup`] alone.
 
 use crate::addresses::{Addresses, find};
-use crate::format::{BLOCK, Half, NODES, PACKED_SEGMENT, SEGMENT};
+use crate::format::{BLOCK, Half, PACKED_SEGMENT, SEGMENT};
 use crate::parts::Action;
 use crate::table::{Table, with_arrays};
 use crate::v4::Node;
@@ -256,7 +256,7 @@ impl<F: FnMut(V4Stretch<'_>)> Stretches<F> {
     }
 }
 
-fn walk<L: Large>(addresses: &Addresses<L>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
+fn walk<L: Large, const BITS: u32>(addresses: &Addresses<L, BITS>, mut stretches: Stretches<impl FnMut(V4Stretch<'_>)>) {
     let mut classes = [0; BLOCK];
     let v4 = &addresses.v4;
     let window = u64::from(v4.flat_first)..u64::from(v4.flat_first) + u64::from(v4.flat_len);
@@ -264,12 +264,12 @@ fn walk<L: Large>(addresses: &Addresses<L>, mut stretches: Stretches<impl FnMut(
         let high = high << 16;
         let root = v4.node(root);
         let touches_window = u64::from(high) < window.end && window.start < u64::from(high) + 65536;
-        if let (Node::Class(class), false) = (&root, touches_window) {
-            stretches.same(high, *class);
+        if let (Node::Class(class), false) = (root, touches_window) {
+            stretches.same(high, class);
             continue;
         }
-        for middle in 0..BLOCK {
-            let first = high | (middle as u32) << 8;
+        for middle in 0..BLOCK as u32 {
+            let first = high | middle << 8;
             if window.contains(&u64::from(first)) {
                 read_all(&v4.flat()[(first - v4.flat_first) as usize..][..BLOCK], &mut classes);
                 match classes.iter().all(|&class| class == classes[0]) {
@@ -278,17 +278,13 @@ fn walk<L: Large>(addresses: &Addresses<L>, mut stretches: Stretches<impl FnMut(
                 }
                 continue;
             }
-            let below = |node: &Node, at: usize| match *node {
-                Node::Class(class) => Node::Class(class),
-                Node::Block(block) => v4.node(v4.block(block)[at % NODES]),
-            };
-            let slash_24 = below(&below(&root, middle / NODES), middle);
+            let slash_24 = v4.below(root, first, 8..16);
             if let Node::Class(class) = slash_24 {
                 stretches.same(first, class);
                 continue;
             }
-            for (low, class) in classes.iter_mut().enumerate() {
-                match below(&below(&slash_24, low / NODES), low) {
+            for (low, class) in (0..).zip(&mut classes) {
+                match v4.below(slash_24, first | low, 0..8) {
                     Node::Class(found) => *class = found as u32,
                     Node::Block(_) => unreachable!("no walk is longer, as was checked"),
                 }

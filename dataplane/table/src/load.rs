@@ -4,8 +4,8 @@ use crate::addresses::PORTS;
 use crate::arrays::Arrays;
 use crate::batch::SimdLevel;
 use crate::format::{
-    ALIGNMENT, BLOCK, CHUNK, EndpointEntry, FORMAT_VERSION, Half, Header, ImageError, LARGE_WIDE, LEVELS, MAGIC, NODES, PACKED,
-    PACKED_SEGMENT, PORT_CLASSES_MAX, PortStart, ROOTS, SEGMENT, SMALL_WIDE, Section, V6Slot, checksum,
+    ALIGNMENT, BLOCK, CHUNK, EndpointEntry, FORMAT_VERSION, Half, Header, ImageError, LARGE_WIDE, MAGIC, PACKED, PACKED_SEGMENT,
+    PACKED_TRIE_BITS, PORT_CLASSES_MAX, PortStart, ROOTS, SEGMENT, SMALL_WIDE, Section, TRIE_BITS, V6Slot, checksum,
 };
 use crate::names::Names;
 use crate::packed::PackedArrays;
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     fn plain<L: Large, S: Small>(&self) -> Result<Arrays<L, S>, ImageError> {
-        let spaces = self.spaces()?;
+        let spaces = self.spaces(TRIE_BITS)?;
         let endpoints = self.endpoints()?;
         let profiles = Profiles {
             directory: self.section(Section::Directory)?,
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     }
 
     fn packed<L: Large, S: Small>(&self) -> Result<PackedArrays<L, S>, ImageError> {
-        let spaces = self.spaces()?;
+        let spaces = self.spaces(PACKED_TRIE_BITS)?;
         let endpoints = self.endpoints()?;
         let profiles = PackedProfiles {
             directory: self.section(Section::Directory)?,
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         Ok(endpoints)
     }
 
-    fn spaces<L: Large>(&self) -> Result<Spaces<L>, ImageError> {
+    fn spaces<L: Large>(&self, trie_bits: u32) -> Result<Spaces<L>, ImageError> {
         // no more than could be told apart: whoever makes a list of them makes it of that length
         let (classes, port_classes) = (u64::from(self.header.classes), u64::from(self.header.port_classes));
         if classes > self.header.image_bytes {
@@ -166,6 +166,7 @@ impl<'a> Reader<'a> {
         };
         self.check_sizes(&spaces)?;
         self.check_classes(&spaces)?;
+        self.check_trie(&spaces.v4_trie, trie_bits)?;
         Ok(spaces)
     }
 
@@ -198,7 +199,6 @@ impl<'a> Reader<'a> {
         let flat = spaces.v4_flat.len();
         let flat_end = u64::from(self.header.flat_first) * BLOCK as u64 + flat as u64;
         sized(flat.is_multiple_of(BLOCK) && flat_end <= 1 << 32, Section::V4Flat)?;
-        sized(spaces.v4_trie.len() >= ROOTS && spaces.v4_trie.len().is_multiple_of(NODES), Section::V4Trie)?;
         sized(spaces.v6_blocks.len().is_multiple_of(BLOCK), Section::V6Blocks)?;
         for (slots, section) in [(&spaces.v6_block_slots, Section::V6BlockSlots), (&spaces.v6_exact, Section::V6Exact)] {
             // a search must meet an empty slot
@@ -213,7 +213,6 @@ impl<'a> Reader<'a> {
         let classes = u64::from(self.header.classes);
         let all = |entries: &[L], section| entries.iter().try_for_each(|class| below(class.read() as u64, classes, section));
         all(&spaces.v4_flat, Section::V4Flat)?;
-        self.check_trie(&spaces.v4_trie)?;
         all(&spaces.v6_blocks, Section::V6Blocks)?;
         all(&spaces.v6_classes, Section::V6Classes)?;
         let values = |slots: &[V6Slot], len: u64, section| {
@@ -224,23 +223,25 @@ impl<'a> Reader<'a> {
         values(&spaces.v6_exact, classes, Section::V6Exact)
     }
 
-    /// That every walk ends at a class after four blocks at most. A block leads only to later ones, as it is written.
-    fn check_trie<L: Large>(&self, trie: &[L]) -> Result<(), ImageError> {
+    /// That every walk ends at a class when the address ends. A block leads only to later ones, as it is written.
+    fn check_trie<L: Large>(&self, trie: &[L], bits: u32) -> Result<(), ImageError> {
+        let nodes_of_block = 1 << bits;
+        sized(trie.len() >= ROOTS && trie.len().is_multiple_of(nodes_of_block), Section::V4Trie)?;
         let (roots, blocks) = trie.split_at(ROOTS);
-        let count = blocks.len() / NODES;
+        let count = blocks.len() / nodes_of_block;
         let mut heights = vec![0u8; count];
         let height = |number: L, heights: &[u8]| match node(number, count) {
             Node::Class(class) => below(class as u64, u64::from(self.header.classes), Section::V4Trie).map(|()| 0),
             Node::Block(block) => Ok(1 + heights[block]),
         };
-        for (index, nodes) in blocks.chunks(NODES).enumerate().rev() {
+        for (index, nodes) in blocks.chunks(nodes_of_block).enumerate().rev() {
             for &number in nodes {
                 if let Node::Block(block) = node(number, count) {
                     sized(block > index, Section::V4Trie)?;
                 }
                 heights[index] = heights[index].max(height(number, &heights)?);
             }
-            below(u64::from(heights[index]), LEVELS.len() as u64, Section::V4Trie)?;
+            below(u64::from(heights[index]), u64::from(16 / bits), Section::V4Trie)?;
         }
         roots.iter().try_for_each(|&root| height(root, &heights).map(|_| ()))
     }

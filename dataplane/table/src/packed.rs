@@ -6,7 +6,7 @@
 use crate::addresses::Addresses;
 use crate::arrays::{read, read_from};
 use crate::batch::Query;
-use crate::format::{CHUNK, EndpointEntry, Half, PACKED_SEGMENT};
+use crate::format::{CHUNK, EndpointEntry, Half, PACKED_SEGMENT, PACKED_TRIE_BITS};
 use crate::memory::{Array, Memory, room};
 use crate::sections::{PackedProfiles, Spaces};
 use crate::sides::{Side, Sides, Tail};
@@ -16,7 +16,7 @@ use sluice_flow::Verdict;
 /// See the module. What [`super::load`] checked is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
 pub(crate) struct PackedArrays<L, S> {
-    pub(crate) addresses: Addresses<L>,
+    pub(crate) addresses: Addresses<L, PACKED_TRIE_BITS>,
     pub(crate) endpoints: Box<[EndpointEntry]>,
     pub(crate) sides: Sides,
     pub(crate) directory: Array<L>,
@@ -61,7 +61,7 @@ impl<L: Large, S: Small> PackedArrays<L, S> {
         let of_ports = room(&port_chunks) + room(&local_ports);
         let of_actions = room(&variants) + room(&variant_bases) + room(&ranks) + room(&palettes);
         let own = of_classes + of_ports + of_actions;
-        let memory = &mut Memory::of(own + Addresses::room(spaces) + Sides::room(&endpoints));
+        let memory = &mut Memory::of(own + Addresses::<L, PACKED_TRIE_BITS>::room(spaces) + Sides::room(&endpoints));
         Self {
             addresses: Addresses::of(spaces, memory),
             sides: Sides::of(&endpoints, closed, open, true, memory),

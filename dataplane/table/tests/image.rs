@@ -423,7 +423,7 @@ fn packed_sections_that_do_not_fit_each_other_are_refused() {
 #[test]
 fn a_trie_that_is_too_deep_is_refused() {
     let deep = TableParts { v4_intervals: vec![(0, 0), (1, 1), (2, 0)], ..parts() };
-    let image = build_image(&deep, 1);
+    let image = build_packed_image(&deep, 1);
     // four blocks lead to the first address; the last of them says that there is one more behind it
     let blocks = (sections(&image)[section::V4_TRIE].1 / 2 - 65536) / 16;
     assert_eq!(blocks, 4);

@@ -3,7 +3,7 @@
 use super::Query;
 use super::four::gather_four;
 use crate::arrays::Arrays;
-use crate::format::{LEVELS, NODES, SEGMENT};
+use crate::format::{SEGMENT, TRIE_BITS};
 use crate::v4::V4;
 use crate::width::{Large, Small, Width};
 use sluice_flow::{Protocol, Verdict};
@@ -162,7 +162,7 @@ fn port_class<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m25
 /// The class of each lane's IPv4 address.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn v4_class<L: Large>(trie: &V4<L>, v4: __m256i) -> __m256i {
+fn v4_class<L: Large>(trie: &V4<L, TRIE_BITS>, v4: __m256i) -> __m256i {
     let blocks = splat(trie.blocks);
     let in_window = _mm256_sub_epi32(v4, splat(trie.flat_first));
     let beside = at_least(in_window, splat(trie.flat_len));
@@ -172,13 +172,14 @@ fn v4_class<L: Large>(trie: &V4<L>, v4: __m256i) -> __m256i {
     let first = unsafe { gather(&trie.entries, at) };
     // a class of the window as a root would say it
     let mut node = _mm256_add_epi32(first, _mm256_andnot_si256(beside, blocks));
-    for level in LEVELS {
+    for level in (0..V4::<L, TRIE_BITS>::LEVELS).rev() {
         let ends = at_least(node, blocks);
         if mask(ends) == 0xff {
             break;
         }
-        let bits = _mm256_and_si256(_mm256_srl_epi32(v4, _mm_cvtsi32_si128(level.cast_signed())), splat(NODES as u32 - 1));
-        let at = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<4>(node), bits), splat(trie.blocks_at));
+        let bits =
+            _mm256_and_si256(_mm256_srl_epi32(v4, _mm_cvtsi32_si128((level * TRIE_BITS).cast_signed())), splat((1 << TRIE_BITS) - 1));
+        let at = _mm256_add_epi32(_mm256_add_epi32(_mm256_slli_epi32::<{ TRIE_BITS as _ }>(node), bits), splat(trie.blocks_at));
         let at = _mm256_andnot_si256(ends, at);
         // SAFETY: in a block, or the first entry of all.
         let next = unsafe { gather(&trie.entries, at) };

@@ -12,7 +12,7 @@
 use super::Query;
 use super::four::gather_four;
 use crate::arrays::Arrays;
-use crate::format::{LEVELS, NODES, SEGMENT};
+use crate::format::{SEGMENT, TRIE_BITS};
 use crate::v4::V4;
 use crate::width::{Large, Small, Width};
 use sluice_flow::{Protocol, Verdict};
@@ -172,7 +172,7 @@ fn port_class<L: Large, S: Small>(arrays: &Arrays<L, S>, asked: &Asked) -> __m51
 /// The class of each lane's IPv4 address.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn v4_class<L: Large>(trie: &V4<L>, v4: __m512i) -> __m512i {
+fn v4_class<L: Large>(trie: &V4<L, TRIE_BITS>, v4: __m512i) -> __m512i {
     let blocks = splat(trie.blocks);
     let in_window = _mm512_sub_epi32(v4, splat(trie.flat_first));
     let in_flat = _mm512_cmplt_epu32_mask(in_window, splat(trie.flat_len));
@@ -181,27 +181,21 @@ fn v4_class<L: Large>(trie: &V4<L>, v4: __m512i) -> __m512i {
     // SAFETY: below the window's length, or one of the 65536 roots, which stand behind it.
     let first = unsafe { gather(&trie.entries, at) };
     // a class of the window as a root would say it
-    let node = _mm512_mask_add_epi32(first, in_flat, first, blocks);
-    let walks = _mm512_cmplt_epu32_mask(node, blocks);
-    if walks == 0 {
-        return _mm512_sub_epi32(node, blocks);
-    }
-    // those that go on side by side: mostly they are few
-    let (count, all) = (walks.count_ones(), ((1u32 << walks.count_ones()) - 1) as __mmask16);
-    let (mut nodes, addresses) = (_mm512_maskz_compress_epi32(walks, node), _mm512_maskz_compress_epi32(walks, v4));
-    for level in LEVELS {
-        let goes_on = _mm512_mask_cmplt_epu32_mask(all, nodes, blocks);
+    let mut node = _mm512_mask_add_epi32(first, in_flat, first, blocks);
+    for level in (0..V4::<L, TRIE_BITS>::LEVELS).rev() {
+        let goes_on = _mm512_cmplt_epu32_mask(node, blocks);
         if goes_on == 0 {
             break;
         }
-        let bits = _mm512_and_si512(_mm512_srl_epi32(addresses, _mm_cvtsi32_si128(level.cast_signed())), splat(NODES as u32 - 1));
-        let at = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<4>(nodes), bits), splat(trie.blocks_at));
+        let bits =
+            _mm512_and_si512(_mm512_srl_epi32(v4, _mm_cvtsi32_si128((level * TRIE_BITS).cast_signed())), splat((1 << TRIE_BITS) - 1));
+        let at = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<{ TRIE_BITS as _ }>(node), bits), splat(trie.blocks_at));
         let at = _mm512_maskz_mov_epi32(goes_on, at);
         // SAFETY: in a block, or the first entry of all.
-        let next = unsafe { gather_first(&trie.entries, at, count) };
-        nodes = _mm512_mask_mov_epi32(nodes, goes_on, next);
+        let next = unsafe { gather(&trie.entries, at) };
+        node = _mm512_mask_mov_epi32(node, goes_on, next);
     }
-    _mm512_sub_epi32(_mm512_mask_expand_epi32(node, walks, nodes), blocks)
+    _mm512_sub_epi32(node, blocks)
 }
 
 /// The classes, those of the lanes `v6` looked up one by one.
@@ -300,28 +294,6 @@ unsafe fn gather<T: Width>(entries: &[T], at: __m512i) -> __m512i {
         *quarter = unsafe { gather_four(entries, *quarter) };
     }
     joined(quarters)
-}
-
-/// The same for so many lanes, the first ones, and some more.
-///
-/// # Safety
-/// As [`gather`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-unsafe fn gather_first<T: Width>(entries: &[T], at: __m512i, count: u32) -> __m512i {
-    if count > 8 {
-        // SAFETY: the caller's promise.
-        return unsafe { gather(entries, at) };
-    }
-    let (four, more) = (_mm512_castsi512_si128(at), _mm512_extracti32x4_epi32::<1>(at));
-    // SAFETY: the caller's promise.
-    let first = unsafe { gather_four(entries, four) };
-    let second = match count > 4 {
-        // SAFETY: the caller's promise.
-        true => unsafe { gather_four(entries, more) },
-        false => first,
-    };
-    _mm512_castsi256_si512(_mm256_set_m128i(second, first))
 }
 
 /// One register of four.

@@ -70,7 +70,7 @@ fn together<L: Large, S: Small>(arrays: &Arrays<L, S>, queries: &[Query], verdic
     }
 }
 
-impl<L: Large> Addresses<L> {
+impl<L: Large, const BITS: u32> Addresses<L, BITS> {
     /// Asks for the first thing that [`Addresses::class_of`] reads.
     #[inline(always)]
     fn prefetch_class(&self, remote: Addr) {

@@ -22,7 +22,10 @@ pub use assembly::Image;
 pub use v4::V4Change;
 pub use v6::V6Change;
 
-use crate::format::{CHUNK, EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, PACKED, PortStart, SMALL_WIDE, Section};
+use crate::format::{
+    CHUNK, EndpointEntry, FORMAT_VERSION, Half, Header, LARGE_WIDE, MAGIC, PACKED, PACKED_TRIE_BITS, PortStart, SMALL_WIDE, Section,
+    TRIE_BITS,
+};
 use crate::names::Names;
 use crate::parts::{EndpointRow, PortParts, ProfileParts, TableParts};
 use crate::width::{Large, Small, Wide16};
@@ -206,6 +209,9 @@ impl ImageWriter {
 
     /// The image of all that was handed over last.
     pub fn write(&mut self, generation: u64) -> Image {
+        if self.v4.shape(if self.profiles.is_packed() { PACKED_TRIE_BITS } else { TRIE_BITS }) {
+            self.forget(&V4_TRIE);
+        }
         let large = self.v4.max(self.classes).max(self.profiles.large_max()) > usize::from(u16::MAX);
         let small = self.profiles.small_max() > usize::from(u8::MAX);
         let flag = |set, flag| if set { flag } else { 0 };

@@ -4,7 +4,7 @@
 //! more room than a trie's blocks do; the rest of the space is a trie. Where intervals begin decides which is
 //! which, and never what they say, so that the layout stays while pods come and go beside others.
 
-use crate::format::{BLOCK, LEVELS, NODES, ROOTS};
+use crate::format::{BLOCK, ROOTS, TRIE_BITS};
 use crate::width::Large;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,8 +15,11 @@ pub(super) struct V4 {
     /// Number of the window's first /24.
     pub(super) flat_first: u32,
     pub(super) flat: Vec<u32>,
-    /// The roots, then blocks.
+    /// The intervals outside of the window.
+    outside: Vec<(u32, u32)>,
+    /// Of them: the roots, then blocks for so many bits.
     trie: Vec<u32>,
+    trie_bits: u32,
     /// /24s inside of which intervals begin, and how many do.
     cut: BTreeMap<u32, u32>,
 }
@@ -48,7 +51,7 @@ impl V4 {
     pub(super) fn of(intervals: &Intervals) -> Self {
         assert!(intervals.first().is_some_and(|first| first.0 == 0), "intervals start at 0.0.0.0");
         assert!(intervals.is_sorted_by(|a, b| a.0 < b.0), "intervals ascend");
-        let mut v4 = Self { trie: vec![0; ROOTS], ..Self::default() };
+        let mut v4 = Self::default();
         for starts in intervals.chunk_by(|a, b| a.0 >> 8 == b.0 >> 8) {
             let inside = starts.iter().filter(|start| start.0 & 0xff != 0).count() as u32;
             if inside > 0 {
@@ -56,14 +59,28 @@ impl V4 {
             }
         }
         match window(v4.cut.keys().copied()) {
-            None => v4.fill(intervals),
+            None => v4.outside = intervals.to_vec(),
             Some((first, last)) => {
                 v4.flat_first = first / BLOCK as u32;
                 v4.flat = flat(intervals, first, last);
-                v4.fill(&without(intervals, first, last));
+                v4.outside = without(intervals, first, last);
             }
         }
+        v4.shape(TRIE_BITS);
         v4
+    }
+
+    /// Makes blocks of the trie for so many bits. Returns whether that is another form.
+    pub(super) fn shape(&mut self, bits: u32) -> bool {
+        let is_other = self.trie_bits != bits;
+        if is_other {
+            self.trie_bits = bits;
+            self.trie = vec![0; ROOTS];
+            let outside = std::mem::take(&mut self.outside);
+            self.fill(&outside);
+            self.outside = outside;
+        }
+        is_other
     }
 
     /// Follows changes inside the window, and says which of its entries are others. `None`: some are outside, or another
@@ -102,7 +119,7 @@ impl V4 {
     }
 
     fn blocks(&self) -> usize {
-        (self.trie.len() - ROOTS) / NODES
+        (self.trie.len() - ROOTS) >> self.trie_bits
     }
 
     /// Blocks by their numbers, classes behind them.
@@ -126,16 +143,16 @@ impl V4 {
     /// all nodes in ascending order.
     fn fill_node(&mut self, at: u64, len: u64, class: u32) -> u64 {
         let (mut slot, mut bits) = ((at >> 16) as usize, 16);
-        for level in LEVELS {
+        for level in (0..16 / self.trie_bits).rev().map(|level| level * self.trie_bits) {
             let begins = at & ((1 << bits) - 1) == 0;
             if begins && len >= 1 << bits {
                 break;
             }
             if begins {
                 self.trie[slot] = self.blocks() as u32;
-                self.trie.resize(self.trie.len() + NODES, 0);
+                self.trie.resize(self.trie.len() + (1 << self.trie_bits), 0);
             }
-            slot = ROOTS + self.trie[slot] as usize * NODES + (at >> level) as usize % NODES;
+            slot = ROOTS + ((self.trie[slot] as usize) << self.trie_bits) + ((at >> level) as usize & ((1 << self.trie_bits) - 1));
             bits = level;
         }
         self.trie[slot] = LEAF | class;
