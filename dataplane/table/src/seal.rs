@@ -16,7 +16,22 @@ const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlag
 /// # Errors
 /// The system's.
 pub fn write_sealed(name: &str, image: &[u8]) -> io::Result<OwnedFd> {
-    seal(File::from(memfd(name)?), image)
+    seal_in(File::from(memfd(name)?), name, image)
+}
+
+/// How often room is looked for that nobody else holds.
+const ATTEMPTS: usize = 5;
+
+/// The kernel does not seal while somebody holds one of the pages, be it the kernel itself, which moves them about. Nobody
+/// holds fresh ones for long.
+fn seal_in(mut file: File, name: &str, image: &[u8]) -> io::Result<OwnedFd> {
+    for _ in 1..ATTEMPTS {
+        match seal(file, image) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => file = File::from(memfd(name)?),
+            done => return done,
+        }
+    }
+    seal(file, image)
 }
 
 fn memfd(name: &str) -> io::Result<OwnedFd> {
@@ -53,7 +68,7 @@ impl Sealer {
     /// The system's.
     pub fn seal(&mut self, image: &[u8]) -> io::Result<OwnedFd> {
         match self.spare.take() {
-            Some(spare) => seal(spare, image),
+            Some(spare) => seal_in(spare, self.name, image),
             None => write_sealed(self.name, image),
         }
     }
@@ -126,6 +141,17 @@ mod tests {
             assert_eq!(read_sealed(fd.as_fd()).unwrap(), image);
             assert!(map_writable(&fd).is_err() && File::from(fd).set_len(1).is_err());
         }
+    }
+
+    #[test]
+    fn room_that_somebody_holds_is_not_used() {
+        let mut sealer = Sealer::new("test");
+        sealer.prepare(100);
+        let held = sealer.spare.as_ref().unwrap().try_clone().unwrap();
+        map_writable(&held.into()).unwrap();
+        let fd = sealer.seal(b"the table").unwrap();
+        assert_eq!(read_sealed(fd.as_fd()).unwrap(), b"the table");
+        assert!(map_writable(&fd).is_err());
     }
 
     #[test]
