@@ -1,12 +1,8 @@
 //! Latency against the share of lookups that were no slower: the further right, the rarer.
 
-use super::draw::{Scale, WIDTH, figure, open};
-use super::text::ns;
+use super::draw::{BOTTOM, LEFT, Scale, TOP, WIDTH, figure, over_ns};
 use std::fmt::Write;
 
-const LEFT: f64 = 46.0;
-const TOP: f64 = 8.0;
-const BOTTOM: f64 = 212.0;
 /// Room for the largest value, which has no percentile.
 const MAX_ROOM: f64 = 0.6;
 const MAX_LABEL: f64 = 44.0;
@@ -37,18 +33,7 @@ pub(super) fn curves(title: &str, curves: &[Curve], note: &str) -> String {
         let at = if percent >= 100.0 { last + MAX_ROOM } else { nines(percent) };
         LEFT + at / (last + MAX_ROOM) * (WIDTH - LEFT - 6.0)
     };
-    let mut svg = open(title, BOTTOM + 34.0);
-    for tick in scale.ticks() {
-        let y = scale.at(tick);
-        let _ = writeln!(
-            svg,
-            "<line class=\"tick\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{WIDTH}\" y2=\"{y:.1}\"/>\
-             <text class=\"axis end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LEFT - 5.0,
-            y + 3.5,
-            ns(tick)
-        );
-    }
+    let mut svg = over_ns(title, scale, "percent no slower");
     let ticks = TICKS.iter().filter(|(percent, _)| nines(*percent) <= last + 1e-9).map(|(percent, name)| (x(*percent), *name));
     // the word at the end needs its room
     let ticks = ticks.filter(|(at, _)| *at < WIDTH - MAX_LABEL);
@@ -62,7 +47,6 @@ pub(super) fn curves(title: &str, curves: &[Curve], note: &str) -> String {
             BOTTOM + 14.0
         );
     }
-    let _ = writeln!(svg, "<text class=\"axis end\" x=\"{WIDTH}\" y=\"{}\">percent no slower</text>", BOTTOM + 29.0);
     for Curve { points, colour, .. } in &curves {
         let points: Vec<String> = points.iter().map(|[percent, ns]| format!("{:.1},{:.1}", x(*percent), scale.at(*ns))).collect();
         let _ = writeln!(svg, "<polyline class=\"s{}\" points=\"{}\"/>", super::draw::colour(*colour), points.join(" "));

@@ -1,6 +1,6 @@
 //! What all charts share: a scale of powers of ten, and the frame around them.
 
-use super::text::escape;
+use super::text::{escape, ns};
 use std::fmt::Write;
 
 /// Units of a chart are pixels of a narrow phone; wider pages have several charts in a row.
@@ -47,6 +47,29 @@ impl Scale {
         let step = (decades as usize).div_ceil(8).max(1);
         (0..=decades).step_by(step).map(move |decade| 10f64.powi(self.low as i32 + decade))
     }
+}
+
+/// The room of a chart with nanoseconds upwards.
+pub(super) const LEFT: f64 = 46.0;
+pub(super) const TOP: f64 = 8.0;
+pub(super) const BOTTOM: f64 = 212.0;
+
+/// A chart's frame, the nanoseconds of a scale from [`BOTTOM`] to [`TOP`], and what is counted across.
+pub(super) fn over_ns(title: &str, scale: Scale, across: &str) -> String {
+    let mut svg = open(title, BOTTOM + 34.0);
+    for tick in scale.ticks() {
+        let y = scale.at(tick);
+        let _ = writeln!(
+            svg,
+            "<line class=\"tick\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{WIDTH}\" y2=\"{y:.1}\"/>\
+             <text class=\"axis end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            LEFT - 5.0,
+            y + 3.5,
+            ns(tick)
+        );
+    }
+    let _ = writeln!(svg, "<text class=\"axis end\" x=\"{WIDTH}\" y=\"{}\">{across}</text>", BOTTOM + 29.0);
+    svg
 }
 
 /// A chart with its title, its legend (name and colour) and a note.

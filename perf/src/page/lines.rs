@@ -1,12 +1,8 @@
 //! Cost against size, both on scales of powers of ten: what does not grow is a level line.
 
-use super::draw::{Scale, WIDTH, figure, open};
-use super::text::{count, ns};
+use super::draw::{BOTTOM, LEFT, Scale, TOP, WIDTH, figure, over_ns};
+use super::text::count;
 use std::fmt::Write;
-
-const LEFT: f64 = 46.0;
-const TOP: f64 = 8.0;
-const BOTTOM: f64 = 212.0;
 
 /// Sizes and nanoseconds of something.
 #[derive(Debug)]
@@ -25,18 +21,7 @@ pub(super) fn lines(title: &str, lines: &[Line], axis: &str, note: &str) -> Stri
     else {
         return String::new();
     };
-    let mut svg = open(title, BOTTOM + 34.0);
-    for tick in down.ticks() {
-        let y = down.at(tick);
-        let _ = writeln!(
-            svg,
-            "<line class=\"tick\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{WIDTH}\" y2=\"{y:.1}\"/>\
-             <text class=\"axis end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LEFT - 5.0,
-            y + 3.5,
-            ns(tick)
-        );
-    }
+    let mut svg = over_ns(title, down, axis);
     for tick in across.ticks() {
         let x = across.at(tick);
         let _ = writeln!(
@@ -47,7 +32,6 @@ pub(super) fn lines(title: &str, lines: &[Line], axis: &str, note: &str) -> Stri
             count(tick)
         );
     }
-    let _ = writeln!(svg, "<text class=\"axis end\" x=\"{WIDTH}\" y=\"{}\">{axis}</text>", BOTTOM + 29.0);
     for Line { points, colour, .. } in &lines {
         let places: Vec<[f64; 2]> = points.iter().map(|[size, ns]| [across.at(*size), down.at(*ns)]).collect();
         let list: Vec<String> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();

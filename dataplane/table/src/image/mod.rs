@@ -48,7 +48,7 @@ pub fn build_image(parts: &TableParts, generation: u64) -> Image {
 
 /// The same with packed profiles, whatever their size.
 pub fn build_packed_image(parts: &TableParts, generation: u64) -> Image {
-    written(ImageWriter { plain_max: 0, ..ImageWriter::default() }, parts, generation)
+    written(ImageWriter { packs_all: true, ..ImageWriter::default() }, parts, generation)
 }
 
 fn written(mut writer: ImageWriter, parts: &TableParts, generation: u64) -> Image {
@@ -84,7 +84,7 @@ const ACTIONS: [Section; 7] = [
 
 /// See the module. Everything must have been handed over once before the first image; each method but
 /// [`Self::write`] replaces what it was given before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ImageWriter {
     v4: V4,
     v6: V6,
@@ -100,28 +100,8 @@ pub struct ImageWriter {
     widths: u32,
     /// Entries of the last image's blocks, flat or of IPv6, whose columns are others now.
     patches: Vec<(Section, Range<usize>)>,
-    plain_max: usize,
-}
-
-impl Default for ImageWriter {
-    fn default() -> Self {
-        Self {
-            v4: V4::default(),
-            v6: V6::default(),
-            class_of: Vec::new(),
-            classes: 0,
-            port_starts: Vec::new(),
-            port_classes: 0,
-            profiles: Profiles::default(),
-            endpoints: Vec::new(),
-            services: Vec::new(),
-            names: Vec::new(),
-            last: Assembly::default(),
-            widths: 0,
-            patches: Vec::new(),
-            plain_max: PLAIN_MAX,
-        }
-    }
+    /// Whether profiles are packed whatever their size.
+    packs_all: bool,
 }
 
 impl ImageWriter {
@@ -186,7 +166,7 @@ impl ImageWriter {
     #[must_use]
     pub fn actions(&mut self, profiles: &[ProfileParts]) -> bool {
         self.forget(&ACTIONS);
-        self.profiles.actions(profiles, self.plain_max)
+        self.profiles.actions(profiles, if self.packs_all { 0 } else { PLAIN_MAX })
     }
 
     /// By port.
