@@ -60,6 +60,9 @@ pub struct Worker<I, K> {
     pub io: I,
     kernel: K,
     table: Option<Arc<Table>>,
+    /// To be adopted when all its lines are near, and how many are.
+    coming: Option<Arc<Table>>,
+    near: usize,
     connections: Connections,
     node_addresses: BTreeSet<Addr>,
     pending: Pending,
@@ -82,6 +85,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             io,
             kernel,
             table: None,
+            coming: None,
+            near: 0,
             connections,
             node_addresses: BTreeSet::new(),
             pending: Pending::default(),

@@ -19,6 +19,8 @@ pub(crate) struct Arrays<L, S> {
     pub(crate) segments: Array<S>,
     pub(crate) local_ports: Array<S>,
     pub(crate) actions: Array<L>,
+    /// All of the above but the endpoints.
+    pub(crate) whole: Array<u8>,
 }
 
 impl<L: Large, S: Small> Arrays<L, S> {
@@ -44,6 +46,7 @@ impl<L: Large, S: Small> Arrays<L, S> {
             segments: memory.place(&segments),
             local_ports: memory.place(&local_ports),
             actions: memory.place(&actions),
+            whole: memory.whole(),
         }
     }
 

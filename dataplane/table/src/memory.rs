@@ -5,7 +5,7 @@
 
 use bytemuck::Pod;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -16,8 +16,10 @@ use std::sync::Arc;
 const HUGE: usize = 2 << 20;
 /// From here on a block is worth large pages.
 const HUGE_MIN: usize = HUGE / 4;
-/// Of each array; a line of a cache.
-const ALIGNMENT: usize = 64;
+/// A line of a cache.
+pub(crate) const LINE: usize = 64;
+/// Of each array.
+const ALIGNMENT: usize = LINE;
 
 /// Owned memory, freed with the last array in it.
 enum Block {
@@ -47,7 +49,7 @@ impl Block {
         }
         let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).expect("an image is far smaller than the address space");
         // SAFETY: the size is not 0.
-        match NonNull::new(unsafe { alloc(layout) }) {
+        match NonNull::new(unsafe { alloc_zeroed(layout) }) {
             Some(start) => Self::Allocated { start, layout },
             None => handle_alloc_error(layout),
         }
@@ -120,6 +122,12 @@ impl Memory {
         }
         Array { start, len, _block: Arc::clone(&self.block), entries: PhantomData }
     }
+
+    /// All that was placed.
+    pub(crate) fn whole(&self) -> Array<u8> {
+        // what no part filled is zeros
+        Array { start: self.block.start(), len: self.used, _block: Arc::clone(&self.block), entries: PhantomData }
+    }
 }
 
 /// Entries in a block. Read as a slice; nobody changes them.
@@ -163,9 +171,12 @@ mod tests {
             let first = memory.place(&[&bytes]);
             let second = memory.place(&[&words, &words]);
             let none = memory.place::<u16>(&[]);
+            let whole = memory.whole();
             drop(memory);
             assert_eq!((&*first, &*none), (&bytes[..], &[][..]));
-            drop((first, none));
+            assert_eq!(whole.len(), bytes.len().next_multiple_of(LINE) + (words.len() * 16).next_multiple_of(LINE));
+            assert_eq!(whole[..bytes.len()], bytes);
+            drop((first, none, whole));
             assert_eq!(*second, [words.as_slice(), &words].concat());
             assert!(second.as_ptr().addr().is_multiple_of(64));
         }

@@ -28,6 +28,8 @@ pub(crate) struct PackedArrays<L, S> {
     pub(crate) variant_bases: Array<u32>,
     pub(crate) ranks: Array<S>,
     pub(crate) palettes: Array<L>,
+    /// All of the above but the endpoints.
+    pub(crate) whole: Array<u8>,
 }
 
 impl<L: Large, S: Small> PackedArrays<L, S> {
@@ -75,6 +77,7 @@ impl<L: Large, S: Small> PackedArrays<L, S> {
             variant_bases: memory.place(&variant_bases),
             ranks: memory.place(&ranks),
             palettes: memory.place(&palettes),
+            whole: memory.whole(),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::arrays::Arrays;
 use crate::batch::{Query, SimdLevel};
 use crate::format::{EndpointEntry, ImageError};
 use crate::load::load;
+use crate::memory::LINE;
 use crate::names::{Names, RuleName};
 use crate::packed::PackedArrays;
 use crate::width::Wide16;
@@ -80,6 +81,23 @@ impl Table {
     /// Bytes of the image that lookups can touch: all but the names.
     pub fn hot_bytes(&self) -> u64 {
         self.image_bytes - self.cold_bytes
+    }
+
+    /// Cache lines that lookups read.
+    pub fn lines(&self) -> usize {
+        with_arrays!(&self.body, arrays => arrays.whole.len() / LINE)
+    }
+
+    /// Brings at most `count` of them, from `first` on, into this core's caches, so that whoever is about to judge by this
+    /// table can do so in slices, and its first lookups do not wait for what another core has written. Returns where to go
+    /// on. Cost: some 3 ns a line.
+    pub fn warm(&self, first: usize, count: usize) -> usize {
+        let whole = with_arrays!(&self.body, arrays => &*arrays.whole);
+        let end = first.saturating_add(count).min(self.lines());
+        // read, as nothing obliges a processor to heed a prefetch: the swap bench found no effect of 40,000 in a row
+        let sum: u64 = (first..end).map(|line| u64::from(whole[line * LINE])).sum();
+        std::hint::black_box(sum);
+        end
     }
 
     #[inline(always)]

@@ -127,6 +127,7 @@ impl<'q> Reader<'q> {
     pub(super) fn adopt(&mut self) -> Result<()> {
         let before = self.shared.generation();
         self.worker.run_commands(0);
+        self.worker.approach(usize::MAX);
         let generation = self.shared.generation();
         if generation != before {
             self.answers = self.known.of(generation)?;

@@ -352,5 +352,7 @@ impl Slot {
             }
         }
         worker.run_commands(now_ns);
+        // as a worker that has no packets does
+        worker.approach(usize::MAX);
     }
 }

@@ -72,6 +72,41 @@ fn a_swap_flips_what_it_forbids_in_both_directions_and_back() {
 }
 
 #[test]
+fn a_table_is_adopted_when_all_of_it_is_near_and_until_then_the_one_before_it_judges() {
+    let mut world = world();
+    let before = world.shared.generation();
+    let coming = world.compile(&[ingress("10.0.2.0/24", "TCP 80"), isolate(&["Egress"])]);
+    let lines = coming.lines();
+    world.shared.commands.push(Command::Adopt(coming)).unwrap();
+    world.worker.run_commands(world.now_ns);
+    let mut calls = 1;
+    while world.shared.generation() == before {
+        assert_eq!(world.enters(&tcp(CLIENT, SERVER, "S")), Forwarded, "the table before allows it");
+        world.worker.run_commands(world.now_ns);
+        calls += 1;
+    }
+    assert!(calls > 2 && calls == lines.div_ceil(128), "{lines} lines in {calls} slices");
+    assert_eq!(world.enters(&tcp(CLIENT, SERVER, "S")), DENIED);
+    assert_eq!(verdicts(&world, CLIENT), [CACHE_DENY, CACHE_DENY]);
+}
+
+#[test]
+fn of_tables_in_quick_succession_the_newest_is_adopted_and_none_delays_it() {
+    let mut world = world();
+    let tables = [ingress("10.0.1.0/24", "TCP 80"), ingress("10.0.2.0/24", "TCP 80")].map(|policy| world.compile(&[policy]));
+    let (newest, lines) = (tables[1].generation(), tables[1].lines());
+    let [older, newer] = tables;
+    world.shared.commands.push(Command::Adopt(older)).unwrap();
+    world.worker.run_commands(world.now_ns);
+    assert!(world.worker.approach(lines / 2), "half of it is near");
+    world.shared.commands.push(Command::Adopt(newer)).unwrap();
+    world.worker.run_commands(world.now_ns);
+    assert!(!world.worker.approach(lines / 2), "what is left is no more than that");
+    assert_eq!(world.shared.generation(), newest);
+    assert!(!world.worker.approach(1), "nothing comes any more");
+}
+
+#[test]
 fn an_entry_written_after_a_swap_names_the_rule_in_force() {
     let mut world = world();
     let named = |world: &World| {

@@ -198,6 +198,7 @@ impl World {
         }
         self.shared.commands.push(command).unwrap();
         self.worker.run_commands(self.now_ns);
+        self.worker.approach(usize::MAX);
         assert_eq!(self.shared.counts()[2], self.worker.connections().len() as u64);
     }
 
