@@ -24,6 +24,7 @@
 //! those in use, so the bytes depend on the snapshot alone. Every stage forgets all once it remembers much more than is in
 //! use.
 
+mod address;
 mod blocks;
 mod columns;
 mod content;

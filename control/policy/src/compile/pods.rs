@@ -5,7 +5,7 @@
 //! reading its old object once more, so that a change costs two readings.
 
 use super::crowd::{self, Part};
-use super::identity::{NamedPorts, has_identity, named_ports, placed, stated, write_key};
+use super::identity::{Addresses, NamedPorts, has_identity, named_ports, placed, stated, write_key};
 use super::sorted::Sorted;
 use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
@@ -151,11 +151,11 @@ impl Pods {
     }
 
     /// Kind and addresses of a pod with an identity.
-    fn read(&mut self, name: &ObjectName, pod: &Arc<Pod>, placed: Option<Vec<IpAddr>>) -> Option<(KindId, Vec<IpAddr>)> {
+    fn read(&mut self, name: &ObjectName, pod: &Arc<Pod>, placed: Option<Vec<IpAddr>>) -> Option<(KindId, Addresses)> {
         let mut key = Vec::with_capacity(256);
         write_key(&mut key, &name.namespace, pod);
         let kind = || Kind { namespace: name.namespace.clone(), representative: Arc::clone(pod), named_ports: Arc::new(named_ports(pod)) };
-        has_identity(pod).then(|| (self.kind(&key, kind), placed.unwrap_or_else(|| stated(pod))))
+        has_identity(pod).then(|| (self.kind(&key, kind), placed.map_or_else(|| stated(pod), Addresses::from_vec)))
     }
 
     /// Adds a claim or takes it away.
@@ -216,7 +216,7 @@ impl Pods {
     pub(super) fn first_claims(&self) -> BTreeMap<IpAddr, &ObjectName> {
         let mut first = BTreeMap::new();
         for (name, pod) in self.objects.iter().filter(|(_, pod)| has_identity(pod)) {
-            for address in self.placed.get(name).cloned().unwrap_or_else(|| stated(pod)) {
+            for address in self.placed.get(name).map_or_else(|| stated(pod), |placed| Addresses::from(placed.as_slice())) {
                 first.entry(address).or_insert(name);
             }
         }
