@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Entries are written before a frame goes back, so the next packet of an allowed flow never meets the worker again, and
-//! the first reply is known before it can exist. One packet sees one table: adoption happens between batches only.
+//! the first reply is known before it can exist. One packet sees one table: adoption happens between batches only, and
+//! when the new table's lines are in this core's caches.
 
 mod adopt;
 mod judge;

@@ -2,7 +2,8 @@
 //! two chances to adopt, its table is asked and each answer is timed, and checked when the clock stands.
 //!
 //! ```text
-//!   run_commands ▷ lookup_batch of 32      one bracket of the clock; the first half also by itself where it adopted
+//!   run_commands ▷ lookup_batch of 32      one bracket of the clock; the first half, a slice of a coming table, also by itself
+//!                                          where it adopted
 //!   check 32 answers
 //!   lookup │ lookup │ …                    8 brackets, each checked afterwards
 //!   an empty bracket
