@@ -43,8 +43,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.approach(SLICE_LINES);
     }
 
-    /// Brings so many lines of a coming table near, and adopts it when all are: lookups that meet a new table cold take up to
-    /// twice as long at the 99.9th percentile (`make bench-swap`). Returns whether one is still coming.
+    /// Brings so many lines of a coming table near, and adopts it when all are: lookups that met a new table cold took
+    /// 1.0 to 1.8 times as long at the 99.9th percentile (`make bench-swap`, S3). Returns whether one is still coming.
     pub fn approach(&mut self, lines: usize) -> bool {
         let Some(table) = &self.coming else { return false };
         self.near = table.warm(self.near, lines);

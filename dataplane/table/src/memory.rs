@@ -125,7 +125,7 @@ impl Memory {
 
     /// All that was placed.
     pub(crate) fn whole(&self) -> Array<u8> {
-        // what no part filled is zeros
+        // of `used` bytes: between two parts stand the zeros that every block is made of
         Array { start: self.block.start(), len: self.used, _block: Arc::clone(&self.block), entries: PhantomData }
     }
 }
@@ -148,7 +148,8 @@ impl<T> Deref for Array<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many entries were copied there, and the block lives as long as this array.
+        // SAFETY: so many entries were copied there, or bytes that are zeros where no part stands; and the block lives as long
+        // as this array.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

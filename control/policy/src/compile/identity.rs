@@ -93,8 +93,8 @@ pub(super) fn is_alike(one: &Pod, other: &Pod) -> bool {
     let ports = match (&one.spec, &other.spec) {
         (Some(one), Some(other)) => {
             let plain = one.init_containers.is_none() && other.init_containers.is_none();
-            let containers = one.containers.iter().zip(&other.containers);
-            plain && one.containers.len() == other.containers.len() && containers.into_iter().all(|(one, other)| lists_alike(one, other))
+            let mut containers = one.containers.iter().zip(&other.containers);
+            plain && one.containers.len() == other.containers.len() && containers.all(|(one, other)| declares_alike(one, other))
         }
         (None, None) => true,
         _ => false,
@@ -102,13 +102,13 @@ pub(super) fn is_alike(one: &Pod, other: &Pod) -> bool {
     labels && ports
 }
 
-fn lists_alike(one: &Container, other: &Container) -> bool {
-    let of = |container: &'_ Container| container.ports.as_ref().map_or(0, Vec::len);
+fn declares_alike(one: &Container, other: &Container) -> bool {
+    let [count, other_count] = [one, other].map(|container| container.ports.as_ref().map_or(0, Vec::len));
     let mut pairs = one.ports.iter().flatten().zip(other.ports.iter().flatten());
     let is_same = |(one, other): (&ContainerPort, &ContainerPort)| {
         one.container_port == other.container_port && one.name == other.name && one.protocol == other.protocol
     };
-    of(one) == of(other) && pairs.all(is_same)
+    count == other_count && pairs.all(is_same)
 }
 
 /// Makes `key` what tells kinds of pods apart; returns where its ports begin. Lengths go before texts, so that different lists never make the same key.
