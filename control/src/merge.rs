@@ -3,9 +3,10 @@
 //! A terminating pod keeps its policies until its sandbox is gone: its object may vanish from the source while its
 //! endpoint is still attached, and until the dataplane reports the endpoint gone, the object last known stands in.
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::Snapshot;
+use sluice_policy::pod::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -3,11 +3,11 @@
 use crate::random::SplitMix;
 use crate::workload::addresses;
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{Pod, PodIP};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use sluice_flow::{Direction, LocalEndpoint};
+use sluice_policy::pod::{Pod, PodIp};
 use sluice_policy::{ObjectName, Snapshot};
 use sluice_table::Table;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -75,7 +75,7 @@ impl Edit {
 
     /// Namespace and labels of each pod that it puts there.
     pub(crate) fn label_sets(&self) -> impl Iterator<Item = (String, BTreeMap<String, String>)> {
-        let labels = |pod: &Arc<Pod>| pod.metadata.labels.clone().unwrap_or_default();
+        let labels = |pod: &Arc<Pod>| pod.labels().clone();
         self.pods.iter().filter_map(move |(name, pod)| Some((name.namespace.clone(), labels(pod.as_ref()?))))
     }
 
@@ -161,7 +161,7 @@ impl Changes {
             }
             Kind::Labels => {
                 let (name, mut pod) = self.remote_pod(snapshot)?;
-                let labels = pod.metadata.labels.get_or_insert_default();
+                let labels = Arc::make_mut(pod.metadata.labels.get_or_insert_default());
                 // a label that policies ask for, as far as that can be told from the pod
                 let key = if labels.contains_key("app") { None } else { labels.keys().next().cloned() };
                 labels.insert(key.unwrap_or_else(|| "app".to_owned()), format!("new-{:05}", self.drawn));
@@ -182,8 +182,8 @@ impl Changes {
         let (name, mut pod) = self.remote_pod(snapshot)?;
         for key in ["app", "tier", "track"] {
             let (_, other) = self.remote_pod(snapshot)?;
-            let value = other.metadata.labels.and_then(|mut labels| labels.remove(key));
-            pod.metadata.labels.get_or_insert_default().extend(value.map(|value| (key.to_owned(), value)));
+            let value = other.labels().get(key).cloned();
+            Arc::make_mut(pod.metadata.labels.get_or_insert_default()).extend(value.map(|value| (key.to_owned(), value)));
         }
         Ok(Edit { pods: vec![(name, Some(Arc::new(pod)))], ..Edit::default() })
     }
@@ -193,7 +193,7 @@ impl Changes {
         let mut pod = (*snapshot.pods[&endpoint.pod]).clone();
         let (old, name) = (endpoint.pod.clone(), self.rename(&endpoint.pod, &mut pod));
         endpoint.pod = name.clone();
-        endpoint.uid = pod.metadata.uid.clone().unwrap_or_default();
+        endpoint.uid = pod.metadata.uid.as_deref().unwrap_or_default().to_owned();
         endpoint.addresses = self.free_addresses().to_vec();
         endpoint.incarnation.0 += 1;
         Ok(Edit { pods: vec![(old, None), (name, Some(Arc::new(pod)))], endpoint: Some(endpoint), ..Edit::default() })
@@ -246,12 +246,11 @@ impl Changes {
     /// Makes it another pod of the same deployment, at addresses that nobody has.
     fn rename(&mut self, name: &ObjectName, pod: &mut Pod) -> ObjectName {
         let name = ObjectName::new(&name.namespace, format!("{}-{:05}", name.name, self.drawn));
-        pod.metadata.name = Some(name.name.clone());
-        pod.metadata.uid = Some(format!("new-{}", self.drawn));
+        pod.metadata.uid = Some(format!("new-{}", self.drawn).into());
         let addresses = self.free_addresses().map(|ip| ip.to_string());
         let status = pod.status.get_or_insert_default();
-        status.pod_ip = Some(addresses[0].clone());
-        status.pod_ips = Some(addresses.map(|ip| PodIP { ip }).to_vec());
+        status.pod_ip = Some(addresses[0].as_str().into());
+        status.pod_ips = Some(addresses.into_iter().map(|ip| PodIp { ip: ip.into() }).collect());
         name
     }
 

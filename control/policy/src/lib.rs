@@ -14,6 +14,7 @@ pub mod compile;
 pub mod lint;
 pub mod load;
 pub mod oracle;
+pub mod pod;
 pub mod prove;
 pub mod reach;
 pub mod snapshot;

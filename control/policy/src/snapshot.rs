@@ -1,8 +1,9 @@
-//! The state of a cluster as the compiler and the oracle see it: raw, defaulted Kubernetes objects, and the pods
-//! attached to this node.
+//! The state of a cluster as the compiler and the oracle see it: raw, defaulted Kubernetes objects, of pods
+//! the fields in [`crate::pod`], and the pods attached to this node.
 
+use crate::pod::Pod;
 use imbl::ordmap::{DiffItem, OrdMap};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sluice_flow::{LocalEndpoint, ObjectName};
 use std::sync::Arc;

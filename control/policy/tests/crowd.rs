@@ -1,10 +1,10 @@
 //! Clusters large enough for the layout to matter: windows of pods' addresses, full /120s, classes that come and go among
 //! hundreds. Whatever happens to the cluster, a compiler that follows gives the bytes of one that begins.
 
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
 use sluice_policy::compile::{Compiler, compile_parts};
+use sluice_policy::pod::{Pod, Pool};
 use sluice_policy::{ObjectName, Snapshot, compile};
 use sluice_table::build_image;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ const NAMESPACES: usize = 3;
 const APPS: usize = 60;
 const POLICIES: usize = 60;
 
-fn pod(name: &str, node: usize, host: usize, app: usize, extra: Option<usize>) -> Pod {
+fn pod(name: &str, node: usize, host: usize, app: usize, extra: Option<usize>) -> (String, Pod) {
     let mut labels = json!({"app": format!("app-{app}"), "tier": format!("tier-{}", app % 3)});
     if let Some(extra) = extra {
         labels["extra"] = json!(format!("e{extra}"));
     }
     let (v4, v6) = (format!("10.64.{node}.{host}"), format!("fd00:0:0:{node:x}::{host:x}"));
     let object = json!({
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"labels": labels},
         "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8000 + app % 4}]}]},
         "status": {"phase": "Running", "podIP": v4, "podIPs": [{"ip": v4}, {"ip": v6}]},
     });
-    serde_json::from_value(object).unwrap()
+    (name.to_owned(), serde_json::from_value(object).unwrap())
 }
 
 fn policy(random: &mut Random) -> Value {
@@ -112,8 +112,8 @@ fn put_policy(snapshot: &mut Snapshot, index: usize, random: &mut Random) {
     snapshot.policies.insert(name, Arc::new(serde_json::from_value(object).unwrap()));
 }
 
-fn put_pod(snapshot: &mut Snapshot, index: usize, pod: Pod) {
-    snapshot.pods.insert(ObjectName::new(format!("ns-{}", index % NAMESPACES), pod.metadata.name.clone().unwrap()), Arc::new(pod));
+fn put_pod(snapshot: &mut Snapshot, index: usize, (name, pod): (String, Pod)) {
+    snapshot.pods.insert(ObjectName::new(format!("ns-{}", index % NAMESPACES), name), Arc::new(pod));
 }
 
 fn crowd(random: &mut Random) -> Snapshot {
@@ -238,6 +238,25 @@ fn a_compiler_that_follows_gives_the_bytes_of_one_that_begins() {
             }
         }
     }
+}
+
+#[test]
+fn pods_that_share_their_parts_mean_what_they_mean_alone() {
+    let mut random = Random(200);
+    let mut snapshot = crowd(&mut random);
+    // the same parts in several namespaces, and pods without containers
+    for index in 0..60 {
+        put_pod(&mut snapshot, index, pod(&format!("twin-{index}"), NODES, 2 + index, index / 6, None));
+        let (name, mut bare) = pod(&format!("bare-{index}"), NODES, 100 + index, index / 6, None);
+        bare.spec.as_mut().unwrap().containers = [].into();
+        put_pod(&mut snapshot, index, (name, bare));
+    }
+    let (mut pool, mut shared) = (Pool::default(), snapshot.clone());
+    for (name, pod) in &snapshot.pods {
+        let object = serde_json::from_value(pod.manifest(name)).unwrap();
+        shared.pods.insert(name.clone(), Arc::new(pool.pod(object)));
+    }
+    assert!(compile(&shared, 1).unwrap() == compile(&snapshot, 1).unwrap());
 }
 
 #[test]

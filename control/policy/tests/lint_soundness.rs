@@ -25,7 +25,7 @@ fn manifests(snapshot: &Snapshot) -> String {
         document.to_string()
     };
     let namespaces = snapshot.namespaces.values().map(|object| document("v1", "Namespace", json!(object)));
-    let pods = snapshot.pods.values().map(|object| document("v1", "Pod", json!(object)));
+    let pods = snapshot.pods.iter().map(|(name, pod)| pod.manifest(name).to_string());
     let policies = snapshot.policies.values().map(|object| document("networking.k8s.io/v1", "NetworkPolicy", json!(object)));
     namespaces.chain(pods).chain(policies).collect::<Vec<_>>().join("\n")
 }

@@ -4,7 +4,6 @@
 mod cluster;
 
 use cluster::{address, snapshot};
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use sluice_flow::{Direction, LocalEndpoint, Protocol};
 use sluice_policy::load::{ClusterManifests, load_cluster_str};
@@ -30,9 +29,8 @@ fn grouping() -> impl Strategy<Value = Grouping> {
 fn crowded(snapshot: Snapshot) -> Snapshot {
     let here = |name: &ObjectName| ObjectName::new("x", &name.name);
     let pods = snapshot.pods.iter().map(|(name, pod)| {
-        let mut pod = Pod::clone(pod);
-        pod.metadata.namespace = Some("x".to_owned());
-        pod.metadata.labels.iter_mut().for_each(|labels| labels.retain(|key, _| key == "app"));
+        let mut pod = (**pod).clone();
+        pod.metadata.labels.iter_mut().for_each(|labels| Arc::make_mut(labels).retain(|key, _| key == "app"));
         (here(name), Arc::new(pod))
     });
     let endpoints = snapshot.endpoints.iter().map(|endpoint| LocalEndpoint { pod: here(&endpoint.pod), ..endpoint.clone() });

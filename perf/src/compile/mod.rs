@@ -164,5 +164,5 @@ fn limit(arguments: &Arguments) -> Duration {
 type Labels = BTreeMap<String, String>;
 
 fn label_sets(snapshot: &Snapshot) -> HashSet<(String, Labels)> {
-    snapshot.pods.iter().map(|(name, pod)| (name.namespace.clone(), pod.metadata.labels.clone().unwrap_or_default())).collect()
+    snapshot.pods.iter().map(|(name, pod)| (name.namespace.clone(), pod.labels().clone())).collect()
 }

@@ -5,11 +5,11 @@
 //! included, is checked against the oracle.
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Addr, Direction, PortIndex, Protocol};
+use sluice_policy::pod::Pod;
 use sluice_policy::{Oracle, Snapshot};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -170,8 +170,7 @@ struct Identities {
 
 impl Identities {
     fn add(&mut self, pod: &Pod, namespace: &str, addresses: Vec<IpAddr>) -> u32 {
-        let empty = Labels::new();
-        let labels = pod.metadata.labels.as_ref().unwrap_or(&empty);
+        let labels = pod.labels();
         let named = named_ports(pod);
         let same = self.by_hash.entry(self.hasher.hash_one((namespace, labels, &named))).or_default();
         let is_same = |index: &u32| {
@@ -194,8 +193,7 @@ impl Identities {
 }
 
 fn named_ports(pod: &Pod) -> Vec<(String, Protocol, u16)> {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let ports = pod.containers().iter().flat_map(|container| container.ports.iter().flatten());
     let named = ports.filter_map(|port| {
         let protocol = Protocol::from_name(port.protocol.as_deref().unwrap_or("TCP"))?;
         Some((port.name.clone()?, protocol, u16::try_from(port.container_port).ok()?))

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodIP, PodSpec, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
+use sluice_policy::pod::Pool;
 use sluice_policy::{ObjectName, Snapshot};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ impl Template {
 #[derive(Debug)]
 pub(super) struct Cluster {
     snapshot: Snapshot,
+    pool: Pool,
     per_node: usize,
     /// Where each pod goes: node × `per_node` + slot.
     places: Vec<u32>,
@@ -59,7 +61,7 @@ impl Cluster {
         for last in (1..pods).rev() {
             places.swap(last, random.below(last + 1));
         }
-        Self { snapshot: Snapshot::default(), per_node, places, pods: 0, policies: 0 }
+        Self { snapshot: Snapshot::default(), pool: Pool::default(), per_node, places, pods: 0, policies: 0 }
     }
 
     /// As the API server stores it: with the label that carries its name.
@@ -87,7 +89,7 @@ impl Cluster {
             });
         }
         let pod = running(template, &name, uid, node, ips);
-        self.snapshot.pods.insert(name, Arc::new(pod));
+        self.snapshot.pods.insert(name, Arc::new(self.pool.pod(pod)));
     }
 
     /// How many of the next pods come until one is attached here.

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, HostIP, Pod, PodIP, P
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
+use sluice_policy::pod::Pool;
 use sluice_policy::{ObjectName, Snapshot};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -115,7 +116,7 @@ pub(super) fn add(snapshot: &mut Snapshot, scale: Scale, random: &mut SplitMix) 
     for namespace in 0..scale.namespaces {
         deployments.extend((0..scale.apps).map(|app| Deployment::of_app(scale, namespace, app, random)));
     }
-    let dns = Deployment::dns();
+    let (dns, mut pool) = (Deployment::dns(), Pool::default());
     for index in 0..scale.pods {
         let deployment = match index % PODS_OF_DNS {
             500 => &dns,
@@ -132,7 +133,7 @@ pub(super) fn add(snapshot: &mut Snapshot, scale: Scale, random: &mut SplitMix) 
                 addresses: addresses(0, index + 1).to_vec(),
             });
         }
-        snapshot.pods.insert(name, Arc::new(pod));
+        snapshot.pods.insert(name, Arc::new(pool.pod(pod)));
     }
     for (index, deployment) in deployments.iter().chain([&dns]).enumerate() {
         add_service(snapshot, index, deployment);

@@ -6,12 +6,14 @@
 use crate::state::{PodState, ServedPort, Transport};
 use crate::store::{Document, parse_documents};
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
+use sluice_policy::pod::{Container, Pod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The DNS pod that the lab brings when the manifests have none.
 const COREDNS: &str = include_str!("../demo/coredns.yaml");
@@ -51,21 +53,23 @@ fn has_network(pod: &Pod) -> bool {
 }
 
 fn is_dns(name: &ObjectName, pod: &Pod) -> bool {
-    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("k8s-app"));
+    let label = pod.labels().get("k8s-app");
     name.namespace == DNS_NAMESPACE && label.is_some_and(|value| value == "kube-dns") && has_network(pod)
 }
 
 fn spec(name: &ObjectName, pod: &Pod) -> PodSpec {
-    let uid = pod.metadata.uid.clone().filter(|uid| !uid.is_empty()).unwrap_or_else(|| made_up_uid(name));
+    let uid = pod.metadata.uid.as_deref().filter(|uid| !uid.is_empty()).map_or_else(|| made_up_uid(name), str::to_owned);
     PodSpec { pod: name.clone(), uid, served: served_ports(pod), dns: is_dns(name, pod) }
 }
 
 /// TCP and UDP ports of all containers; 80 of both where none is declared, as an unconfigured web server would.
 fn served_ports(pod: &Pod) -> Vec<ServedPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
+    if pod.spec.is_none() {
+        return Vec::new();
+    }
     let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let sidecars = pod.init_containers().iter().filter(is_sidecar);
+    let ports = pod.containers().iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     let mut declared = false;
     let mut served = BTreeSet::new();
     for port in ports {
@@ -111,9 +115,9 @@ fn backends(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>, name: &O
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return Vec::new() };
     let selected = |pod: &&PodState| {
-        let labels = snapshot.pods.get(&pod.pod).and_then(|object| object.metadata.labels.as_ref());
-        let matches = |labels: &BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-        pod.pod.namespace == name.namespace && labels.is_some_and(matches)
+        let object = snapshot.pods.get(&pod.pod);
+        let matches = |object: &Arc<Pod>| selector.iter().all(|(key, value)| object.labels().get(key) == Some(value));
+        pod.pod.namespace == name.namespace && object.is_some_and(matches)
     };
     attached.values().filter(selected).flat_map(|pod| pod.addresses.clone()).collect()
 }

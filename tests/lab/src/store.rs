@@ -187,7 +187,7 @@ fn objects(snapshot: &Snapshot) -> Result<Vec<Document>> {
         Ok(Document { object: object_ref, text })
     }
     let namespaces = snapshot.namespaces.iter().map(|(n, o)| document(Kind::Namespace, ObjectName::new("", n), o));
-    let pods = snapshot.pods.iter().map(|(n, o)| document(Kind::Pod, n.clone(), o));
+    let pods = snapshot.pods.iter().map(|(n, o)| document(Kind::Pod, n.clone(), &o.manifest(n)));
     let services = snapshot.services.iter().map(|(n, o)| document(Kind::Service, n.clone(), o));
     let policies = snapshot.policies.iter().map(|(n, o)| document(Kind::NetworkPolicy, n.clone(), o));
     namespaces.chain(pods).chain(services).chain(policies).collect()

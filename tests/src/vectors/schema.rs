@@ -1,10 +1,11 @@
 //! The files' schema, `netpol-vectors/1`, and a step of a case as a snapshot.
 
 use flate2::read::GzDecoder;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Namespace, Pod, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use sluice_policy::pod::{Container, ContainerPort, Pod, PodIp, PodMeta, PodSpec, PodStatus};
 use sluice_policy::{ObjectName, Snapshot};
 use std::collections::BTreeMap;
 use std::fs;
@@ -211,17 +212,12 @@ impl VectorPod {
         let ports = Some(self.ports.iter().map(port).collect());
         let container = Container { name: "serve".to_owned(), ports, ..Container::default() };
         Pod {
-            metadata: ObjectMeta {
-                namespace: Some(self.ns.clone()),
-                name: Some(self.name.clone()),
-                labels: Some(self.labels.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(PodSpec { containers: vec![container], ..PodSpec::default() }),
+            metadata: PodMeta { labels: Some(Arc::new(self.labels.clone())), ..PodMeta::default() },
+            spec: Some(PodSpec { containers: [container].into(), ..PodSpec::default() }),
             status: Some(PodStatus {
-                phase: Some("Running".to_owned()),
-                pod_ip: Some(self.ip.to_string()),
-                pod_ips: Some(vec![PodIP { ip: self.ip.to_string() }]),
+                phase: Some("Running".into()),
+                pod_ip: Some(self.ip.to_string().into()),
+                pod_ips: Some([PodIp { ip: self.ip.to_string().into() }].into_iter().collect()),
                 ..PodStatus::default()
             }),
         }

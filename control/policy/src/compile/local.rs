@@ -8,12 +8,11 @@ use super::identity::{has_identity, named_ports, same_uid};
 use super::model::{Model, ModelEndpoint, Profile};
 use super::number::capacity;
 use super::rules::{Policy, Rule};
-use super::selector::Labels;
 use super::{CompileError, check_ports};
+use crate::pod::Pod;
 use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
 use imbl::ordmap::DiffItem;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sluice_flow::{Direction, LocalEndpoint, ObjectName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -194,8 +193,7 @@ impl Space {
         if !has_identity(pod) {
             return isolating;
         }
-        let none = Labels::new();
-        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+        let labels = pod.labels();
         for (index, (_, policy)) in self.policies.iter().enumerate().filter(|(_, (_, policy))| policy.selector.matches(labels)) {
             for direction in Direction::BOTH.into_iter().filter(|&direction| policy.isolates[direction as usize]) {
                 isolating[direction as usize].push(index);

@@ -80,7 +80,7 @@ impl Matching {
 
     fn add_kind(&mut self, kind: &Kind) {
         let space = self.space(&kind.namespace);
-        let labels = kind.representative.metadata.labels.iter().flatten();
+        let labels = kind.representative.labels().iter();
         let labels = labels.map(|(key, value)| (self.texts.number(key), self.texts.number(value))).collect();
         self.spaces[space as usize].kinds.push(self.kinds.len() as KindId);
         self.kinds.push(Labelled { space, labels });

@@ -7,10 +7,10 @@
 use super::crowd::{self, Part};
 use super::identity::{Addresses, NamedPorts, has_identity, named_ports, placed, stated, write_key};
 use super::sorted::Sorted;
+use crate::pod::Pod;
 use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
 use imbl::ordmap::DiffItem;
-use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

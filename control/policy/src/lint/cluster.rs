@@ -6,9 +6,9 @@
 
 use crate::load::{Kind, Loaded, ObjectId, Sources};
 use crate::oracle::{block_holds, selector_text};
+use crate::pod::{Container, Pod};
 use crate::{Oracle, Snapshot};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sluice_flow::{ObjectName, Protocol};
@@ -102,7 +102,7 @@ impl<'a> Cluster<'a> {
         for (index, name) in cluster.pods.iter().enumerate() {
             let range = cluster.namespaces.entry(&name.namespace).or_insert(index..index);
             range.end = index + 1;
-            for (key, value) in snapshot.pods[*name].metadata.labels.iter().flatten() {
+            for (key, value) in snapshot.pods[*name].labels() {
                 cluster.by_label.entry((key, value)).or_default().push(index);
                 cluster.by_key.entry(key).or_default().push(index);
             }
@@ -258,7 +258,7 @@ impl<'a> Cluster<'a> {
         }
         let mut labels = Labels::new();
         for pod in self.pods_of(namespace).iter().take_while(|_| self.step()) {
-            for (key, value) in self.snapshot.pods[*pod].metadata.labels.iter().flatten() {
+            for (key, value) in self.snapshot.pods[*pod].labels() {
                 labels.entry(key).or_default().insert(value);
             }
         }
@@ -281,6 +281,5 @@ fn listed(list: Option<&Vec<usize>>) -> &[usize] {
 
 /// All of them: whoever declares a port, in whatever container, tells what it is for.
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let spec = pod.spec.as_ref();
-    spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
+    pod.containers().iter().chain(pod.init_containers())
 }

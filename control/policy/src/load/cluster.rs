@@ -4,7 +4,7 @@ use super::error::ManifestError;
 use super::template::{self, Template, Workload};
 use super::{Loaded, ManifestSet, defaults, read_paths};
 use crate::ObjectName;
-use k8s_openapi::api::core::v1::Pod;
+use crate::pod::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};

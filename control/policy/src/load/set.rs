@@ -14,6 +14,7 @@ use super::document::{Claim, Content, Keep, read};
 use super::error::{ERRORS_PER_FILE_MAX, ManifestError};
 use super::object::{Object, ObjectId};
 use super::sources::Sources;
+use crate::pod::Pool;
 use crate::{ObjectName, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -61,6 +62,7 @@ pub struct Skipped {
 #[derive(Debug, Default)]
 pub struct ManifestSet {
     loaded: Loaded,
+    pool: Pool,
 }
 
 impl ManifestSet {
@@ -96,7 +98,8 @@ impl ManifestSet {
     }
 
     fn take(&mut self, files: Vec<(PathBuf, io::Result<Vec<u8>>)>, keep: Keep) -> Sources {
-        let mut update = Update { old: mem::take(&mut self.loaded), new: Loaded::default(), sources: Sources::default() };
+        let (old, pool) = (mem::take(&mut self.loaded), mem::take(&mut self.pool));
+        let mut update = Update { old, new: Loaded::default(), sources: Sources::default(), pool };
         let (mut broken, mut opaque) = (Vec::new(), Vec::new());
         for (file, bytes) in files {
             let unreadable = |error| Box::new(ManifestError::whole_file(&file, format!("cannot be read: {error}")));
@@ -118,7 +121,8 @@ impl ManifestSet {
             update.keep_all_of(&file);
         }
         let sources = mem::take(&mut update.sources);
-        self.loaded = update.finish();
+        (self.loaded, self.pool) = update.finish();
+        self.pool.shrink();
         sources
     }
 
@@ -133,6 +137,7 @@ struct Update {
     old: Loaded,
     new: Loaded,
     sources: Sources,
+    pool: Pool,
 }
 
 impl Update {
@@ -166,7 +171,7 @@ impl Update {
                     });
                 }
                 (Some(object), None) => {
-                    insert(&mut self.new.snapshot, &id, object);
+                    insert(&mut self.new.snapshot, &mut self.pool, &id, object);
                     self.sources.trees.extend(tree.map(|tree| (id.clone(), (Arc::clone(&shared), tree))));
                     self.new.origins.insert(id, (file.to_path_buf(), place.line));
                 }
@@ -187,8 +192,7 @@ impl Update {
             return;
         }
         let Some(origin) = self.old.origins.remove(id) else { return };
-        let object = remove(&mut self.old.snapshot, id).expect("every origin has its object");
-        insert(&mut self.new.snapshot, id, object);
+        carry(id, &mut self.old.snapshot, &mut self.new.snapshot).expect("every origin has its object");
         self.new.origins.insert(id.clone(), origin);
         self.new.kept.insert(id.clone());
     }
@@ -200,7 +204,7 @@ impl Update {
     }
 
     /// Adds the namespaces that objects refer to and nobody defines.
-    fn finish(mut self) -> Loaded {
+    fn finish(mut self) -> (Loaded, Pool) {
         let referenced: BTreeSet<&str> =
             self.new.origins.keys().map(|id| id.namespace.as_str()).filter(|namespace| !namespace.is_empty()).collect();
         for namespace in referenced {
@@ -208,27 +212,29 @@ impl Update {
                 self.new.snapshot.namespaces.insert(namespace.to_owned(), Arc::new(implicit_namespace(namespace)));
             }
         }
-        self.new
+        (self.new, self.pool)
     }
 }
 
-fn insert(snapshot: &mut Snapshot, id: &ObjectId, object: Object) {
+fn insert(snapshot: &mut Snapshot, pool: &mut Pool, id: &ObjectId, object: Object) {
     let name = ObjectName::new(&id.namespace, &id.name);
     match object {
         Object::Namespace(object) => drop(snapshot.namespaces.insert(id.name.clone(), Arc::new(object))),
-        Object::Pod(object) => drop(snapshot.pods.insert(name, Arc::from(object))),
+        Object::Pod(object) => drop(snapshot.pods.insert(name, Arc::new(pool.pod(*object)))),
         Object::Service(object) => drop(snapshot.services.insert(name, Arc::from(object))),
         Object::NetworkPolicy(object) => drop(snapshot.policies.insert(name, Arc::from(object))),
     }
 }
 
-fn remove(snapshot: &mut Snapshot, id: &ObjectId) -> Option<Object> {
+/// Moves an object; `None` where there is none.
+fn carry(id: &ObjectId, from: &mut Snapshot, to: &mut Snapshot) -> Option<()> {
     use super::object::Kind;
     let name = ObjectName::new(&id.namespace, &id.name);
     match id.kind {
-        Kind::Namespace => snapshot.namespaces.remove(&id.name).map(|object| Object::Namespace(Arc::unwrap_or_clone(object))),
-        Kind::Pod => snapshot.pods.remove(&name).map(|object| Object::Pod(Box::new(Arc::unwrap_or_clone(object)))),
-        Kind::Service => snapshot.services.remove(&name).map(|object| Object::Service(Box::new(Arc::unwrap_or_clone(object)))),
-        Kind::NetworkPolicy => snapshot.policies.remove(&name).map(|object| Object::NetworkPolicy(Box::new(Arc::unwrap_or_clone(object)))),
+        Kind::Namespace => drop(to.namespaces.insert(id.name.clone(), from.namespaces.remove(&id.name)?)),
+        Kind::Pod => drop(to.pods.insert(name.clone(), from.pods.remove(&name)?)),
+        Kind::Service => drop(to.services.insert(name.clone(), from.services.remove(&name)?)),
+        Kind::NetworkPolicy => drop(to.policies.insert(name.clone(), from.policies.remove(&name)?)),
     }
+    Some(())
 }

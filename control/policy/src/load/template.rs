@@ -13,7 +13,7 @@ use super::hints;
 use super::node::{Body, Entry, Node, Path as Field};
 use super::object::{Kind, Object};
 use crate::ObjectName;
-use k8s_openapi::api::core::v1::Pod;
+use crate::pod::Pod;
 use std::path::Path;
 
 /// A kind whose objects make pods.
@@ -165,7 +165,7 @@ fn template(node: &Node, kind: &'static WorkloadKind, lines: &[&str]) -> Result<
     };
     let described = described_pod(&name, node, template);
     let pod = match document::typed(&described, Kind::Pod) {
-        Ok(Object::Pod(pod)) => *pod,
+        Ok(Object::Pod(pod)) => Pod::from(*pod),
         Ok(_) => unreachable!("a Pod was asked for"),
         Err(problems) => return Err(refused(&described, problems)),
     };

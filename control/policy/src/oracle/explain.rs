@@ -198,7 +198,7 @@ fn half(pod: &ObjectName, direction: Direction, remote: IpAddr, judgement: Judge
 /// The addresses of the node that runs `pod`.
 fn hosts(snapshot: &Snapshot, pod: &ObjectName) -> Vec<IpAddr> {
     let Some(status) = snapshot.pods.get(pod).and_then(|pod| pod.status.as_ref()) else { return Vec::new() };
-    let several = status.host_ips.iter().flatten().map(|host| host.ip.as_str());
+    let several = status.host_ips.iter().flat_map(|hosts| hosts.iter()).map(|host| &*host.ip);
     several.chain(status.host_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
 }
 

@@ -5,7 +5,7 @@
 //! whoever gets its address next inherits no right of it.
 
 use crate::Snapshot;
-use k8s_openapi::api::core::v1::Pod;
+use crate::pod::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -98,7 +98,7 @@ pub(crate) fn belongs(endpoint: &LocalEndpoint, pod: &Pod) -> bool {
 /// `status.podIPs`, and the older `status.podIP`, which the API server keeps equal to the first of them.
 pub(crate) fn status_addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let listed = status.pod_ips.iter().flatten().map(|ip| &*ip.ip);
     let texts = listed.chain(status.pod_ip.as_deref());
     texts.filter_map(|text| text.parse().ok()).map(|ip: IpAddr| ip.to_canonical()).collect()
 }

@@ -98,7 +98,7 @@ impl<'a> Oracle<'a> {
     }
 
     fn pod_text(&self, pod: &ObjectName) -> String {
-        let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_ref());
+        let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_deref());
         let namespace = self.snapshot.namespaces.get(&pod.namespace);
         let namespace_labels = namespace.and_then(|namespace| namespace.metadata.labels.as_ref());
         format!("{pod} with {} (its namespace with {})", labels_text(labels), labels_text(namespace_labels))

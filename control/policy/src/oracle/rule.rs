@@ -2,8 +2,9 @@
 
 use super::selector::{namespace_matches, pod_matches};
 use super::{Oracle, RuleRef, Side};
+use crate::pod::{Container, Pod};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Direction, ObjectName, Protocol};
@@ -157,10 +158,8 @@ pub(crate) fn named_ports(pod: &Pod, name: &str, protocol: Protocol) -> Vec<i32>
 
 /// Containers, and those init containers that keep running beside them (`restartPolicy: Always`).
 fn serving_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let spec = pod.spec.as_ref();
     let restartable = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let init = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(restartable);
-    spec.into_iter().flat_map(|spec| &spec.containers).chain(init)
+    pod.containers().iter().chain(pod.init_containers().iter().filter(restartable))
 }
 
 /// The protocol of a port entry.

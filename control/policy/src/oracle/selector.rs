@@ -1,7 +1,8 @@
 //! Label selectors as the Kubernetes API defines them (`metav1.LabelSelector`): every requirement must hold.
 
 use super::Oracle;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use crate::pod::Pod;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use sluice_flow::ObjectName;
@@ -21,7 +22,7 @@ pub(super) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
 
 /// Whether the labels of `pod` satisfy `selector`.
 pub(super) fn pod_matches(selector: &LabelSelector, pod: &Pod) -> bool {
-    matches(selector, |key| value(pod.metadata.labels.as_ref(), key))
+    matches(selector, |key| value(Some(pod.labels()), key))
 }
 
 /// Whether the labels of the namespace satisfy `selector`. One that the snapshot does not hold has its name only.
@@ -33,7 +34,7 @@ pub(super) fn namespace_matches(selector: &LabelSelector, name: &str, namespace:
 impl Oracle<'_> {
     /// Whether the labels of `pod` satisfy `selector`; a pod that the snapshot does not hold has none.
     pub(crate) fn pod_matches(&self, selector: &LabelSelector, pod: &ObjectName) -> bool {
-        let labels = self.snapshot.pods.get(pod).and_then(|pod| pod.metadata.labels.as_ref());
+        let labels = self.snapshot.pods.get(pod).map(|pod| pod.labels());
         matches(selector, |key| value(labels, key))
     }
 

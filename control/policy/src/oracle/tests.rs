@@ -1,7 +1,8 @@
 //! What the oracle promises, each promise on a cluster small enough to judge by eye.
 
 use super::*;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use crate::pod::Pod;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
@@ -162,9 +163,10 @@ fn only_restartable_init_containers_define_ports() {
     for (policy, allowed) in [(json!("Always"), true), (Value::Null, false)] {
         let mut snapshot = cluster(&[json!({"podSelector": {}, "ingress": [{"ports": [{"port": "side"}]}]})]);
         let pod = snapshot.pods.get_mut(&ObjectName::parse("x/db")).unwrap();
-        Arc::make_mut(pod).spec.as_mut().unwrap().init_containers = Some(vec![
-            serde_json::from_value(json!({"name": "i", "restartPolicy": policy, "ports": [{"name": "side", "containerPort": 9}]})).unwrap(),
-        ]);
+        Arc::make_mut(pod).spec.as_mut().unwrap().init_containers = Some(Arc::new([serde_json::from_value(
+            json!({"name": "i", "restartPolicy": policy, "ports": [{"name": "side", "containerPort": 9}]}),
+        )
+        .unwrap()]));
         assert_eq!(judge(&snapshot, "ingress x/db 8.8.8.8 9/TCP").allowed, allowed);
     }
 }

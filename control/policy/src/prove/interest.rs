@@ -3,8 +3,8 @@
 //! because the oracle looks at nothing else of a remote pod.
 
 use crate::oracle::rules;
+use crate::pod::Pod;
 use crate::snapshot::Snapshot;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_flow::{Direction, Protocol};
 use std::collections::BTreeSet;
@@ -38,8 +38,7 @@ impl Interest {
 
     /// The labels of `pod` that some peer asks for.
     pub(super) fn labels<'p>(&self, pod: &'p Pod) -> impl Iterator<Item = (&'p str, &'p str)> {
-        let labels = pod.metadata.labels.iter().flatten();
-        labels.filter(|(key, _)| self.label_keys.contains(*key)).map(|(key, value)| (key.as_str(), value.as_str()))
+        pod.labels().iter().filter(|(key, _)| self.label_keys.contains(*key)).map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// The ports that some rule mentions by name, as `numbers` resolves them; sorted.

@@ -57,9 +57,10 @@ mod verify;
 pub use counterexample::{Counterexample, WrongVerdict};
 
 use crate::oracle::service_addresses;
+use crate::pod::Pod;
 use crate::snapshot::{Objects, Snapshot, same};
 use interest::Interest;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use people::{Changed, People};
 use sides::Sides;

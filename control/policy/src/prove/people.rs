@@ -7,10 +7,10 @@
 
 use super::interest::Interest;
 use crate::oracle::{Standing, belongs, named_ports, standing_of, status_addresses};
+use crate::pod::Pod;
 use crate::snapshot::{Objects, Snapshot};
 use ahash::RandomState;
 use imbl::ordmap::DiffItem;
-use k8s_openapi::api::core::v1::Pod;
 use sluice_flow::{LocalEndpoint, ObjectName, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn relabelled(mut pod: Arc<Pod>) -> Arc<Pod> {
-        Arc::make_mut(&mut pod).metadata.labels = Some([("app".to_owned(), "other".to_owned())].into());
+        Arc::make_mut(&mut pod).metadata.labels = Some(Arc::new([("app".to_owned(), "other".to_owned())].into()));
         pod
     }
 }

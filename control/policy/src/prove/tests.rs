@@ -165,7 +165,7 @@ fn what_stayed_the_same_is_not_asked_again_and_what_changed_is() {
     let stale = table(&snapshot);
     snapshot.endpoints.pop();
     Arc::make_mut(snapshot.pods.get_mut(&ObjectName::new("x", "job")).unwrap()).metadata.labels =
-        Some([("app".into(), "db".into())].into());
+        Some(Arc::new([("app".into(), "db".into())].into()));
     // named ports differ, so it is an identity of its own, in two families
     assert_eq!(prover.prove(&snapshot, &table(&snapshot)).unwrap().units_asked, 2);
     let counterexample = prover.prove(&snapshot, &stale).unwrap_err();

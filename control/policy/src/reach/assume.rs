@@ -8,9 +8,9 @@
 use super::blocks::{Blocks, address, family_of};
 use super::{ReachError, State};
 use crate::oracle::{Oracle, rules};
+use crate::pod::{PodIp, PodIps};
 use crate::{ObjectName, Snapshot};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::PodIP;
 use sluice_flow::{Direction, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -61,13 +61,13 @@ pub(super) fn assume(states: &[State<'_>], blocks: &Blocks, cidrs: &[IpNet]) -> 
     let pods: BTreeSet<&ObjectName> = lacking.iter().flatten().collect();
     let mut assumption = Assumption { pods: pods.len(), inside: Vec::new(), is_stated: !cidrs.is_empty() };
     let written = written_blocks(states);
-    let mut given: BTreeMap<&ObjectName, Vec<PodIP>> = BTreeMap::new();
+    let mut given: BTreeMap<&ObjectName, PodIps> = BTreeMap::new();
     for family in families(blocks, &taken, cidrs).into_iter().filter(|_| !pods.is_empty()) {
         let addresses = choose(family, blocks, &written, cidrs, &mut taken, pods.len())?;
         let holding = written.iter().filter(|block| addresses.iter().any(|address| block.holds(*address)));
         assumption.inside.extend(holding.map(Block::text));
         for (pod, address) in pods.iter().zip(addresses) {
-            given.entry(pod).or_default().push(PodIP { ip: address.to_string() });
+            given.entry(pod).or_default().push(PodIp { ip: address.to_string().into() });
         }
     }
     let mut snapshots: Vec<Snapshot> = states.iter().map(|state| state.snapshot.clone()).collect();

@@ -3,8 +3,8 @@
 use super::ends::{DeclaredPort, End, EndKind};
 use super::mentions::Traits;
 use super::{Grouping, State, WORKLOADS_SHOWN_MAX};
+use crate::pod::{Container, Pod};
 use crate::{ObjectName, Snapshot};
-use k8s_openapi::api::core::v1::{Container, Pod};
 use sluice_flow::Protocol;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -85,9 +85,9 @@ impl Naming<'_> {
 
 /// The workload that a person knows: a ReplicaSet's Deployment, a Job's CronJob, else the controller itself.
 fn controller(pod: &Pod) -> Option<Maker> {
-    let owners = pod.metadata.owner_references.iter().flatten();
+    let owners = pod.metadata.owner_references.iter().flat_map(|owners| owners.iter());
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
-    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+    let hash = pod.labels().get("pod-template-hash");
     let deployment = hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
     // A CronJob names its Jobs by the minute: eight digits until the year 2160.
     let scheduled = owner.name.rsplit_once('-').filter(|(_, minute)| minute.len() == 8 && minute.bytes().all(|b| b.is_ascii_digit()));
@@ -153,10 +153,8 @@ fn make_unique(ends: &mut [End]) {
 
 /// What the containers declare that serve as long as the pod lives.
 fn declared_ports(pod: &Pod) -> Vec<DeclaredPort> {
-    let spec = pod.spec.as_ref();
     let restartable = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let init = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(restartable);
-    let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(init);
+    let containers = pod.containers().iter().chain(pod.init_containers().iter().filter(restartable));
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let declared = ports.filter_map(|port| {
         let protocol = Protocol::from_name(port.protocol.as_deref().unwrap_or("TCP"))?;

@@ -9,26 +9,29 @@ use std::sync::Arc;
 pub(super) type Change = (&'static str, fn(&mut Snapshot));
 
 pub(super) fn changes() -> Vec<Change> {
-    fn pod(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::core::v1::Pod)) {
+    fn pod(snapshot: &mut Snapshot, name: &str, edit: fn(&mut crate::pod::Pod)) {
         edit(Arc::make_mut(snapshot.pods.get_mut(&ObjectName::parse(name)).unwrap()));
     }
     fn policy(snapshot: &mut Snapshot, name: &str, edit: fn(&mut k8s_openapi::api::networking::v1::NetworkPolicySpec)) {
         edit(Arc::make_mut(snapshot.policies.get_mut(&ObjectName::parse(name)).unwrap()).spec.as_mut().unwrap());
     }
     vec![
-        ("a remote pod's labels", |s| pod(s, "w/client", |pod| pod.metadata.labels = Some([("app".into(), "other".into())].into()))),
-        ("a local pod's labels", |s| pod(s, "x/open", |pod| pod.metadata.labels = Some([("app".into(), "web".into())].into()))),
+        ("a remote pod's labels", |s| {
+            pod(s, "w/client", |pod| pod.metadata.labels = Some(Arc::new([("app".into(), "other".into())].into())))
+        }),
+        ("a local pod's labels", |s| pod(s, "x/open", |pod| pod.metadata.labels = Some(Arc::new([("app".into(), "web".into())].into())))),
         ("a pod's address", |s| {
             pod(s, "w/client", |pod| pod.status.as_mut().unwrap().pod_ips.as_mut().unwrap()[0].ip = "10.0.1.77".into())
         }),
         ("a pod's named port", |s| {
-            pod(s, "w/client", |pod| pod.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap()[0].container_port += 1)
+            pod(s, "w/client", |pod| {
+                Arc::make_mut(&mut pod.spec.as_mut().unwrap().containers)[0].ports.as_mut().unwrap()[0].container_port += 1
+            })
         }),
         ("a pod that completed", |s| pod(s, "w/client", |pod| pod.status.as_mut().unwrap().phase = Some("Succeeded".into()))),
         ("a pod that is gone", |s| drop(s.pods.remove(&ObjectName::parse("w/client")))),
         ("a pod that came to a used address", |s| {
             let mut twin = (*s.pods[&ObjectName::parse("z/far")]).clone();
-            twin.metadata.name = Some("new".into());
             twin.status = s.pods[&ObjectName::parse("w/client")].status.clone();
             s.pods.insert(ObjectName::parse("z/new"), Arc::new(twin));
         }),

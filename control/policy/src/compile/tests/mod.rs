@@ -123,9 +123,9 @@ fn label_sets_that_get_other_numbers_take_nothing_over() {
         let client = Arc::clone(&snapshot.pods[&ObjectName::parse("w/client")]);
         for index in 0..count {
             let mut pod = (*client).clone();
-            pod.metadata.labels = Some([("app".into(), app.into()), ("index".into(), index.to_string())].into());
+            pod.metadata.labels = Some(Arc::new([("app".into(), app.into()), ("index".into(), index.to_string())].into()));
             pod.status.get_or_insert_default().pod_ips =
-                Some(vec![k8s_openapi::api::core::v1::PodIP { ip: format!("10.7.{}.{}", index / 256, index % 256) }]);
+                Some([crate::pod::PodIp { ip: format!("10.7.{}.{}", index / 256, index % 256).into() }].into_iter().collect());
             snapshot.pods.insert(ObjectName::new("w", format!("crowd-{app}-{index}")), Arc::new(pod));
         }
         snapshot
