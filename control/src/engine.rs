@@ -146,7 +146,8 @@ impl Engine {
         self.view.read_sequence = reading.sequence;
         log_problems(&self.view.status.problems, &reading.manifests.problems);
         self.view.status.problems.clone_from(&reading.manifests.problems);
-        if reading.was_listed {
+        self.view.watches = reading.watches;
+        if reading.is_complete {
             self.view.manifests = Some(reading.manifests);
         }
         self.retarget(reading.changed_at);

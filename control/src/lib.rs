@@ -1,7 +1,7 @@
 //! The control process: objects in, proved tables out.
 //!
 //! ```text
-//!   manifest directory ──source (thread)──▶ ┌────────┐ ──workshop (blocking)────▶ image ──link──▶ dataplane
+//!   manifests or API server ──source───────▶ ┌────────┐ ──workshop (blocking)────▶ image ──link──▶ dataplane
 //!   dataplane's endpoints ──link (thread)─▶ │ engine │ ◀─────── Adopted, Refused ────────────────────┘
 //!                                           └───┬────┘
 //!                                               ▼ View (watch channel)
@@ -12,7 +12,7 @@
 //! reads the last [`view`] it left behind, so that a question never waits for a compilation. Reading directories and
 //! sockets is blocking work on threads of its own, because both take the time they take.
 //!
-//! Invariants: nothing is published before the directory was read and the dataplane told its endpoints; only an image
+//! Invariants: nothing is published before everything was read once and the dataplane told its endpoints; only an image
 //! that agrees with the oracle is published, or one whose proof goes on behind it and that is taken back if it fails; generations rise strictly, also across restarts of this process; where
 //! anything fails, the table in force stays and the status says why.
 #![forbid(unsafe_code)]
@@ -25,26 +25,36 @@ mod merge;
 mod policies;
 mod server;
 mod source;
-mod truncation;
 mod view;
 mod workshop;
 
 pub use merge::Merger;
+pub use source::cluster::{ClusterError, ClusterOptions, Pace};
 
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
+use source::Source;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A source of objects.
+#[derive(Debug, Clone)]
+pub enum Objects {
+    /// A directory of manifests.
+    Directory(PathBuf),
+    /// An API server.
+    Cluster(ClusterOptions),
+}
+
 /// What to watch and where to serve.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub objects: Objects,
     /// Holds the dataplane's socket and this process's own.
     pub run_dir: PathBuf,
-    /// How long the directory must be quiet before it is read; at most ten times that is waited.
+    /// How long the source must be quiet before a change is taken up; at most ten times that is waited.
     pub debounce: Duration,
     /// How long a change waits for its proof. A longer proof is finished behind the publication, once there is a proved
     /// table to go back to.
@@ -60,6 +70,9 @@ pub enum ControlError {
     /// The socket cannot be served.
     #[error("cannot serve the control socket: {0}")]
     Socket(WireError),
+    /// There is no API server to ask.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -78,10 +91,20 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         other => ControlError::Socket(other),
     })?;
     let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
-    let source = source::start(&options.manifests, options.debounce, events.clone()).map_err(ControlError::Thread)?;
+    let (source, name) = match &options.objects {
+        Objects::Directory(directory) => {
+            let handle = source::directory::start(directory, options.debounce, events.clone()).map_err(ControlError::Thread)?;
+            (Source::Directory(handle), format!("directory {}", directory.display()))
+        }
+        Objects::Cluster(cluster) => {
+            let (client, server) = source::cluster::client(cluster).await?;
+            let handle = source::cluster::start(&client, server.clone(), cluster.pace, options.debounce, events.clone());
+            (Source::Cluster(handle), format!("API server {server}"))
+        }
+    };
     link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
-    let (engine, view) = engine::Engine::new(format!("directory {}", options.manifests.display()), options.proof_wait, events);
-    tracing::info!(manifests = %options.manifests.display(), run_dir = %options.run_dir.display(), "serving");
+    tracing::info!(source = name, run_dir = %options.run_dir.display(), "serving");
+    let (engine, view) = engine::Engine::new(name, options.proof_wait, events);
     tokio::select! {
         () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),
         result = server::serve(listener, view, source) => result.map_err(ControlError::Socket),

@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use sluice_control::{ControlError, Options};
+use sluice_control::{ClusterOptions, ControlError, Objects, Options};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,16 +22,25 @@ use tracing_subscriber::EnvFilter;
 Log filter: RUST_LOG, for example RUST_LOG=sluice_control=debug."
 )]
 struct Args {
-    /// Directory of manifests (*.yaml, *.yml, *.json, recursively), watched for changes.
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
+    /// Take objects from a directory of manifests (*.yaml, *.yml, *.json, recursively), watched for changes.
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    manifests: Option<PathBuf>,
+    /// Take objects from an API server: of --kubeconfig, else $KUBECONFIG, else ~/.kube/config, else as a pod of the cluster.
+    #[arg(long)]
+    kubernetes: bool,
+    /// The kubeconfig to use.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use; otherwise its current one.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    context: Option<String>,
     /// Directory of the sockets.
     #[arg(long, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
     run_dir: PathBuf,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
-    /// How long the directory must be quiet before it is read; never waits more than ten times that.
+    /// How long objects must be quiet before changes are compiled; never waits more than ten times that.
     #[arg(long, value_name = "MS", default_value_t = 20)]
     debounce_ms: u64,
     /// How long a change waits for its proof; a longer one is finished behind the publication, and a difference rolls back.
@@ -62,7 +71,10 @@ fn main() -> ExitCode {
 
 fn serve(args: Args) -> anyhow::Result<()> {
     let options = Options {
-        manifests: args.manifests,
+        objects: match args.manifests {
+            Some(directory) => Objects::Directory(directory),
+            None => Objects::Cluster(ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() }),
+        },
         run_dir: args.run_dir,
         debounce: Duration::from_millis(args.debounce_ms),
         proof_wait: Duration::from_millis(args.proof_wait_ms),

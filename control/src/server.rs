@@ -3,7 +3,7 @@
 
 use crate::explain::explain;
 use crate::policies::policies;
-use crate::source::Source;
+use crate::source::{Source, Watch};
 use crate::view::{View, Views};
 use sluice_wire::{Connection, ControlStatus, FromControl, Listener, ToControl, WireError};
 use std::io;
@@ -115,6 +115,7 @@ impl Answers {
     }
 
     fn status(&self, view: &View) -> ControlStatus {
-        ControlStatus { uptime_s: self.started.elapsed().as_secs(), ..view.status.clone() }
+        let watches = view.watches.iter().map(Watch::status).collect();
+        ControlStatus { uptime_s: self.started.elapsed().as_secs(), watches, ..view.status.clone() }
     }
 }

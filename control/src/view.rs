@@ -1,6 +1,6 @@
 //! What the engine leaves for those who ask: one immutable value after each event.
 
-use crate::source::Manifests;
+use crate::source::{Manifests, Watch};
 use sluice_policy::Snapshot;
 use sluice_table::Table;
 use sluice_wire::ControlStatus;
@@ -13,7 +13,7 @@ pub(crate) type Views = watch::Receiver<Arc<View>>;
 /// The state after one event.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
-    /// All but the uptime.
+    /// All but the uptime and the watches.
     pub(crate) status: ControlStatus,
     /// The last reading of the directory that this state has seen.
     pub(crate) read_sequence: u64,
@@ -23,6 +23,8 @@ pub(crate) struct View {
     pub(crate) table: Option<Arc<Table>>,
     /// The source's own view, for where policies were read.
     pub(crate) manifests: Option<Arc<Manifests>>,
+    /// Of an API server.
+    pub(crate) watches: Vec<Watch>,
     /// True when the present state cannot be published, so that waiting makes no sense; the status says why.
     pub(crate) failed: bool,
 }
@@ -52,8 +54,9 @@ impl View {
             rollbacks: 0,
             image_bytes: 0,
             last_change_to_adopted_us: None,
+            watches: Vec::new(),
             problems: Vec::new(),
         };
-        Self { status, read_sequence: 0, snapshot: Arc::default(), table: None, manifests: None, failed: false }
+        Self { status, read_sequence: 0, snapshot: Arc::default(), table: None, manifests: None, watches: Vec::new(), failed: false }
     }
 }

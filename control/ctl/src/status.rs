@@ -7,7 +7,7 @@ use crate::output::{Columns, age, count, json, micros};
 use anyhow::{Result, bail};
 use owo_colors::OwoColorize;
 use serde::Serialize;
-use sluice_wire::{ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, ToControl, ToDataplane};
+use sluice_wire::{ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, ToControl, ToDataplane, WatchStatus};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -210,7 +210,25 @@ fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {
     if let Some(us) = s.last_change_to_adopted_us {
         writeln!(out, "  last change  in force {} after it was noticed", micros(us))?;
     }
+    print_watches(&s.watches, out)?;
     print_problems(&s.problems, out)
+}
+
+/// How each kind is followed, where objects come from an API server.
+fn print_watches(watches: &[WatchStatus], out: &mut dyn Write) -> Result<()> {
+    if watches.is_empty() {
+        return Ok(());
+    }
+    let mut columns = Columns::new(&["  WATCH", "#OBJECTS", "#LISTS", "#LAST CHANGE", "STATE"]);
+    for w in watches {
+        let state = match (&w.trouble, w.listed) {
+            (Some(trouble), _) => format!("{} for {}: {trouble}", "broken".red(), age(w.trouble_s)),
+            (None, false) => "listing".yellow().to_string(),
+            (None, true) => "following".to_owned(),
+        };
+        columns.row([format!("  {}", w.resource), w.objects.to_string(), w.lists.to_string(), age(w.heard_s), state]);
+    }
+    columns.print(out, "")
 }
 
 /// Each problem as compilers print theirs: place, object, field, message; then the hint and what stays in force.

@@ -6,7 +6,7 @@ use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
     ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, ToControl, ToDataplane,
-    WorkerStatus,
+    WatchStatus, WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -170,8 +170,22 @@ fn control_status(settled: bool) -> ControlStatus {
         rollbacks: 0,
         image_bytes: 4096,
         last_change_to_adopted_us: Some(31_000),
+        watches: watches(settled),
         problems: vec![problem],
     }
+}
+
+fn watches(well: bool) -> Vec<WatchStatus> {
+    let pods = WatchStatus {
+        resource: "pods".into(),
+        objects: 2,
+        listed: true,
+        lists: 1,
+        heard_s: 90,
+        trouble: (!well).then(|| "failed to start watching object: connection refused".into()),
+        trouble_s: 75,
+    };
+    vec![pods.clone(), WatchStatus { resource: "services".into(), objects: 1, listed: false, trouble: None, ..pods }]
 }
 
 #[test]
@@ -190,10 +204,13 @@ fn status_shows_either_half_and_says_which_is_down() {
         "manifests/web.yaml:9:15: NetworkPolicy x/web: spec.ingress[0].ports[0].port: must be between 1 and 65535",
         "hint: write 80",
         "in force: the last good state",
+        "following",
+        "listing",
     ] {
         assert!(shown.contains(expected), "{expected:?} in {shown}");
     }
     let json: Value = serde_json::from_slice(&run(dir.path(), &["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["control"]["status"]["watches"][0]["objects"], 2);
     assert_eq!(json["ready"], true);
     assert_eq!(json["dataplane"]["status"]["generation"], 7);
     assert_eq!(json["control"]["status"]["problems"][0]["line"], 9);

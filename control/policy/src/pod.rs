@@ -10,6 +10,7 @@ use sluice_flow::ObjectName;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Keys and values.
@@ -41,7 +42,20 @@ pub struct PodMeta {
     pub labels: Option<Arc<Labels>>,
     /// Who made it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner_references: Option<Arc<[OwnerReference]>>,
+    pub owner_references: Option<Arc<[Owner]>>,
+}
+
+/// Who made a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Owner {
+    /// `ReplicaSet` and so on.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// At most one of them is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
 }
 
 /// As asked for.
@@ -164,73 +178,56 @@ impl Pod {
 #[derive(Debug, Default)]
 pub struct Pool {
     labels: HashSet<Arc<Labels>>,
+    owners: HashSet<Arc<[Owner]>>,
     containers: HashSet<Arc<[Container]>>,
     /// Longer than what a [`SmolStr`] holds in place.
     texts: HashSet<Arc<str>>,
     host_ips: HashSet<Arc<[HostIp]>>,
 }
 
-fn shared<T: ?Sized + Eq + std::hash::Hash>(known: &mut HashSet<Arc<T>>, part: Arc<T>) -> Arc<T> {
-    match known.get(&part) {
+fn shared<T: ?Sized + Eq + Hash>(known: &mut HashSet<Arc<T>>, part: &Arc<T>) -> Arc<T> {
+    match known.get(part) {
         Some(known) => Arc::clone(known),
         None => {
-            known.insert(Arc::clone(&part));
-            part
+            known.insert(Arc::clone(part));
+            Arc::clone(part)
         }
     }
 }
 
+fn reuse<T: ?Sized + Eq + Hash>(known: &mut HashSet<Arc<T>>, part: &mut Option<Arc<T>>) {
+    if let Some(part) = part {
+        *part = shared(known, part);
+    }
+}
+
 impl Pool {
-    /// What is kept of a pod.
-    pub fn pod(&mut self, pod: api::Pod) -> Pod {
-        let api::Pod { metadata, spec, status } = pod;
-        let metadata = PodMeta {
-            uid: metadata.uid.map(Into::into),
-            labels: metadata.labels.map(|labels| shared(&mut self.labels, Arc::new(labels))),
-            owner_references: metadata.owner_references.map(Into::into),
-        };
-        let spec = spec.map(|spec| PodSpec {
-            host_network: spec.host_network,
-            node_name: spec.node_name.map(|name| self.text(&name)),
-            containers: self.containers(spec.containers),
-            init_containers: spec.init_containers.map(|containers| self.containers(containers)),
-        });
-        let status = status.map(|status| PodStatus {
-            phase: status.phase.map(|phase| self.text(&phase)),
-            pod_ip: status.pod_ip.map(Into::into),
-            pod_ips: status.pod_ips.map(|ips| ips.into_iter().map(|ip| PodIp { ip: ip.ip.into() }).collect()),
-            host_ip: status.host_ip.map(|ip| self.text(&ip)),
-            host_ips: status.host_ips.map(|ips| {
-                let ips: Arc<[HostIp]> = ips.into_iter().map(|ip| HostIp { ip: ip.ip.into() }).collect();
-                shared(&mut self.host_ips, ips)
-            }),
-        });
-        Pod { metadata, spec, status }
+    /// The same pod, made of parts that others have.
+    pub fn share(&mut self, mut pod: Pod) -> Pod {
+        reuse(&mut self.labels, &mut pod.metadata.labels);
+        reuse(&mut self.owners, &mut pod.metadata.owner_references);
+        if let Some(spec) = &mut pod.spec {
+            spec.containers = shared(&mut self.containers, &spec.containers);
+            reuse(&mut self.containers, &mut spec.init_containers);
+            self.reuse_text(&mut spec.node_name);
+        }
+        if let Some(status) = &mut pod.status {
+            reuse(&mut self.host_ips, &mut status.host_ips);
+            self.reuse_text(&mut status.host_ip);
+        }
+        pod
     }
 
-    fn text(&mut self, text: &str) -> SmolStr {
-        let small = SmolStr::new(text);
-        if small.is_heap_allocated() { shared(&mut self.texts, text.into()).into() } else { small }
-    }
-
-    fn containers(&mut self, containers: Vec<api::Container>) -> Arc<[Container]> {
-        let port = |port: api::ContainerPort| ContainerPort {
-            container_port: port.container_port,
-            host_port: port.host_port,
-            name: port.name,
-            protocol: port.protocol,
-        };
-        let container = |container: api::Container| Container {
-            name: container.name,
-            ports: container.ports.map(|ports| ports.into_iter().map(port).collect()),
-            restart_policy: container.restart_policy,
-        };
-        shared(&mut self.containers, containers.into_iter().map(container).collect())
+    fn reuse_text(&mut self, text: &mut Option<SmolStr>) {
+        if let Some(text) = text.as_mut().filter(|text| text.is_heap_allocated()) {
+            *text = shared(&mut self.texts, &Arc::from(text.as_str())).into();
+        }
     }
 
     /// Forgets what only the pool holds.
     pub fn shrink(&mut self) {
         self.labels.retain(|part| Arc::strong_count(part) > 1);
+        self.owners.retain(|part| Arc::strong_count(part) > 1);
         self.containers.retain(|part| Arc::strong_count(part) > 1);
         self.texts.retain(|part| Arc::strong_count(part) > 1);
         self.host_ips.retain(|part| Arc::strong_count(part) > 1);
@@ -239,8 +236,43 @@ impl Pool {
 
 impl From<api::Pod> for Pod {
     fn from(pod: api::Pod) -> Self {
-        Pool::default().pod(pod)
+        let api::Pod { metadata, spec, status } = pod;
+        let owner = |owner: OwnerReference| Owner { kind: owner.kind, name: owner.name, controller: owner.controller };
+        let metadata = PodMeta {
+            uid: metadata.uid.map(Into::into),
+            labels: metadata.labels.map(Arc::new),
+            owner_references: metadata.owner_references.map(|owners| owners.into_iter().map(owner).collect()),
+        };
+        let spec = spec.map(|spec| PodSpec {
+            host_network: spec.host_network,
+            node_name: spec.node_name.map(Into::into),
+            containers: containers(spec.containers),
+            init_containers: spec.init_containers.map(containers),
+        });
+        let status = status.map(|status| PodStatus {
+            phase: status.phase.map(Into::into),
+            pod_ip: status.pod_ip.map(Into::into),
+            pod_ips: status.pod_ips.map(|ips| ips.into_iter().map(|ip| PodIp { ip: ip.ip.into() }).collect()),
+            host_ip: status.host_ip.map(Into::into),
+            host_ips: status.host_ips.map(|ips| ips.into_iter().map(|ip| HostIp { ip: ip.ip.into() }).collect()),
+        });
+        Self { metadata, spec, status }
     }
+}
+
+fn containers(containers: Vec<api::Container>) -> Arc<[Container]> {
+    let port = |port: api::ContainerPort| ContainerPort {
+        container_port: port.container_port,
+        host_port: port.host_port,
+        name: port.name,
+        protocol: port.protocol,
+    };
+    let container = |container: api::Container| Container {
+        name: container.name,
+        ports: container.ports.map(|ports| ports.into_iter().map(port).collect()),
+        restart_policy: container.restart_policy,
+    };
+    containers.into_iter().map(container).collect()
 }
 
 #[cfg(test)]
@@ -289,7 +321,7 @@ mod tests {
     #[test]
     fn pods_of_one_owner_hold_the_same_parts_as_long_as_somebody_does() {
         let mut pool = Pool::default();
-        let [one, other] = ["10.0.0.1", "10.0.0.2"].map(|ip| pool.pod(api_pod(ip, ip)));
+        let [one, other] = ["10.0.0.1", "10.0.0.2"].map(|ip| pool.share(api_pod(ip, ip).into()));
         assert!(Arc::ptr_eq(one.metadata.labels.as_ref().unwrap(), other.metadata.labels.as_ref().unwrap()));
         assert!(std::ptr::eq(one.containers(), other.containers()) && std::ptr::eq(one.init_containers(), other.init_containers()));
         let node = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.as_ref().unwrap().as_ptr();
@@ -297,7 +329,7 @@ mod tests {
         assert_ne!(one, other);
         drop(one);
         pool.shrink();
-        let third = pool.pod(api_pod("third", "10.0.0.3"));
+        let third = pool.share(api_pod("third", "10.0.0.3").into());
         assert!(Arc::ptr_eq(third.metadata.labels.as_ref().unwrap(), other.metadata.labels.as_ref().unwrap()));
         drop((other, third));
         pool.shrink();

@@ -253,8 +253,7 @@ fn pods_that_share_their_parts_mean_what_they_mean_alone() {
     }
     let (mut pool, mut shared) = (Pool::default(), snapshot.clone());
     for (name, pod) in &snapshot.pods {
-        let object = serde_json::from_value(pod.manifest(name)).unwrap();
-        shared.pods.insert(name.clone(), Arc::new(pool.pod(object)));
+        shared.pods.insert(name.clone(), Arc::new(pool.share(serde_json::from_value(pod.manifest(name)).unwrap())));
     }
     assert!(compile(&shared, 1).unwrap() == compile(&snapshot, 1).unwrap());
 }

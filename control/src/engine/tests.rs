@@ -40,7 +40,13 @@ impl Rig {
         let snapshot = load_str("p.yaml", &text).snapshot;
         self.readings += 1;
         let manifests = Arc::new(Manifests { snapshot, problems: Vec::new(), policy_files: Default::default() });
-        self.handle(Event::Read(Reading { sequence: self.readings, changed_at: Instant::now(), was_listed: true, manifests }));
+        self.handle(Event::Read(Reading {
+            sequence: self.readings,
+            changed_at: Instant::now(),
+            is_complete: true,
+            manifests,
+            watches: Vec::new(),
+        }));
     }
 
     /// Waits for the workshop; hands on the image, and returns its generation and the proof's outcome.

@@ -117,8 +117,30 @@ pub struct ControlStatus {
     pub image_bytes: u64,
     /// From the last change's reading to its adoption.
     pub last_change_to_adopted_us: Option<u64>,
+    /// Of an API server: one for each kind; empty for a directory.
+    pub watches: Vec<WatchStatus>,
     /// What could not be used.
     pub problems: Vec<ManifestProblem>,
+}
+
+/// How one kind is followed at an API server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchStatus {
+    /// `pods`.
+    pub resource: String,
+    /// Those in force; before the first list is complete, those listed so far.
+    pub objects: u64,
+    /// Whether it was listed once. Nothing is published before all are.
+    pub listed: bool,
+    /// How often all of it was listed: once, unless the server or its history was lost.
+    pub lists: u64,
+    /// Seconds since something changed.
+    pub heard_s: u64,
+    /// Why it is broken; what was known of it stays in force meanwhile.
+    pub trouble: Option<String>,
+    /// For how many seconds.
+    pub trouble_s: u64,
 }
 
 /// One policy in force.

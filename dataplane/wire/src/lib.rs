@@ -17,7 +17,9 @@ mod control;
 mod dataplane;
 
 pub use connection::{Connection, Listener, PeerCredentials, WireError};
-pub use control::{ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl};
+pub use control::{
+    ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl, WatchStatus,
+};
 pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
 
 /// The version of these messages; both ends say it first and refuse another.

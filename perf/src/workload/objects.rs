@@ -89,7 +89,7 @@ impl Cluster {
             });
         }
         let pod = running(template, &name, uid, node, ips);
-        self.snapshot.pods.insert(name, Arc::new(self.pool.pod(pod)));
+        self.snapshot.pods.insert(name, Arc::new(self.pool.share(pod.into())));
     }
 
     /// How many of the next pods come until one is attached here.

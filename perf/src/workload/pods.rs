@@ -133,7 +133,7 @@ pub(super) fn add(snapshot: &mut Snapshot, scale: Scale, random: &mut SplitMix) 
                 addresses: addresses(0, index + 1).to_vec(),
             });
         }
-        snapshot.pods.insert(name, Arc::new(pool.pod(pod)));
+        snapshot.pods.insert(name, Arc::new(pool.share(pod.into())));
     }
     for (index, deployment) in deployments.iter().chain([&dns]).enumerate() {
         add_service(snapshot, index, deployment);

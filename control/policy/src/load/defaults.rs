@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 
 /// The label that every namespace carries.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The label by which the server gives each namespace its name.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Fills in an object in place.
 pub(super) fn apply(object: &mut Object) {
@@ -52,7 +53,7 @@ pub(super) fn implicit_namespace(name: &str) -> Namespace {
 fn name_label(namespace: &mut Namespace) {
     let name = namespace.metadata.name.clone().unwrap_or_default();
     // Overwritten even when the manifest says otherwise, as the server does.
-    namespace.metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
+    namespace.metadata.labels.get_or_insert_default().insert(NAMESPACE_NAME_LABEL.to_owned(), name);
 }
 
 fn policy(policy: &mut NetworkPolicy) {

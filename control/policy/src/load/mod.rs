@@ -38,6 +38,7 @@ mod validate;
 mod yaml;
 
 pub use cluster::{ClusterManifests, load_cluster_paths, load_cluster_str};
+pub use defaults::NAMESPACE_NAME_LABEL;
 pub use error::ManifestError;
 pub use files::{FILE_BYTES_MAX, read_directory};
 pub use object::{Kind, ObjectId};

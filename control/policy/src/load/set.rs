@@ -14,7 +14,7 @@ use super::document::{Claim, Content, Keep, read};
 use super::error::{ERRORS_PER_FILE_MAX, ManifestError};
 use super::object::{Object, ObjectId};
 use super::sources::Sources;
-use crate::pod::Pool;
+use crate::pod::{Pod, Pool};
 use crate::{ObjectName, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -220,7 +220,7 @@ fn insert(snapshot: &mut Snapshot, pool: &mut Pool, id: &ObjectId, object: Objec
     let name = ObjectName::new(&id.namespace, &id.name);
     match object {
         Object::Namespace(object) => drop(snapshot.namespaces.insert(id.name.clone(), Arc::new(object))),
-        Object::Pod(object) => drop(snapshot.pods.insert(name, Arc::new(pool.pod(*object)))),
+        Object::Pod(object) => drop(snapshot.pods.insert(name, Arc::new(pool.share(Pod::from(*object))))),
         Object::Service(object) => drop(snapshot.services.insert(name, Arc::from(object))),
         Object::NetworkPolicy(object) => drop(snapshot.policies.insert(name, Arc::from(object))),
     }

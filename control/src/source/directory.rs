@@ -5,15 +5,15 @@
 //! `stat` for each file and no reading. A directory that cannot be listed is a problem to show, not a cluster without
 //! policies: the set of manifests keeps what it last gave.
 
+use super::truncation::Truncation;
+use super::{Manifests, Reading};
 use crate::debounce::Debounce;
 use crate::engine::Event;
-use crate::truncation::Truncation;
 use notify::{EventKind, RecursiveMode, Watcher};
 use sluice_flow::ObjectName;
-use sluice_policy::Snapshot;
 use sluice_policy::load::{Kind, Loaded, ManifestError, ManifestSet, read_directory};
 use sluice_wire::ManifestProblem;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,38 +27,15 @@ const RESCAN: Duration = Duration::from_secs(2);
 /// How soon a directory is read again in which a file is being written.
 const TORN_RETRY: Duration = Duration::from_millis(10);
 
-/// What the directory says.
-#[derive(Debug)]
-pub(crate) struct Manifests {
-    pub(crate) snapshot: Snapshot,
-    pub(crate) problems: Vec<ManifestProblem>,
-    /// Where each policy in force was read.
-    pub(crate) policy_files: BTreeMap<ObjectName, String>,
-}
-
-/// One reading of the directory.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    /// Counts readings.
-    pub(crate) sequence: u64,
-    /// When the change was first noticed.
-    pub(crate) changed_at: Instant,
-    /// False until the directory could be listed once: before that nothing is known, which is not the same as nothing.
-    pub(crate) was_listed: bool,
-    /// What is in force of it, last good states included.
-    pub(crate) manifests: Arc<Manifests>,
-}
-
-/// Asks the source to read at once.
+/// Asks the reader to read at once.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct Handle {
     wake: Sender<Wake>,
 }
 
-impl Source {
-    /// Reads at once; returns the sequence number of that reading, whose [`Reading`] is on its way by then. `None` when the
-    /// source has ended.
-    pub(crate) fn read_now(&self) -> Option<u64> {
+impl Handle {
+    /// See [`super::Source::read_now`].
+    pub(super) fn read_now(&self) -> Option<u64> {
         let (answer, answered) = channel();
         self.wake.send(Wake::ReadNow(answer)).ok()?;
         answered.recv().ok()
@@ -71,7 +48,7 @@ enum Wake {
 }
 
 /// Starts the source on a thread of its own, which ends with the receiver of `events`.
-pub(crate) fn start(directory: &Path, debounce: Duration, events: UnboundedSender<Event>) -> io::Result<Source> {
+pub(crate) fn start(directory: &Path, debounce: Duration, events: UnboundedSender<Event>) -> io::Result<Handle> {
     let (wake, woken) = channel();
     let reader = Reader {
         directory: directory.to_owned(),
@@ -84,7 +61,7 @@ pub(crate) fn start(directory: &Path, debounce: Duration, events: UnboundedSende
         fingerprint: BTreeMap::new(),
     };
     std::thread::Builder::new().name("source".into()).spawn(move || reader.run(&woken, Debounce::new(debounce), &events))?;
-    Ok(Source { wake })
+    Ok(Handle { wake })
 }
 
 struct Reader {
@@ -148,7 +125,7 @@ impl Reader {
         self.was_listed |= !files.iter().any(|(path, read)| *path == self.directory && read.is_err());
         let manifests = Arc::new(manifests(self.set.update(files), self.was_listed));
         self.sequence += 1;
-        let reading = Reading { sequence: self.sequence, changed_at, was_listed: self.was_listed, manifests };
+        let reading = Reading { sequence: self.sequence, changed_at, is_complete: self.was_listed, manifests, watches: Vec::new() };
         events.send(Event::Read(reading)).is_ok()
     }
 
@@ -243,28 +220,6 @@ fn manifests(loaded: &Loaded, was_listed: bool) -> Manifests {
         policy_files: policies
             .map(|(id, (file, line))| (ObjectName::new(&*id.namespace, &*id.name), format!("{}:{line}", file.display())))
             .collect(),
-    }
-}
-
-/// Logs problems when they appear and when they are gone, not at every reading.
-pub(crate) fn log_problems(before: &[ManifestProblem], after: &[ManifestProblem]) {
-    let key = |p: &ManifestProblem| (p.file.clone(), p.object.clone(), p.field.clone(), p.message.clone());
-    let known: BTreeSet<_> = before.iter().map(key).collect();
-    let left: BTreeSet<_> = after.iter().map(key).collect();
-    for p in after.iter().filter(|p| !known.contains(&key(p))) {
-        let object = p.object.as_deref().unwrap_or("");
-        tracing::warn!(
-            file = p.file,
-            line = p.line,
-            object,
-            field = p.field,
-            reason = p.message,
-            in_force = p.in_force,
-            "manifest refused"
-        );
-    }
-    for p in before.iter().filter(|p| !left.contains(&key(p))) {
-        tracing::info!(file = p.file, object = p.object.as_deref().unwrap_or(""), reason = p.message, "manifest problem gone");
     }
 }
 
