@@ -110,6 +110,14 @@ impl Store {
         Ok(self.snapshot(id).0.objects.iter().map(|object| object.value()).collect())
     }
 
+    /// All objects of a resource in the order of their keys.
+    ///
+    /// Errors: an unknown resource.
+    pub fn objects(&self, resource: &str) -> Result<Vec<Arc<Object>>, ApiError> {
+        let id = self.resource(resource)?;
+        Ok(self.snapshot(id).0.objects.to_vec())
+    }
+
     /// How many objects a resource has.
     ///
     /// Errors: an unknown resource.
