@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The page size of common clients; no recorded list is longer.
+const GENEROUS_LIMIT: usize = 500;
+
 /// A watch event as it was received.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct WatchEvent {
@@ -178,9 +181,9 @@ impl Capture {
         }
     }
 
-    /// Whether the request was this one, down to the order-free query.
+    /// Whether the request was this one, whatever the order of its query.
     pub(super) fn is_exactly(&self, path: &[String], query: &Query) -> bool {
-        self.path == path && self.query.sorted() == query.sorted()
+        self.path == path && significant(&self.query) == significant(query)
     }
 
     /// Whether this is what a client of another page size or timeout asks for: a whole list, or a watch from the
@@ -192,7 +195,8 @@ impl Capture {
             && self.code() == Some(200)
             && self.query.is_true("watch") == query.is_true("watch")
             && ["fieldSelector", "labelSelector", "sendInitialEvents", "continue"].iter().all(|name| same(name));
-        let whole = self.query.get("limit").is_none() && version(&self.query).is_none();
+        let limited = significant(&self.query).iter().any(|(name, _)| name == "limit");
+        let whole = !limited && version(&self.query).is_none();
         alike && if query.is_true("watch") { version(&self.query) == version(query) } else { whole && version(query).is_none() }
     }
 
@@ -212,6 +216,12 @@ impl Capture {
     fn has_header(&self, line: &str) -> bool {
         self.headers.iter().any(|header| header == line)
     }
+}
+
+/// The parameters that decide what a list shows: a limit above the size of every recorded list does not.
+fn significant(query: &Query) -> Vec<(String, String)> {
+    let generous = |value: &str| value.parse().is_ok_and(|limit: usize| limit >= GENEROUS_LIMIT);
+    query.sorted().into_iter().filter(|(name, value)| !(name == "limit" && generous(value))).collect()
 }
 
 fn lines<T: for<'d> Deserialize<'d>>(file: &str, bytes: &[u8]) -> Result<Vec<T>, RecordingError> {

@@ -3,6 +3,8 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod follower;
+
 use serde_json::{Value, json};
 use sluice_apiserver::Server;
 use std::time::Duration;
