@@ -1,0 +1,198 @@
+//! The objects of one resource, the history of their changes, and snapshots of the past.
+//!
+//! ```text
+//! floor            from               last
+//!   |--- dropped ---|---- history ------|
+//! ```
+//!
+//! Every change above `floor` is in the history; a watch or an exact list from below it is expired. A snapshot of an
+//! earlier version is the present with the later changes undone; the ones of running paged lists are kept.
+
+use super::object::Object;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Snapshots that are kept for lists that are read page by page.
+const SNAPSHOTS_MAX: usize = 8;
+
+/// What happened to an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) version: u64,
+    /// The state after the change; for a deletion the last state, under the version of the deletion.
+    pub(crate) object: Arc<Object>,
+    /// The state before; `None` for a new object.
+    pub(crate) previous: Option<Arc<Object>>,
+    pub(crate) deleted: bool,
+}
+
+/// All objects at one version, in the order of their keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// The last change that it holds.
+    from: u64,
+    pub(crate) objects: Arc<Vec<Arc<Object>>>,
+}
+
+/// History does not reach back so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooOld {
+    /// The oldest version that it reaches back to.
+    pub(crate) oldest: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    objects: BTreeMap<Arc<str>, Arc<Object>>,
+    history: VecDeque<Arc<Event>>,
+    history_max: usize,
+    floor: u64,
+    snapshots: VecDeque<Snapshot>,
+}
+
+impl Table {
+    pub(crate) fn new(history_max: usize) -> Self {
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_max, floor: 0, snapshots: VecDeque::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// The objects of one namespace.
+    pub(crate) fn namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let prefix: Arc<str> = format!("{namespace}/").into();
+        self.objects.range(prefix.clone()..).map(|(_, object)| object).take_while(move |object| object.key().starts_with(&*prefix))
+    }
+
+    /// Stores a new version.
+    pub(crate) fn put(&mut self, object: Arc<Object>) {
+        let previous = self.objects.insert(object.shared_key(), object.clone());
+        self.record(Event { version: object.version(), object, previous, deleted: false });
+    }
+
+    /// Removes an object; `last` is its last state under the version of the deletion.
+    pub(crate) fn remove(&mut self, last: Arc<Object>) {
+        let previous = self.objects.remove(last.key());
+        self.record(Event { version: last.version(), object: last, previous, deleted: true });
+    }
+
+    fn record(&mut self, event: Event) {
+        debug_assert!(self.admits(event.version));
+        self.history.push_back(Arc::new(event));
+        if self.history.len() > self.history_max
+            && let Some(dropped) = self.history.pop_front()
+        {
+            self.floor = dropped.version;
+        }
+    }
+
+    /// Whether a change of this version can come next.
+    pub(crate) fn admits(&self, version: u64) -> bool {
+        version > self.last()
+    }
+
+    /// Version of the last change.
+    fn last(&self) -> u64 {
+        self.history.back().map_or(self.floor, |event| event.version)
+    }
+
+    /// Changes above `after`, oldest first, at most `max`.
+    pub(crate) fn events_after(&self, after: u64, max: usize) -> Result<Vec<Arc<Event>>, TooOld> {
+        if after < self.floor {
+            return Err(TooOld { oldest: self.floor });
+        }
+        let start = self.history.partition_point(|event| event.version <= after);
+        Ok(self.history.range(start..).take(max).cloned().collect())
+    }
+
+    /// All objects as they are.
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
+        let from = self.last();
+        self.kept(from, from).unwrap_or_else(|| {
+            let objects = self.objects.values().cloned().collect();
+            self.keep(Snapshot { from, objects: Arc::new(objects) })
+        })
+    }
+
+    /// All objects as they were at `version`, which must not lie in the future.
+    pub(crate) fn snapshot_at(&mut self, version: u64) -> Result<Snapshot, TooOld> {
+        if version < self.floor {
+            return Err(TooOld { oldest: self.floor });
+        }
+        let later = self.history.partition_point(|event| event.version <= version);
+        let from = if later == 0 { self.floor } else { self.history[later - 1].version };
+        if let Some(kept) = self.kept(from, version) {
+            return Ok(kept);
+        }
+        let mut objects = self.objects.clone();
+        for event in self.history.range(later..).rev() {
+            match &event.previous {
+                Some(previous) => objects.insert(previous.shared_key(), previous.clone()),
+                None => objects.remove(event.object.key()),
+            };
+        }
+        Ok(self.keep(Snapshot { from, objects: Arc::new(objects.into_values().collect()) }))
+    }
+
+    fn kept(&self, first: u64, last: u64) -> Option<Snapshot> {
+        self.snapshots.iter().find(|snapshot| (first..=last).contains(&snapshot.from)).cloned()
+    }
+
+    fn keep(&mut self, snapshot: Snapshot) -> Snapshot {
+        if self.snapshots.len() == SNAPSHOTS_MAX {
+            self.snapshots.pop_front();
+        }
+        self.snapshots.push_back(snapshot.clone());
+        snapshot
+    }
+
+    /// Forgets all history up to `version`, which must be the present one.
+    pub(crate) fn compact(&mut self, version: u64) {
+        self.history.clear();
+        self.snapshots.clear();
+        self.floor = version;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Registry;
+    use serde_json::json;
+
+    fn pod(name: &str, version: u64) -> Arc<Object> {
+        let registry = Registry::default();
+        let pods = registry.get(registry.by_name("pods").unwrap());
+        Arc::new(Object::from_value(pods, json!({"metadata": {"name": name, "namespace": "x"}}), version))
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<(String, u64)> {
+        snapshot.objects.iter().map(|object| (object.name().to_owned(), object.version())).collect()
+    }
+
+    #[test]
+    fn the_past_can_be_listed_as_long_as_history_holds_it() {
+        let mut table = Table::new(3);
+        table.put(pod("a", 1));
+        table.put(pod("b", 2));
+        table.put(pod("a", 5));
+        table.remove(pod("b", 6));
+        let owned = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect::<Vec<_>>();
+        assert_eq!(names(&table.snapshot()), owned(&[("a", 5)]));
+        assert_eq!(names(&table.snapshot_at(5).unwrap()), owned(&[("a", 5), ("b", 2)]));
+        assert_eq!(names(&table.snapshot_at(4).unwrap()), owned(&[("a", 1), ("b", 2)]));
+        assert_eq!(names(&table.snapshot_at(1).unwrap()), owned(&[("a", 1)]));
+        assert_eq!(table.snapshot_at(0).unwrap_err(), TooOld { oldest: 1 });
+        assert_eq!(table.events_after(0, 9).unwrap_err(), TooOld { oldest: 1 });
+        let versions: Vec<_> = table.events_after(1, 2).unwrap().iter().map(|event| event.version).collect();
+        assert_eq!(versions, [2, 5]);
+        table.compact(6);
+        assert_eq!(table.events_after(5, 9).unwrap_err(), TooOld { oldest: 6 });
+        assert_eq!(names(&table.snapshot_at(6).unwrap()), owned(&[("a", 5)]));
+    }
+}
