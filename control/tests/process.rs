@@ -1,16 +1,13 @@
 //! The real binary on a real directory and real sockets, against a dataplane that the test plays with the wire crate.
 
-use sluice_flow::{Addr, Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex, Protocol};
-use sluice_table::Table;
-use sluice_table::seal::read_sealed;
-use sluice_wire::{Connection, ControlStatus, FromControl, FromDataplane, Listener, ToControl, ToDataplane};
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[allow(dead_code, reason = "shared with the other tests of the binary")]
+mod rig;
 
-/// Generous for a busy machine; the assertions on speed say their own bound.
-const PATIENCE: Duration = Duration::from_secs(20);
+use rig::{Control, Dataplane, allows, endpoint, on_manifests, web};
+use sluice_flow::{Direction, Incarnation, ObjectName, PortIndex};
+use sluice_wire::{FromControl, ToControl};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const PODS: &str = "
 apiVersion: v1
@@ -43,172 +40,6 @@ kind: NetworkPolicy
 metadata: {name: web, namespace: x}
 spec: {podSelector: {}}
 ";
-
-struct Control {
-    process: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Control {
-    /// Starts the binary on `files`; `manifests` is created unless the test wants it missing.
-    fn start(files: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let manifests = dir.path().join("manifests");
-        std::fs::create_dir(&manifests).unwrap();
-        for (name, text) in files {
-            std::fs::write(manifests.join(name), text).unwrap();
-        }
-        Self::start_in(dir)
-    }
-
-    fn start_in(dir: tempfile::TempDir) -> Self {
-        let process = command(dir.path()).spawn().unwrap();
-        Self { process, dir }
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.dir.path().join("manifests").join(name), text).unwrap();
-    }
-
-    fn ask(&self, question: &ToControl) -> FromControl {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Connection::connect(&self.dir.path().join("run/control.sock")) {
-                Ok(mut connection) => {
-                    connection.set_receive_timeout(Some(PATIENCE)).unwrap();
-                    return connection.call(question).unwrap().0;
-                }
-                Err(error) if Instant::now() > deadline => panic!("{error}"),
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    }
-
-    fn status(&self) -> ControlStatus {
-        let FromControl::Status(status) = self.ask(&ToControl::Status) else { panic!("another answer") };
-        status
-    }
-
-    fn settle(&self) -> ControlStatus {
-        let FromControl::Status(status) = self.ask(&ToControl::Settle { timeout_ms: 10_000 }) else { panic!("another answer") };
-        status
-    }
-
-    /// Waits for a status that the test describes.
-    fn until(&self, what: &str, wanted: impl Fn(&ControlStatus) -> bool) -> ControlStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if wanted(&status) {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "{what}: {status:#?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-control"));
-    command.arg("--manifests").arg(dir.join("manifests")).arg("--run-dir").arg(dir.join("run"));
-    command.stderr(Stdio::inherit()).stdin(Stdio::null());
-    command
-}
-
-/// The other end of `dataplane.sock`. The socket's file outlives a connection, as a restarted control process needs.
-struct Dataplane {
-    listener: Listener,
-}
-
-struct Session {
-    connection: Connection,
-}
-
-impl Dataplane {
-    fn start(control: &Control) -> Self {
-        let run = control.dir.path().join("run");
-        let deadline = Instant::now() + PATIENCE;
-        while !run.exists() {
-            assert!(Instant::now() < deadline, "no run directory");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { listener: Listener::bind(&run.join("dataplane.sock")).unwrap() }
-    }
-
-    /// Waits for the control process and tells it the endpoints.
-    fn accept(&self, endpoints: Vec<LocalEndpoint>, generation: u64) -> Session {
-        let mut session = self.accept_silently();
-        session.endpoints(endpoints, generation);
-        session
-    }
-
-    fn accept_silently(&self) -> Session {
-        let mut connection = self.listener.accept().unwrap().unwrap();
-        connection.set_receive_timeout(Some(PATIENCE)).unwrap();
-        let (hello, _) = connection.recv::<ToDataplane>().unwrap().unwrap();
-        assert!(matches!(hello, ToDataplane::Control { wire_version: sluice_wire::WIRE_VERSION }), "{hello:?}");
-        Session { connection }
-    }
-}
-
-impl Session {
-    fn endpoints(&mut self, endpoints: Vec<LocalEndpoint>, generation: u64) {
-        self.connection.send(&FromDataplane::Endpoints { endpoints, generation }, None).unwrap();
-    }
-
-    /// The next image, validated as the dataplane would.
-    fn published(&mut self) -> Table {
-        let (message, fd) = self.connection.recv::<ToDataplane>().unwrap().unwrap();
-        let ToDataplane::Publish { generation, image_bytes } = message else { panic!("{message:?}") };
-        let image = read_sealed(fd.expect("a memfd").as_fd()).expect("sealed whole");
-        assert_eq!(image.len() as u64, image_bytes);
-        let table = Table::from_bytes(&image).unwrap();
-        assert_eq!(table.generation(), generation);
-        table
-    }
-
-    fn adopted(&mut self, generation: u64) {
-        self.connection.send(&FromDataplane::Adopted { generation, adopt_us: 5, connections_cut: 0 }, None).unwrap();
-    }
-
-    fn publish_and_adopt(&mut self) -> Table {
-        let table = self.published();
-        self.adopted(table.generation());
-        table
-    }
-
-    fn stays_silent(&mut self, how_long: Duration) {
-        self.connection.set_receive_timeout(Some(how_long)).unwrap();
-        assert!(self.connection.recv::<ToDataplane>().is_err(), "something was published");
-        self.connection.set_receive_timeout(Some(PATIENCE)).unwrap();
-    }
-}
-
-fn endpoint(port: u16, pod: &str, address: &str) -> LocalEndpoint {
-    LocalEndpoint {
-        port: PortIndex(port),
-        incarnation: Incarnation(1),
-        pod: ObjectName::parse(pod),
-        uid: String::new(),
-        addresses: vec![address.parse().unwrap()],
-    }
-}
-
-fn web() -> Vec<LocalEndpoint> {
-    vec![endpoint(0, "x/web", "10.0.0.1")]
-}
-
-/// May the client reach the web pod's port?
-fn allows(table: &Table, dport: u16) -> bool {
-    table.lookup(PortIndex(0), Direction::Ingress, Addr::v4([10, 0, 0, 2]), Protocol::TCP, dport).is_allow()
-}
 
 #[test]
 fn a_change_is_compiled_and_published_soon_and_generations_rise() {
@@ -363,7 +194,7 @@ fn settle_reads_at_once_and_answers_when_adopted_or_refused() {
     let worker = std::thread::spawn(move || {
         let generation = session.published().generation();
         let reason = "no room for its connections".to_owned();
-        session.connection.send(&FromDataplane::Refused { generation, reason }, None).unwrap();
+        session.refused(generation, reason);
         session
     });
     let status = control.settle();
@@ -458,7 +289,7 @@ fn a_storm_of_edits_costs_few_images_and_the_last_one_wins() {
 fn a_second_process_is_turned_away_and_a_signal_ends_the_first_cleanly() {
     let mut control = Control::start(&[("pods.yaml", PODS)]);
     control.status();
-    let second = command(control.dir.path()).stderr(Stdio::piped()).output().unwrap();
+    let second = on_manifests(control.dir.path()).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(second.status.code(), Some(3));
     let text = String::from_utf8(second.stderr).unwrap();
     assert!(text.contains("another sluice-control"), "{text}");
@@ -476,6 +307,6 @@ fn a_killed_process_leaves_nothing_that_stops_its_successor() {
     first.process.kill().unwrap();
     first.process.wait().unwrap();
     assert!(first.dir.path().join("run/control.sock").exists());
-    first.process = command(first.dir.path()).spawn().unwrap();
+    first.process = on_manifests(first.dir.path()).spawn().unwrap();
     assert_eq!(first.status().pid, first.process.id());
 }

@@ -10,3 +10,4 @@ pub mod simulation;
 pub mod traffic;
 pub mod vectors;
 pub mod walkthrough;
+pub mod watching;
