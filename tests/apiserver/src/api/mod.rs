@@ -118,7 +118,8 @@ async fn answer(shared: &Shared, connection: &mut Connection, request: &Request)
         }
     };
     if let Some(replay) = &shared.replay {
-        return replay.serve(request, &query, &mut responder).await;
+        let behind = replay.serve(request, &query, &mut responder).await?;
+        return Ok(if request.close { Next::Close } else { behind });
     }
     let call = Call { shared, request, query: &query, verb: route.verb, identity, plan: &plan };
     match call.dispatch(&route.target, &mut responder).await {

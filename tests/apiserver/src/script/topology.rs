@@ -22,7 +22,7 @@ pub(super) fn node_number(name: &str) -> Option<usize> {
 
 impl Script {
     pub(super) fn change_namespaces(&mut self) -> String {
-        let ours: Vec<_> = self.list("namespaces").into_iter().filter(|namespace| is_ours(namespace)).collect();
+        let ours: Vec<_> = self.list("namespaces").iter().filter(|namespace| is_ours(namespace)).cloned().collect();
         if ours.len() < self.size.namespaces || (ours.len() < self.size.namespaces * 2 && self.chance(15)) {
             return self.add_namespace();
         }

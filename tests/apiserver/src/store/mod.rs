@@ -113,9 +113,19 @@ impl Store {
     /// All objects of a resource in the order of their keys.
     ///
     /// Errors: an unknown resource.
-    pub fn objects(&self, resource: &str) -> Result<Vec<Arc<Object>>, ApiError> {
+    pub fn objects(&self, resource: &str) -> Result<Arc<Vec<Arc<Object>>>, ApiError> {
         let id = self.resource(resource)?;
-        Ok(self.snapshot(id).0.objects.to_vec())
+        Ok(self.snapshot(id).0.objects)
+    }
+
+    /// The n-th object of a resource in the order of their keys, from 0.
+    ///
+    /// Cost: a walk over the n objects before it.
+    ///
+    /// Errors: an unknown resource.
+    pub fn nth(&self, resource: &str, n: usize) -> Result<Option<Arc<Object>>, ApiError> {
+        let id = self.resource(resource)?;
+        Ok(self.lock().tables[id.0].nth(n).cloned())
     }
 
     /// How many objects a resource has.

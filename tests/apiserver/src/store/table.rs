@@ -63,6 +63,10 @@ impl Table {
         self.objects.get(key)
     }
 
+    pub(crate) fn nth(&self, n: usize) -> Option<&Arc<Object>> {
+        self.objects.values().nth(n)
+    }
+
     /// The objects of one namespace.
     pub(crate) fn namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
         let prefix: Arc<str> = format!("{namespace}/").into();
