@@ -62,8 +62,11 @@ impl Script {
         let mut script = Self { store, random: fastrand::Rng::with_seed(seed), size, addresses: Addresses::default(), next: 0 };
         (0..size.nodes).for_each(|_| drop(script.add_node()));
         (0..size.namespaces).for_each(|_| drop(script.add_namespace()));
-        for _ in 0..size.pods {
-            script.start_pod();
+        // Some attempts meet a name that is taken.
+        for _ in 0..size.pods * 2 {
+            if script.count("pods") < size.pods {
+                script.start_pod();
+            }
         }
         for pod in script.list("pods").iter() {
             script.advance_pod(pod);

@@ -154,6 +154,11 @@ impl Store {
         self.lock().tables[resource.0].snapshot_at(version)
     }
 
+    /// Keeps a snapshot for the next page of a list.
+    pub(crate) fn keep(&self, resource: ResourceId, snapshot: &Snapshot) {
+        self.lock().tables[resource.0].keep(snapshot);
+    }
+
     /// Changes of a resource above `after`, at most `max`.
     pub(crate) fn events_after(&self, resource: ResourceId, after: u64, max: usize) -> Result<Batch, TooOld> {
         let state = self.lock();

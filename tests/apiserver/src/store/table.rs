@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Every change above `floor` is in the history; a watch or an exact list from below it is expired. A snapshot of an
-//! earlier version is the present with the later changes undone; the ones of running paged lists are kept.
+//! earlier version is the present with the later changes undone; the ones of running paged lists are kept, the
+//! present one until the next change.
 
 use super::object::Object;
 use std::collections::{BTreeMap, VecDeque};
@@ -47,12 +48,15 @@ pub(crate) struct Table {
     history: VecDeque<Arc<Event>>,
     history_max: usize,
     floor: u64,
-    snapshots: VecDeque<Snapshot>,
+    /// The present, if nothing changed since somebody asked for it.
+    current: Option<Snapshot>,
+    /// What paged lists are reading.
+    kept: VecDeque<Snapshot>,
 }
 
 impl Table {
     pub(crate) fn new(history_max: usize) -> Self {
-        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_max, floor: 0, snapshots: VecDeque::new() }
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_max, floor: 0, current: None, kept: VecDeque::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -87,6 +91,7 @@ impl Table {
 
     fn record(&mut self, event: Event) {
         debug_assert!(self.admits(event.version));
+        self.current = None;
         self.history.push_back(Arc::new(event));
         if self.history.len() > self.history_max
             && let Some(dropped) = self.history.pop_front()
@@ -117,10 +122,8 @@ impl Table {
     /// All objects as they are.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         let from = self.last();
-        self.kept(from, from).unwrap_or_else(|| {
-            let objects = self.objects.values().cloned().collect();
-            self.keep(Snapshot { from, objects: Arc::new(objects) })
-        })
+        let objects = &self.objects;
+        self.current.get_or_insert_with(|| Snapshot { from, objects: Arc::new(objects.values().cloned().collect()) }).clone()
     }
 
     /// All objects as they were at `version`, which must not lie in the future.
@@ -130,8 +133,11 @@ impl Table {
         }
         let later = self.history.partition_point(|event| event.version <= version);
         let from = if later == 0 { self.floor } else { self.history[later - 1].version };
-        if let Some(kept) = self.kept(from, version) {
-            return Ok(kept);
+        if later == self.history.len() {
+            return Ok(self.snapshot());
+        }
+        if let Some(kept) = self.kept.iter().find(|kept| (from..=version).contains(&kept.from)) {
+            return Ok(kept.clone());
         }
         let mut objects = self.objects.clone();
         for event in self.history.range(later..).rev() {
@@ -140,25 +146,25 @@ impl Table {
                 None => objects.remove(event.object.key()),
             };
         }
-        Ok(self.keep(Snapshot { from, objects: Arc::new(objects.into_values().collect()) }))
+        Ok(Snapshot { from, objects: Arc::new(objects.into_values().collect()) })
     }
 
-    fn kept(&self, first: u64, last: u64) -> Option<Snapshot> {
-        self.snapshots.iter().find(|snapshot| (first..=last).contains(&snapshot.from)).cloned()
-    }
-
-    fn keep(&mut self, snapshot: Snapshot) -> Snapshot {
-        if self.snapshots.len() == SNAPSHOTS_MAX {
-            self.snapshots.pop_front();
+    /// Keeps a snapshot for the next page of a list.
+    pub(crate) fn keep(&mut self, snapshot: &Snapshot) {
+        if self.kept.iter().any(|kept| kept.from == snapshot.from) {
+            return;
         }
-        self.snapshots.push_back(snapshot.clone());
-        snapshot
+        if self.kept.len() == SNAPSHOTS_MAX {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(snapshot.clone());
     }
 
     /// Forgets all history up to `version`, which must be the present one.
     pub(crate) fn compact(&mut self, version: u64) {
         self.history.clear();
-        self.snapshots.clear();
+        self.current = None;
+        self.kept.clear();
         self.floor = version;
     }
 }
