@@ -24,6 +24,7 @@ impl Call<'_> {
         self.check_accept()?;
         let scope = self.scope(resource, namespace)?;
         let start = self.watch_start()?;
+        let deadline = Instant::now() + self.watch_timeout()?;
         responder.begin(200, JSON, &[]);
         responder.flush().await?;
         let watch = Watch {
@@ -32,7 +33,7 @@ impl Call<'_> {
             spec: self.spec(resource),
             scope,
             bookmarks: self.query.is_true("allowWatchBookmarks"),
-            deadline: Instant::now() + self.watch_timeout()?,
+            deadline,
             line: Vec::new(),
         };
         let mut stream = EventStream::new(responder, self.plan.stream.clone());
