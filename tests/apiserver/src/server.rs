@@ -12,6 +12,7 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::tls::{Tls, TlsError};
 use serde_json::json;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -278,6 +279,12 @@ impl Server {
         let (_, task) = accept(socket, self.service.clone())?;
         *line = Line::Up(task);
         Ok(())
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 

@@ -115,8 +115,8 @@ impl Watch<'_> {
         let store = self.call.store();
         match start {
             Start::Now => Ok(store.version()),
-            Start::After(version) => match store.events_after(self.resource, version, 0) {
-                Ok(_) => Ok(version),
+            Start::After(version) => match store.check_start(self.resource, version) {
+                Ok(()) => Ok(version),
                 Err(too_old) => Err(stream.error(&ApiError::watch_expired(version, too_old.oldest)).await),
             },
             Start::Everything => self.send_all(stream).await,

@@ -136,7 +136,7 @@ impl Store {
         Ok(self.lock().tables[id.0].len())
     }
 
-    /// Forgets all history: watches and lists of earlier versions get 410, as after etcd's compaction.
+    /// Forgets all history: watches and lists that begin at earlier versions get 410, as after etcd's compaction.
     pub fn compact(&self) {
         let mut state = self.lock();
         let version = state.version;
@@ -157,6 +157,11 @@ impl Store {
     /// Keeps a snapshot for the next page of a list.
     pub(crate) fn keep(&self, resource: ResourceId, snapshot: &Snapshot) {
         self.lock().tables[resource.0].keep(snapshot);
+    }
+
+    /// Whether a watch of a resource may begin behind `version`.
+    pub(crate) fn check_start(&self, resource: ResourceId, version: u64) -> Result<(), TooOld> {
+        self.lock().tables[resource.0].check_start(version)
     }
 
     /// Changes of a resource above `after`, at most `max`.
