@@ -148,8 +148,9 @@ impl Registry {
 
     /// Finds by `plural` or `plural.group`; a bare plural prefers the resource that was registered first.
     pub fn by_name(&self, name: &str) -> Option<ResourceId> {
-        let found = |wanted: fn(&Resource) -> String| self.iter().find(|(_, resource)| wanted(resource) == name);
-        found(Resource::qualified).or_else(|| found(|resource| resource.plural.clone())).map(|(id, _)| id)
+        let (plural, group) = name.split_once('.').unwrap_or((name, ""));
+        let exact = self.iter().find(|(_, resource)| resource.plural == plural && resource.group == group);
+        exact.or_else(|| self.iter().find(|(_, resource)| resource.plural == name)).map(|(id, _)| id)
     }
 
     /// Finds by the type that an object names.

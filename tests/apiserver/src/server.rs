@@ -12,6 +12,7 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::tls::{Tls, TlsError};
 use serde_json::json;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -48,6 +49,7 @@ pub enum StartError {
 pub struct Builder {
     address: SocketAddr,
     seed: Option<u64>,
+    clock: Option<Clock>,
     tls: bool,
     token: Option<String>,
     registry: Registry,
@@ -63,9 +65,15 @@ impl Builder {
         Self { address, ..self }
     }
 
-    /// Makes uids, faults and times repeatable: the clock then moves only by [`Clock::advance`] and scripts.
+    /// Makes uids, faults and times repeatable: the clock then moves only by [`Clock::advance`] and scripts, unless
+    /// [`Builder::clock`] names another.
     pub fn seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
+    }
+
+    /// The clock for timestamps and the `Date` header.
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Whether to serve TLS, under an authority of its own; see [`Server::kubeconfig`].
@@ -126,11 +134,9 @@ impl Builder {
         let requested = self.address;
         let listen = |source| StartError::Listen { address: requested, source };
         let seed = self.seed.unwrap_or(0);
-        let clock = if self.seed.is_some() { Clock::manual() } else { Clock::System };
-        // Times of a replay are only seen in errors; a recording's store begins empty.
-        let system_namespaces = self.system_namespaces && self.replay.is_none();
+        let clock = self.clock.unwrap_or(if self.seed.is_some() { Clock::manual() } else { Clock::System });
         let store = Arc::new(Store::new(self.registry, clock, seed, self.history_max));
-        if system_namespaces {
+        if self.system_namespaces {
             let namespaces = SYSTEM_NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
             store.load(namespaces).expect("system namespaces are well-formed");
         }
@@ -175,6 +181,7 @@ impl Server {
         Builder {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             seed: None,
+            clock: None,
             tls: false,
             token: None,
             registry: Registry::default(),
@@ -272,6 +279,12 @@ impl Server {
         let (_, task) = accept(socket, self.service.clone())?;
         *line = Line::Up(task);
         Ok(())
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 

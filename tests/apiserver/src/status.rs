@@ -14,7 +14,7 @@ pub struct ApiError {
     /// For people.
     pub message: String,
     /// `details` of the Status, where the server gives them.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// A token to go on with after an expired list.
     pub continue_token: Option<String>,
 }
@@ -26,7 +26,7 @@ impl ApiError {
     }
 
     fn with_details(self, details: Value) -> Self {
-        Self { details: Some(details), ..self }
+        Self { details: Some(Box::new(details)), ..self }
     }
 
     /// 400.
@@ -215,7 +215,7 @@ impl ApiError {
             status["reason"] = reason.into();
         }
         if let Some(details) = &self.details {
-            status["details"] = details.clone();
+            status["details"] = (**details).clone();
         }
         status["code"] = self.code.into();
         status

@@ -81,6 +81,37 @@ async fn watchers_recover_from_every_fault() {
     }
 }
 
+#[tokio::test]
+async fn watchers_recover_from_faults_by_chance() {
+    let faults = [
+        Fault::Status { code: 500, retry_after_s: None },
+        Fault::Close,
+        Fault::CloseAfterBytes(3000),
+        Fault::ResetAfterBytes(5000),
+        Fault::ChunkBytes(100),
+        Fault::ExpireAfter(5),
+        Fault::EndAfter(4),
+        Fault::CutInEvent(6),
+        Fault::Duplicate(3),
+    ];
+    for seed in 0..6 {
+        for (way, config) in ways() {
+            let server = Server::builder().seed(seed).history_max(40).start().await.unwrap();
+            let mut script = Script::new(server.store().clone(), seed, Size::default());
+            for fault in faults {
+                server.faults().add(Rule::new(fault).on("pods").probability(0.15));
+            }
+            let pods = Follower::<Pod>::start(impatient_client(&server).await, config);
+            for _ in 0..150 {
+                script.step();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            server.faults().clear();
+            pods.reaches(server.store(), "pods", &format!("seed {seed}, {way}")).await;
+        }
+    }
+}
+
 /// A watcher that meets a fault in each of its first requests, and in some later ones.
 async fn recovers(fault: Fault, way: &'static str, config: Config) {
     let server = Server::builder().seed(3).start().await.unwrap();

@@ -181,3 +181,45 @@ async fn oversized_and_malformed_requests_are_refused() {
         assert_eq!(take_apart(&answer).code, code, "{:.40}", bytes);
     }
 }
+
+#[tokio::test]
+async fn a_server_for_each_of_many_seeds_costs_little() {
+    let begun = std::time::Instant::now();
+    for seed in 0..200 {
+        let server = Server::builder().seed(seed).start().await.unwrap();
+        assert_eq!(get(&server, "/api/v1/namespaces/default").await.code, 200);
+    }
+    // A hundredth of this is usual; the rest is for machines that are busy.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn bad_watches_and_methods_are_refused_before_anything_is_sent() {
+    let server = server_with_pods().await;
+    assert_eq!(get(&server, "/api/v1/pods?watch=true&timeoutSeconds=soon").await.code, 400);
+    assert_eq!(send(&server, "OPTIONS", "/api/v1/pods", "", "").await.code, 405);
+    assert_eq!(send(&server, "DELETE", "/api/v1/namespaces/x/pods", "", "").await.code, 405);
+}
+
+#[tokio::test]
+async fn a_compaction_leaves_running_watches_alone() {
+    let server = server_with_pods().await;
+    let watch = tokio::spawn({
+        let address = server.address();
+        let start = server.store().version();
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request =
+                format!("GET /api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={start} HTTP/1.1\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            take_apart(&bytes)
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    server.store().put(namespace("other")).unwrap();
+    server.store().compact();
+    server.store().put(pod("x", "late", "node1")).unwrap();
+    assert_eq!(watch.await.unwrap().events(), [("ADDED".to_owned(), "late".to_owned())]);
+}

@@ -63,7 +63,11 @@ impl Call<'_> {
                 }
             }
         };
-        Ok(cut(&snapshot, version as i64, scope, &start, limit))
+        let page = cut(&snapshot, version as i64, scope, &start, limit);
+        if page.next.is_some() {
+            self.store().keep(resource, &snapshot);
+        }
+        Ok(page)
     }
 
     async fn send_page(&self, spec: &Resource, page: &Page, responder: &mut Responder<'_>) -> Result<(), Failure> {

@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch as channel;
 
+/// Methods that have a verb.
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
 /// Everything that requests share.
 pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
@@ -96,7 +99,9 @@ async fn answer(shared: &Shared, connection: &mut Connection, request: &Request)
     tracing::info!(method = %request.method, target = %request.target, faults = plan != Plan::default(), "request");
 
     let next = if request.close { Next::Close } else { Next::Request };
-    tokio::time::sleep(plan.delay).await;
+    if !plan.delay.is_zero() {
+        tokio::time::sleep(plan.delay).await;
+    }
     let mut responder = Responder::new(Wire::new(connection, plan.wire), stamp(shared, &plan, request.close));
     match &plan.answer {
         Some(Answer::Hang) => {
@@ -118,7 +123,8 @@ async fn answer(shared: &Shared, connection: &mut Connection, request: &Request)
         }
     };
     if let Some(replay) = &shared.replay {
-        return replay.serve(request, &query, &mut responder).await;
+        let behind = replay.serve(request, &query, &mut responder).await?;
+        return Ok(if request.close { Next::Close } else { behind });
     }
     let call = Call { shared, request, query: &query, verb: route.verb, identity, plan: &plan };
     match call.dispatch(&route.target, &mut responder).await {
@@ -171,6 +177,9 @@ impl<'c> Call<'c> {
     }
 
     async fn dispatch(&self, target: &Target, responder: &mut Responder<'_>) -> Result<(), Failure> {
+        if !METHODS.contains(&self.request.method.as_str()) {
+            return Err(ApiError::method_not_allowed().into());
+        }
         match target {
             Target::Collection { resource, namespace } => {
                 let namespace = namespace.as_deref();

@@ -87,8 +87,10 @@ fn versioned(registry: &Registry, group: &str, version: &str, rest: &[&str]) -> 
     }
     let find = |plural: &str| registry.by_path(group, version, plural);
     let collection = |plural: &str, namespace: Option<&str>| match find(plural) {
-        Some(resource) => Target::Collection { resource, namespace: namespace.map(str::to_owned) },
-        None => Target::UnknownResource,
+        Some(resource) if registry.get(resource).namespaced || namespace.is_none() => {
+            Target::Collection { resource, namespace: namespace.map(str::to_owned) }
+        }
+        _ => Target::UnknownResource,
     };
     let object = |plural: &str, namespace: Option<&str>, name: &str, part: Part| match find(plural) {
         Some(resource) if registry.get(resource).namespaced == namespace.is_some() => {
@@ -138,6 +140,7 @@ mod tests {
         let namespace = route("PUT", "/api/v1/namespaces/x/status").target;
         assert_eq!(namespace, Target::Object { resource: namespaces, namespace: None, name: "x".into(), part: Part::Status });
         assert_eq!(route("GET", "/apis/networking.k8s.io/v1/nosuch").target, Target::UnknownResource);
+        assert_eq!(route("GET", "/api/v1/namespaces/x/nodes").target, Target::UnknownResource);
         assert_eq!(route("GET", "/apis/nosuch.io/v1/things").target, Target::UnknownPath);
         assert_eq!(route("GET", "/apis/networking.k8s.io/v1/namespaces/x/networkpolicies/a/status").target, Target::UnknownResource);
         assert_eq!(route("GET", "/readyz/ping").target, Target::Health);

@@ -24,6 +24,7 @@ impl Call<'_> {
         self.check_accept()?;
         let scope = self.scope(resource, namespace)?;
         let start = self.watch_start()?;
+        let deadline = Instant::now() + self.watch_timeout()?;
         responder.begin(200, JSON, &[]);
         responder.flush().await?;
         let watch = Watch {
@@ -32,7 +33,7 @@ impl Call<'_> {
             spec: self.spec(resource),
             scope,
             bookmarks: self.query.is_true("allowWatchBookmarks"),
-            deadline: Instant::now() + self.watch_timeout()?,
+            deadline,
             line: Vec::new(),
         };
         let mut stream = EventStream::new(responder, self.plan.stream.clone());
@@ -114,8 +115,8 @@ impl Watch<'_> {
         let store = self.call.store();
         match start {
             Start::Now => Ok(store.version()),
-            Start::After(version) => match store.events_after(self.resource, version, 0) {
-                Ok(_) => Ok(version),
+            Start::After(version) => match store.check_start(self.resource, version) {
+                Ok(()) => Ok(version),
                 Err(too_old) => Err(stream.error(&ApiError::watch_expired(version, too_old.oldest)).await),
             },
             Start::Everything => self.send_all(stream).await,

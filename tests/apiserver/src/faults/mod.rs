@@ -64,7 +64,8 @@ impl Faults {
         self.lock().rules.clear();
     }
 
-    /// How many requests a rule spoiled; 0 for one that was taken away.
+    /// How many requests a rule spoiled; 0 for one that was taken away. A rule with [`Fault::DelayMs`] of 0 spoils
+    /// nothing and counts.
     pub fn hits(&self, id: RuleId) -> u64 {
         self.lock().rules.iter().find(|active| active.id == id).map_or(0, |active| active.hits)
     }

@@ -75,7 +75,8 @@ pub enum Fault {
     CutInEvent(u64),
     /// Sends this event of a watch twice.
     Duplicate(u64),
-    /// Sends this event of a watch behind the next one, if that is another object's.
+    /// Sends this event of a watch behind the next one, if that is another object's. No real server does so on one
+    /// connection: a client that is cut off between the two and resumes from the version it saw last misses one.
     Swap(u64),
     /// Leaves out all bookmarks, the one at the end of the initial events included.
     DropBookmarks,

@@ -1,6 +1,6 @@
 //! Which addresses are taken: each node has a range of its own for each family.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Hosts of a node's range that pods get; what is behind them is never needed for the pods that fit on a node.
 const HOSTS: std::ops::Range<usize> = 2..250;
@@ -8,17 +8,18 @@ const HOSTS: std::ops::Range<usize> = 2..250;
 /// The leases of pods.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// Node number and host, by the pod's uid.
-    leases: BTreeMap<String, (usize, usize)>,
+    /// Per node, the pod's key by the host part of its addresses.
+    leases: BTreeMap<usize, BTreeMap<usize, String>>,
 }
 
 impl Addresses {
-    /// The lowest address of a node that no live pod has; `live` says which uids are. `None` if there is none left.
-    pub(super) fn lease(&mut self, uid: &str, node: usize, live: &BTreeSet<String>) -> Option<[String; 2]> {
-        self.leases.retain(|uid, _| live.contains(uid));
-        let taken: BTreeSet<usize> = self.leases.values().filter(|(leased, _)| *leased == node).map(|(_, host)| *host).collect();
-        let host = HOSTS.into_iter().find(|host| !taken.contains(host))?;
-        self.leases.insert(uid.to_owned(), (node, host));
+    /// The lowest address of a node that no live pod has; `is_live` says which pods still have theirs. `None` if
+    /// there is none left.
+    pub(super) fn lease(&mut self, key: &str, node: usize, is_live: impl Fn(&str) -> bool) -> Option<[String; 2]> {
+        let leases = self.leases.entry(node).or_default();
+        leases.retain(|_, holder| holder != key && is_live(holder));
+        let host = HOSTS.into_iter().find(|host| !leases.contains_key(host))?;
+        leases.insert(host, key.to_owned());
         Some([format!("10.{}.{}.{host}", 128 + node / 256, node % 256), format!("fd00:10:{node:x}::{host:x}")])
     }
 }

@@ -62,12 +62,15 @@ impl Script {
         let mut script = Self { store, random: fastrand::Rng::with_seed(seed), size, addresses: Addresses::default(), next: 0 };
         (0..size.nodes).for_each(|_| drop(script.add_node()));
         (0..size.namespaces).for_each(|_| drop(script.add_namespace()));
-        for _ in 0..size.pods {
-            script.start_pod();
+        // Some attempts meet a name that is taken.
+        for _ in 0..size.pods * 2 {
+            if script.count("pods") < size.pods {
+                script.start_pod();
+            }
         }
-        for pod in script.list("pods") {
-            script.advance_pod(&pod);
-            if let Some(bound) = script.reread("pods", &pod) {
+        for pod in script.list("pods").iter() {
+            script.advance_pod(pod);
+            if let Some(bound) = script.reread("pods", pod) {
                 script.advance_pod(&bound);
             }
         }
@@ -92,8 +95,12 @@ impl Script {
         Change { what, version: self.store.version() }
     }
 
-    fn list(&self, resource: &str) -> Vec<Arc<Object>> {
+    fn list(&self, resource: &str) -> Arc<Vec<Arc<Object>>> {
         self.store.objects(resource).expect("scripts use built-in resources")
+    }
+
+    fn count(&self, resource: &str) -> usize {
+        self.store.count(resource).expect("scripts use built-in resources")
     }
 
     fn reread(&self, resource: &str, object: &Object) -> Option<Arc<Object>> {
@@ -102,8 +109,11 @@ impl Script {
 
     /// One of all objects of a resource, by lot.
     fn pick(&mut self, resource: &str) -> Option<Arc<Object>> {
-        let objects = self.list(resource);
-        (!objects.is_empty()).then(|| objects[self.random.usize(..objects.len())].clone())
+        let count = self.count(resource);
+        if count == 0 {
+            return None;
+        }
+        self.store.nth(resource, self.random.usize(..count)).expect("scripts use built-in resources")
     }
 
     /// One of the namespaces that take new content.

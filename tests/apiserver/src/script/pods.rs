@@ -5,12 +5,11 @@ use super::objects::{APPS, PodShape, TIERS, pod, ready_condition, running_status
 use super::{Script, topology};
 use crate::store::{DeleteOptions, Object, Part};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Script {
     pub(super) fn start_or_delete_pod(&mut self) -> String {
-        let crowded = self.list("pods").len() > self.size.pods * 3 / 2;
+        let crowded = self.count("pods") > self.size.pods * 3 / 2;
         if crowded { self.delete_some_pod() } else { self.start_pod() }
     }
 
@@ -57,20 +56,22 @@ impl Script {
 
     fn run_pod(&mut self, object: &Object, pod: &Value) -> String {
         let Some(node) = topology::node_number(object.node_name()) else { return format!("{} runs elsewhere", object.key()) };
-        let live = self.live_uids();
-        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
         let host = of_node(node);
-        let leased = if pod["spec"]["hostNetwork"] == true { Some(host.clone()) } else { self.addresses.lease(uid, node, &live) };
+        let leased = if pod["spec"]["hostNetwork"] == true { Some(host.clone()) } else { self.lease(object, node) };
         let Some(ips) = leased else { return format!("no address left for {}", object.key()) };
         let ready = self.chance(80);
         self.patch("pods", object, Part::Status, &running_status(&host, &ips, ready))
     }
 
-    /// Uids of the pods whose addresses are theirs: all that have not ended.
-    fn live_uids(&self) -> BTreeSet<String> {
-        let pods = self.list("pods");
-        let live = pods.iter().filter(|pod| !matches!(pod.phase(), "Succeeded" | "Failed"));
-        live.filter_map(|pod| pod.value()["metadata"]["uid"].as_str().map(str::to_owned)).collect()
+    /// Addresses for a pod. Those of pods that have ended are free, even while the pods are still listed.
+    fn lease(&mut self, pod: &Object, node: usize) -> Option<[String; 2]> {
+        let store = &self.store;
+        let is_live = |key: &str| {
+            let place = key.split_once('/').and_then(|(namespace, name)| store.place("pods", namespace, name).ok());
+            let holder = place.and_then(|place| store.get(place).ok());
+            holder.is_some_and(|holder| holder.node_name() == pod.node_name() && !matches!(holder.phase(), "Succeeded" | "Failed"))
+        };
+        self.addresses.lease(pod.key(), node, is_live)
     }
 
     fn flap_or_end_pod(&mut self, object: &Object, pod: &Value) -> String {

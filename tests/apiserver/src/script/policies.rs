@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 impl Script {
     pub(super) fn change_policies(&mut self) -> String {
-        let count = self.list("networkpolicies").len();
+        let count = self.count("networkpolicies");
         let few = count < self.size.policies;
         match self.random.u32(..10) {
             0..3 if count > 0 && !few => self.delete_policy(),

@@ -4,10 +4,11 @@ use super::Script;
 use super::objects::{APPS, endpoint, endpoint_slice, service};
 use crate::store::{DeleteOptions, Object, Part};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 impl Script {
     pub(super) fn change_services(&mut self) -> String {
-        let count = self.list("services").len();
+        let count = self.count("services");
         match self.random.u32(..13) {
             0 if count > 0 => self.delete_service(),
             1 if count > 0 => self.edit_service(),
@@ -37,11 +38,11 @@ impl Script {
         self.delete("services", &object, &DeleteOptions::default())
     }
 
-    fn slices_of(&self, service: &Object) -> Vec<std::sync::Arc<Object>> {
-        let slices = self.list("endpointslices").into_iter();
-        slices
-            .filter(|slice| slice.namespace() == service.namespace() && slice.label("kubernetes.io/service-name") == Some(service.name()))
-            .collect()
+    fn slices_of(&self, service: &Object) -> Vec<Arc<Object>> {
+        let belongs = |slice: &&Arc<Object>| {
+            slice.namespace() == service.namespace() && slice.label("kubernetes.io/service-name") == Some(service.name())
+        };
+        self.list("endpointslices").iter().filter(belongs).cloned().collect()
     }
 
     /// Brings the slices of some service up to date.

@@ -15,6 +15,10 @@ pub(super) fn is_ours(namespace: &Object) -> bool {
     namespace.name().starts_with(NAMESPACE_PREFIX)
 }
 
+fn node_name(number: usize) -> String {
+    format!("{NODE_PREFIX}{number}")
+}
+
 /// The number in a node's name.
 pub(super) fn node_number(name: &str) -> Option<usize> {
     name.strip_prefix(NODE_PREFIX)?.parse().ok()
@@ -22,7 +26,7 @@ pub(super) fn node_number(name: &str) -> Option<usize> {
 
 impl Script {
     pub(super) fn change_namespaces(&mut self) -> String {
-        let ours: Vec<_> = self.list("namespaces").into_iter().filter(|namespace| is_ours(namespace)).collect();
+        let ours: Vec<_> = self.list("namespaces").iter().filter(|namespace| is_ours(namespace)).cloned().collect();
         if ours.len() < self.size.namespaces || (ours.len() < self.size.namespaces * 2 && self.chance(15)) {
             return self.add_namespace();
         }
@@ -53,8 +57,8 @@ impl Script {
     }
 
     pub(super) fn add_node(&mut self) -> String {
-        let used: Vec<_> = self.list("nodes").iter().filter_map(|node| node_number(node.name())).collect();
-        let number = (0..).find(|number| !used.contains(number)).unwrap_or_default();
-        self.create("nodes", node(&format!("{NODE_PREFIX}{number}"), &of_node(number), &ranges(number)))
+        let free = |number: &usize| self.store.place("nodes", "", &node_name(*number)).and_then(|place| self.store.get(place)).is_err();
+        let number = (self.count("nodes")..).find(free).unwrap_or_default();
+        self.create("nodes", node(&node_name(number), &of_node(number), &ranges(number)))
     }
 }

@@ -54,7 +54,7 @@ impl Store {
             return Err(ApiError::conflict(spec, place.name));
         }
         if spec.group.is_empty() && spec.plural == "namespaces" {
-            return Ok(self.delete_namespace(&mut state, place, object));
+            return Ok(self.delete_namespace(&mut state, place, current, object));
         }
         let grace_s = grace_s(spec, &object, options.grace_s);
         Ok(self.end(&mut state, place.resource, current, object, grace_s))
@@ -88,11 +88,12 @@ impl Store {
         last
     }
 
-    fn delete_namespace(&self, state: &mut State, place: Place<'_>, mut namespace: Value) -> Deleted {
-        if namespace["status"]["phase"] != "Terminating" {
+    fn delete_namespace(&self, state: &mut State, place: Place<'_>, current: Arc<Object>, mut namespace: Value) -> Deleted {
+        let mut marked = current;
+        if marked.phase() != "Terminating" {
             namespace["metadata"]["deletionTimestamp"] = rfc3339(self.clock.now_s()).into();
             namespace["status"]["phase"] = "Terminating".into();
-            self.commit(state, place.resource, namespace);
+            marked = self.commit(state, place.resource, namespace);
         }
         for (resource, _) in self.registry.iter() {
             let content: Vec<_> = state.tables[resource.0].namespace(place.name).cloned().collect();
@@ -102,20 +103,20 @@ impl Store {
                 self.end(state, resource, object, value, 0);
             }
         }
-        match state.current(&self.registry, place).cloned() {
-            Ok(left) => self.finish_namespace(state, place.name).map_or(Deleted::Terminating(left), Deleted::Gone),
-            Err(_) => Deleted::Gone(Arc::new(Object::from_value(self.spec(place.resource), gone(place.name), state.version))),
-        }
+        self.finish_namespace(state, place.name);
+        let left = state.current(&self.registry, place).is_ok();
+        if left { Deleted::Terminating(marked) } else { Deleted::Gone(marked) }
     }
 
     /// Removes a namespace that is terminating and empty.
-    fn finish_namespace(&self, state: &mut State, name: &str) -> Option<Arc<Object>> {
-        let resource = self.registry.by_path("", "v1", "namespaces")?;
-        let namespace = state.current(&self.registry, Place { resource, namespace: None, name }).ok()?;
+    fn finish_namespace(&self, state: &mut State, name: &str) {
+        let Some(resource) = self.registry.by_path("", "v1", "namespaces") else { return };
+        let Ok(namespace) = state.current(&self.registry, Place { resource, namespace: None, name }) else { return };
         let waiting = namespace.phase() == "Terminating";
         let value = namespace.value();
-        let empty = state.tables.iter().all(|table| table.namespace(name).next().is_none());
-        (waiting && empty).then(|| self.commit_removal(state, resource, value))
+        if waiting && state.tables.iter().all(|table| table.namespace(name).next().is_none()) {
+            self.commit_removal(state, resource, value);
+        }
     }
 }
 
@@ -125,10 +126,6 @@ pub(super) fn is_released(object: &Value) -> bool {
     metadata.get("deletionTimestamp").is_some()
         && metadata["deletionGracePeriodSeconds"] == 0
         && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
-}
-
-fn gone(name: &str) -> Value {
-    serde_json::json!({"metadata": {"name": name}})
 }
 
 /// Only pods have grace, and only those that a node may still run.

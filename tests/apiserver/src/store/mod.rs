@@ -113,9 +113,19 @@ impl Store {
     /// All objects of a resource in the order of their keys.
     ///
     /// Errors: an unknown resource.
-    pub fn objects(&self, resource: &str) -> Result<Vec<Arc<Object>>, ApiError> {
+    pub fn objects(&self, resource: &str) -> Result<Arc<Vec<Arc<Object>>>, ApiError> {
         let id = self.resource(resource)?;
-        Ok(self.snapshot(id).0.objects.to_vec())
+        Ok(self.snapshot(id).0.objects)
+    }
+
+    /// The n-th object of a resource in the order of their keys, from 0.
+    ///
+    /// Cost: a walk over the n objects before it.
+    ///
+    /// Errors: an unknown resource.
+    pub fn nth(&self, resource: &str, n: usize) -> Result<Option<Arc<Object>>, ApiError> {
+        let id = self.resource(resource)?;
+        Ok(self.lock().tables[id.0].nth(n).cloned())
     }
 
     /// How many objects a resource has.
@@ -126,7 +136,7 @@ impl Store {
         Ok(self.lock().tables[id.0].len())
     }
 
-    /// Forgets all history: watches and lists of earlier versions get 410, as after etcd's compaction.
+    /// Forgets all history: watches and lists that begin at earlier versions get 410, as after etcd's compaction.
     pub fn compact(&self) {
         let mut state = self.lock();
         let version = state.version;
@@ -142,6 +152,16 @@ impl Store {
     /// All objects of a resource at an earlier version.
     pub(crate) fn snapshot_at(&self, resource: ResourceId, version: u64) -> Result<Snapshot, TooOld> {
         self.lock().tables[resource.0].snapshot_at(version)
+    }
+
+    /// Keeps a snapshot for the next page of a list.
+    pub(crate) fn keep(&self, resource: ResourceId, snapshot: &Snapshot) {
+        self.lock().tables[resource.0].keep(snapshot);
+    }
+
+    /// Whether a watch of a resource may begin behind `version`.
+    pub(crate) fn check_start(&self, resource: ResourceId, version: u64) -> Result<(), TooOld> {
+        self.lock().tables[resource.0].check_start(version)
     }
 
     /// Changes of a resource above `after`, at most `max`.

@@ -1,12 +1,15 @@
 //! The objects of one resource, the history of their changes, and snapshots of the past.
 //!
 //! ```text
-//! floor            from               last
-//!   |--- dropped ---|---- history ------|
+//!             dropped                last
+//! --- forgotten ---|----- history -----|
+//!             floor ^ or above
 //! ```
 //!
-//! Every change above `floor` is in the history; a watch or an exact list from below it is expired. A snapshot of an
-//! earlier version is the present with the later changes undone; the ones of running paged lists are kept.
+//! Every change above `dropped` is in the history. Watches and exact lists that begin below `floor` are expired; a
+//! compaction raises it to the present, which leaves the watches that are running alone. A snapshot of an
+//! earlier version is the present with the later changes undone; the ones of running paged lists are kept, the
+//! present one until the next change.
 
 use super::object::Object;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,13 +49,19 @@ pub(crate) struct Table {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
     history: VecDeque<Arc<Event>>,
     history_max: usize,
+    /// Version of the last change that is forgotten.
+    dropped: u64,
+    /// Nothing can begin below this version.
     floor: u64,
-    snapshots: VecDeque<Snapshot>,
+    /// The present, if nothing changed since somebody asked for it.
+    current: Option<Snapshot>,
+    /// What paged lists are reading.
+    kept: VecDeque<Snapshot>,
 }
 
 impl Table {
     pub(crate) fn new(history_max: usize) -> Self {
-        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_max, floor: 0, snapshots: VecDeque::new() }
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_max, dropped: 0, floor: 0, current: None, kept: VecDeque::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -61,6 +70,10 @@ impl Table {
 
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<Object>> {
         self.objects.get(key)
+    }
+
+    pub(crate) fn nth(&self, n: usize) -> Option<&Arc<Object>> {
+        self.objects.values().nth(n)
     }
 
     /// The objects of one namespace.
@@ -83,11 +96,13 @@ impl Table {
 
     fn record(&mut self, event: Event) {
         debug_assert!(self.admits(event.version));
+        self.current = None;
         self.history.push_back(Arc::new(event));
         if self.history.len() > self.history_max
             && let Some(dropped) = self.history.pop_front()
         {
-            self.floor = dropped.version;
+            self.dropped = dropped.version;
+            self.floor = self.floor.max(self.dropped);
         }
     }
 
@@ -98,13 +113,18 @@ impl Table {
 
     /// Version of the last change.
     fn last(&self) -> u64 {
-        self.history.back().map_or(self.floor, |event| event.version)
+        self.history.back().map_or(self.dropped, |event| event.version)
     }
 
-    /// Changes above `after`, oldest first, at most `max`.
+    /// Whether a watch may begin behind `version`.
+    pub(crate) fn check_start(&self, version: u64) -> Result<(), TooOld> {
+        if version < self.floor { Err(TooOld { oldest: self.floor }) } else { Ok(()) }
+    }
+
+    /// Changes above `after`, oldest first, at most `max`, for a watch that is running.
     pub(crate) fn events_after(&self, after: u64, max: usize) -> Result<Vec<Arc<Event>>, TooOld> {
-        if after < self.floor {
-            return Err(TooOld { oldest: self.floor });
+        if after < self.dropped {
+            return Err(TooOld { oldest: self.dropped });
         }
         let start = self.history.partition_point(|event| event.version <= after);
         Ok(self.history.range(start..).take(max).cloned().collect())
@@ -113,21 +133,20 @@ impl Table {
     /// All objects as they are.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         let from = self.last();
-        self.kept(from, from).unwrap_or_else(|| {
-            let objects = self.objects.values().cloned().collect();
-            self.keep(Snapshot { from, objects: Arc::new(objects) })
-        })
+        let objects = &self.objects;
+        self.current.get_or_insert_with(|| Snapshot { from, objects: Arc::new(objects.values().cloned().collect()) }).clone()
     }
 
     /// All objects as they were at `version`, which must not lie in the future.
     pub(crate) fn snapshot_at(&mut self, version: u64) -> Result<Snapshot, TooOld> {
-        if version < self.floor {
-            return Err(TooOld { oldest: self.floor });
-        }
+        self.check_start(version)?;
         let later = self.history.partition_point(|event| event.version <= version);
-        let from = if later == 0 { self.floor } else { self.history[later - 1].version };
-        if let Some(kept) = self.kept(from, version) {
-            return Ok(kept);
+        let from = if later == 0 { self.dropped } else { self.history[later - 1].version };
+        if later == self.history.len() {
+            return Ok(self.snapshot());
+        }
+        if let Some(kept) = self.kept.iter().find(|kept| (from..=version).contains(&kept.from)) {
+            return Ok(kept.clone());
         }
         let mut objects = self.objects.clone();
         for event in self.history.range(later..).rev() {
@@ -136,26 +155,26 @@ impl Table {
                 None => objects.remove(event.object.key()),
             };
         }
-        Ok(self.keep(Snapshot { from, objects: Arc::new(objects.into_values().collect()) }))
+        Ok(Snapshot { from, objects: Arc::new(objects.into_values().collect()) })
     }
 
-    fn kept(&self, first: u64, last: u64) -> Option<Snapshot> {
-        self.snapshots.iter().find(|snapshot| (first..=last).contains(&snapshot.from)).cloned()
-    }
-
-    fn keep(&mut self, snapshot: Snapshot) -> Snapshot {
-        if self.snapshots.len() == SNAPSHOTS_MAX {
-            self.snapshots.pop_front();
+    /// Keeps a snapshot for the next page of a list.
+    pub(crate) fn keep(&mut self, snapshot: &Snapshot) {
+        if self.kept.iter().any(|kept| kept.from == snapshot.from) {
+            return;
         }
-        self.snapshots.push_back(snapshot.clone());
-        snapshot
+        if self.kept.len() == SNAPSHOTS_MAX {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(snapshot.clone());
     }
 
     /// Forgets all history up to `version`, which must be the present one.
     pub(crate) fn compact(&mut self, version: u64) {
-        self.history.clear();
-        self.snapshots.clear();
+        self.dropped = self.last();
         self.floor = version;
+        self.history.clear();
+        self.kept.clear();
     }
 }
 
@@ -191,8 +210,11 @@ mod tests {
         assert_eq!(table.events_after(0, 9).unwrap_err(), TooOld { oldest: 1 });
         let versions: Vec<_> = table.events_after(1, 2).unwrap().iter().map(|event| event.version).collect();
         assert_eq!(versions, [2, 5]);
-        table.compact(6);
+        table.compact(8);
+        assert_eq!(table.check_start(7), Err(TooOld { oldest: 8 }));
+        assert_eq!(table.events_after(6, 9), Ok(vec![]), "a running watch missed nothing");
         assert_eq!(table.events_after(5, 9).unwrap_err(), TooOld { oldest: 6 });
-        assert_eq!(names(&table.snapshot_at(6).unwrap()), owned(&[("a", 5)]));
+        assert_eq!(table.snapshot_at(7).unwrap_err(), TooOld { oldest: 8 });
+        assert_eq!(names(&table.snapshot_at(8).unwrap()), owned(&[("a", 5)]));
     }
 }

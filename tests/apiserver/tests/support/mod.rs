@@ -76,7 +76,11 @@ pub(crate) fn take_apart(bytes: &[u8]) -> Answer {
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let rest = &bytes[end + 4..];
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
-    let (body, complete) = if head.contains("Transfer-Encoding: chunked") { unchunk(rest) } else { (rest.to_vec(), true) };
+    let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.lines().next()?.parse::<usize>().ok());
+    let (body, complete) = match length {
+        Some(length) => (rest.to_vec(), rest.len() == length),
+        None => unchunk(rest),
+    };
     Answer { code, head, body, complete }
 }
 
