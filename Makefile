@@ -68,6 +68,11 @@ simulate: ## A node in memory under random traffic and faults (SEEDS=500, FIRST=
 	@$(CARGO) build -q -p sluice-tests --bin sluice-simulate
 	@target/debug/sluice-simulate --first $(FIRST) --seeds $(SEEDS)
 
+.PHONY: watches
+watches: ## Control processes before API servers that break in every way (SEEDS=1000, FIRST=n for other seeds)
+	@$(CARGO) build -q -p sluice-tests --bin sluice-watches
+	@RUST_LOG=$(or $(RUST_LOG),off) target/debug/sluice-watches --first $(FIRST) --seeds $(if $(filter-out file,$(origin SEEDS)),$(SEEDS),1000)
+
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) fmt --all --check
@@ -90,6 +95,12 @@ bench-compile: ## Build, update, proof, publication, adoption: each stage's time
 	@echo "building the optimised bench (some minutes the first time) ..."
 	@$(CARGO) build -q --release -p sluice-perf
 	@target/release/sluice-perf compile $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
+.PHONY: bench-control
+bench-control: ## The control process before 150k pods: start, memory, idle, a storm of changes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+	@echo "building the optimised bench (some minutes the first time) ..."
+	@$(CARGO) build -q --release -p sluice-perf -p sluice-control
+	@target/release/sluice-perf control $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
 .PHONY: bench-swap
 bench-swap: ## What lookups feel of table swaps, and that none mixes two tables (likewise; two cores)

@@ -14,6 +14,7 @@
 //! edits costs one compilation after another and never a queue of them. An image that was made of a target that has
 //! moved on is published all the same: it was the truth when it was read, and progress must not depend on silence.
 
+use crate::admin::Metrics;
 use crate::link::{LinkEvent, Publisher};
 use crate::merge::Merger;
 use crate::source::{Reading, log_problems};
@@ -25,7 +26,7 @@ use sluice_table::Table;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Everything that can happen.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) enum Event {
     ProofLate(u64),
     /// The work on a generation ended, with a proof or without an image.
     Proved(u64, Result<Proved, String>),
+    /// Somebody wants to know whether events are still handled.
+    Ping(oneshot::Sender<()>),
 }
 
 /// What a compilation was started from.
@@ -71,6 +74,7 @@ struct Work {
 /// See the module.
 pub(crate) struct Engine {
     outbox: UnboundedSender<Event>,
+    metrics: Metrics,
     views: watch::Sender<Arc<View>>,
     view: View,
     publisher: Option<Publisher>,
@@ -98,11 +102,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// The engine and where its views appear. `outbox` leads to the inbox that [`Engine::run`] reads.
-    pub(crate) fn new(source: String, proof_wait: Duration, outbox: UnboundedSender<Event>) -> (Self, Views) {
+    pub(crate) fn new(source: String, proof_wait: Duration, metrics: Metrics, outbox: UnboundedSender<Event>) -> (Self, Views) {
         let view = View::empty(source);
         let (views, receiver) = watch::channel(Arc::new(view.clone()));
         let engine = Self {
             outbox,
+            metrics,
             views,
             view,
             publisher: None,
@@ -139,6 +144,8 @@ impl Engine {
             Event::Made(made) => self.made(made),
             Event::ProofLate(generation) => self.proof_late(generation),
             Event::Proved(generation, outcome) => self.proved(generation, outcome),
+            // it may have given up meanwhile
+            Event::Ping(answer) => drop(answer.send(())),
         }
     }
 
@@ -175,6 +182,7 @@ impl Engine {
             }
             LinkEvent::Adopted { generation, adopt_us, connections_cut } => self.adopted(generation, adopt_us, connections_cut),
             LinkEvent::Refused { generation, reason } => {
+                self.metrics.failed("dataplane");
                 tracing::error!(generation, reason, "refused by the dataplane; the table in force stays");
                 self.unproved.take_if(|sent| sent.generation == generation);
                 if let Some(published) = self.published.take_if(|p| p.generation == generation) {
@@ -198,7 +206,9 @@ impl Engine {
             return;
         };
         published.adopted = true;
-        let change_to_adopted_us = micros(published.candidate.changed_at.elapsed());
+        let change_to_adopted = published.candidate.changed_at.elapsed();
+        self.metrics.adopted(change_to_adopted);
+        let change_to_adopted_us = micros(change_to_adopted);
         self.view.table = Some(Arc::clone(&published.table));
         self.view.status.last_change_to_adopted_us = Some(change_to_adopted_us);
         tracing::info!(generation, adopt_us, connections_cut, change_to_adopted_us, "adopted");
@@ -206,6 +216,7 @@ impl Engine {
 
     fn made(&mut self, made: Arc<Made>) {
         let Some(work) = self.work.as_mut().filter(|work| work.generation == made.generation) else { return };
+        self.metrics.compiled(made.compile);
         self.view.status.compile_us = micros(made.compile);
         self.view.status.image_bytes = made.image.len() as u64;
         let is_first = work.made.replace(made).is_none();
@@ -238,6 +249,7 @@ impl Engine {
     /// The proof is finished. `sent`: the image that it went on behind.
     fn right(&mut self, work: Work, proved: Proved, sent: Option<Arc<Made>>) {
         let status = &mut self.view.status;
+        self.metrics.proved(proved.time);
         status.proof_us = micros(proved.time);
         status.comparisons = proved.proof.done();
         status.comparisons_required = proved.proof.required();
@@ -247,6 +259,7 @@ impl Engine {
         if !Arc::ptr_eq(&sent, &made) {
             // The proof is of an image made anew; the one that was sent is wrong, and its generation is used.
             tracing::error!(generation, "published before its proof was finished, and wrong; the one made anew follows");
+            self.metrics.failed("rollback");
             self.view.status.rollbacks += 1;
             self.published = None;
             self.rollback = Some(work.candidate);
@@ -266,10 +279,12 @@ impl Engine {
             self.rollback = None;
         }
         if !was_sent {
+            self.metrics.failed("compile_or_proof");
             tracing::error!(generation, reason, "not published; the table in force stays");
             return self.fail(work.candidate.snapshot, reason);
         }
         tracing::error!(generation, reason, "published before its proof was finished, and wrong; the last proved table comes back");
+        self.metrics.failed("rollback");
         self.view.status.rollbacks += 1;
         self.published = None;
         self.rollback = self.proved.clone();
@@ -294,6 +309,7 @@ impl Engine {
                     comparisons_required = proved.map(|proved| proved.proof.required()),
                     "published"
                 );
+                self.metrics.published();
                 status.published_generation = made.generation;
                 // A failure stays in view for as long as it keeps what was read from being in force.
                 if self.target.as_ref().is_some_and(|target| Arc::ptr_eq(&target.snapshot, &candidate.snapshot)) {
@@ -390,6 +406,7 @@ impl Engine {
         status.proof_pending = is_pending;
         status.dataplane_connected = self.publisher.is_some();
         status.settled = is_current && is_adopted && self.work.is_none() && status.dataplane_connected;
+        self.view.was_settled |= status.settled;
         status.namespaces = self.view.snapshot.namespaces.len() as u64;
         status.pods = self.view.snapshot.pods.len() as u64;
         status.policies = self.view.snapshot.policies.len() as u64;

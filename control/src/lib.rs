@@ -17,6 +17,7 @@
 //! anything fails, the table in force stays and the status says why.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod debounce;
 mod engine;
 mod explain;
@@ -31,12 +32,15 @@ mod workshop;
 pub use merge::Merger;
 pub use source::cluster::{ClusterError, ClusterOptions, Pace};
 
+use admin::Metrics;
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
 use source::Source;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 /// A source of objects.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ pub struct Options {
     pub objects: Objects,
     /// Holds the dataplane's socket and this process's own.
     pub run_dir: PathBuf,
+    /// Where health and metrics are served, if anywhere.
+    pub admin: Option<SocketAddr>,
     /// How long the source must be quiet before a change is taken up; at most ten times that is waited.
     pub debounce: Duration,
     /// How long a change waits for its proof. A longer proof is finished behind the publication, once there is a proved
@@ -70,6 +76,14 @@ pub enum ControlError {
     /// The socket cannot be served.
     #[error("cannot serve the control socket: {0}")]
     Socket(WireError),
+    /// Health and metrics cannot be served.
+    #[error("cannot serve health and metrics on {address}: {source}")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// There is no API server to ask.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -104,10 +118,19 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
     tracing::info!(source = name, run_dir = %options.run_dir.display(), "serving");
-    let (engine, view) = engine::Engine::new(name, options.proof_wait, events);
+    let metrics = Metrics::default();
+    let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), events.clone());
+    let served = async {
+        let Some(address) = options.admin else { return std::future::pending().await };
+        let failed = |source| ControlError::Admin { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        tracing::info!(address = %listener.local_addr().map_err(failed)?, "health and metrics");
+        admin::serve(listener, view.clone(), metrics, events).await.map_err(failed)
+    };
     tokio::select! {
         () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),
-        result = server::serve(listener, view, source) => result.map_err(ControlError::Socket),
+        result = server::serve(listener, view.clone(), source) => result.map_err(ControlError::Socket),
+        result = served => result,
         () = shutdown => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use sluice_control::{ClusterOptions, ControlError, Objects, Options};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +38,9 @@ struct Args {
     /// Directory of the sockets.
     #[arg(long, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
     run_dir: PathBuf,
+    /// Serve /livez, /readyz and /metrics over HTTP here, for example 127.0.0.1:9808.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_bind_address: Option<SocketAddr>,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
@@ -76,6 +80,7 @@ fn serve(args: Args) -> anyhow::Result<()> {
             None => Objects::Cluster(ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() }),
         },
         run_dir: args.run_dir,
+        admin: args.metrics_bind_address,
         debounce: Duration::from_millis(args.debounce_ms),
         proof_wait: Duration::from_millis(args.proof_wait_ms),
     };
@@ -98,7 +103,7 @@ fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 fn start_log(form: LogForm) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     match form {
         LogForm::Json => log.json().flatten_event(true).init(),

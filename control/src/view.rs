@@ -25,6 +25,8 @@ pub(crate) struct View {
     pub(crate) manifests: Option<Arc<Manifests>>,
     /// Of an API server.
     pub(crate) watches: Vec<Watch>,
+    /// Whether everything read was in force at some moment since this process began.
+    pub(crate) was_settled: bool,
     /// True when the present state cannot be published, so that waiting makes no sense; the status says why.
     pub(crate) failed: bool,
 }
@@ -57,6 +59,15 @@ impl View {
             watches: Vec::new(),
             problems: Vec::new(),
         };
-        Self { status, read_sequence: 0, snapshot: Arc::default(), table: None, manifests: None, watches: Vec::new(), failed: false }
+        Self {
+            status,
+            read_sequence: 0,
+            snapshot: Arc::default(),
+            table: None,
+            manifests: None,
+            watches: Vec::new(),
+            was_settled: false,
+            failed: false,
+        }
     }
 }

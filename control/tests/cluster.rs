@@ -9,7 +9,10 @@ use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_policy::{Snapshot, compile};
 use sluice_wire::WatchStatus;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// A server with one namespace, the pods `x/web` and `x/client`, and nothing else.
@@ -152,16 +155,16 @@ fn history_that_is_gone_means_one_list_more_and_no_moment_without_policy() {
 
 #[test]
 fn a_watch_that_may_only_begin_anew_does() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::built(|builder| builder.expiry_as_status(true));
     let control = cluster.control();
     let mut session = Dataplane::start(&control).accept(web(), 0);
     session.publish_and_adopt();
-    // going on is refused for as long as it is asked for; a list is not
-    let rule = cluster.server.faults().add(Rule::new(Fault::Status { code: 410, retry_after_s: None }).on("networkpolicies").first(1));
-    cluster.server.end_watches();
-    control.until("listed again", |status| watch(&status.watches, "networkpolicies").lists == 2);
-    assert_eq!(cluster.server.faults().hits(rule), 1);
+    cluster.runtime.block_on(cluster.server.go_down()).unwrap();
     cluster.put_policy(json!(80));
+    // going on is refused for as long as it is asked for; a list is not
+    cluster.server.store().compact();
+    cluster.runtime.block_on(cluster.server.come_back()).unwrap();
+    control.until("listed again", |status| watch(&status.watches, "networkpolicies").lists == 2);
     assert!(!allows(&session.publish_and_adopt(), 81));
 }
 
@@ -177,6 +180,17 @@ fn events_out_of_order_are_not_believed() {
     cluster.put_pod("one", "10.0.0.3");
     cluster.put_pod("two", "10.0.0.4");
     control.until("listed again", |status| watch(&status.watches, "pods").lists == 2 && status.pods == 4);
+}
+
+#[test]
+fn a_streamed_list_without_an_end_is_given_up_for_pages() {
+    let cluster = Cluster::start();
+    cluster.put_policy(json!(80));
+    // what servers before 1.27 make of the request for one
+    cluster.server.faults().add(Rule::new(Fault::DropBookmarks).verb(Verb::Watch));
+    let control = cluster.control();
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    assert!(!allows(&session.publish_within(Duration::from_secs(60)), 81));
 }
 
 #[test]
@@ -221,22 +235,31 @@ fn a_recorded_server_replayed_byte_by_byte_ends_in_the_table_of_its_last_lists()
         ("services", "Service", "v1"),
         ("networkpolicies", "NetworkPolicy", "networking.k8s.io/v1"),
     ] {
-        for mut item in history.last_items(plural).iter().cloned() {
-            (item["kind"], item["apiVersion"]) = (kind.into(), api_version.into());
-            items.push(item);
+        let key = |item: &Value| (item["metadata"]["namespace"].to_string(), item["metadata"]["name"].to_string());
+        let mut last: BTreeMap<_, _> = history.last_items(plural).iter().map(|item| (key(item), item.clone())).collect();
+        // the watches go on behind the last lists
+        for event in history.events.iter().filter(|event| event.object["kind"] == kind && event.version() > history.last_version(plural)) {
+            match event.kind.as_str() {
+                "DELETED" => drop(last.remove(&key(&event.object))),
+                _ => drop(last.insert(key(&event.object), event.object.clone())),
+            }
         }
+        items.extend(last.into_values().map(|mut item| {
+            (item["kind"], item["apiVersion"]) = (kind.into(), api_version.into());
+            item
+        }));
     }
     let loaded = load_str("last.json", &json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string());
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
     let endpoints = local(&loaded.snapshot);
     let expected = Snapshot { endpoints: endpoints.clone(), ..loaded.snapshot };
-    assert!(expected.policies.len() > 5 && endpoints.len() > 3, "{} policies, {} endpoints", expected.policies.len(), endpoints.len());
+    assert!(expected.policies.len() > 3 && endpoints.len() > 3, "{} policies, {} endpoints", expected.policies.len(), endpoints.len());
 
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(Server::builder().replay(recording, Speed::AtOnce).start()).unwrap();
     let control = Control::start_on(&server.kubeconfig());
     let mut session = Dataplane::start(&control).accept(endpoints, 0);
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let image = session.published_image();
         let generation = sluice_table::Table::from_bytes(&image).unwrap().generation();
@@ -244,7 +267,7 @@ fn a_recorded_server_replayed_byte_by_byte_ends_in_the_table_of_its_last_lists()
         if image == compile(&expected, generation).unwrap()[..] {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "the last table is another one");
+        assert!(Instant::now() < deadline, "the last table is another one");
     }
 }
 
@@ -262,4 +285,65 @@ fn local(snapshot: &Snapshot) -> Vec<LocalEndpoint> {
         }
     }
     endpoints
+}
+
+/// Status line and body.
+fn get(address: &str, path: &str) -> (String, String) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => panic!("{address}: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn health_and_metrics_tell_what_a_kubelet_and_prometheus_want_to_know() {
+    let cluster = Cluster::start();
+    for verb in [Verb::List, Verb::Watch] {
+        cluster.server.auth().forbid("pods", verb);
+    }
+    // a port that was free a moment ago
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let control = Control::start_on_with(&cluster.server.kubeconfig(), &["--metrics-bind-address", &address]);
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    assert_eq!(get(&address, "/livez"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+    control.until("403 is known", |status| status.watches.iter().any(|watch| watch.trouble.is_some()));
+    let (line, body) = get(&address, "/readyz");
+    assert!(line.contains("503") && body.contains("pods are not listed yet: cannot list: 403"), "{line}: {body}");
+    for verb in [Verb::List, Verb::Watch] {
+        cluster.server.auth().allow("pods", verb);
+    }
+    cluster.put_policy(json!(80));
+    while allows(&session.publish_and_adopt(), 81) {}
+    control.until("settled", |status| status.settled);
+    cluster.runtime.block_on(cluster.server.go_down()).unwrap();
+    control.until("broken", |status| status.watches.iter().all(|watch| watch.trouble.is_some()));
+    assert_eq!(get(&address, "/readyz").1, "ok\n", "an outage takes nothing from a node");
+    let (line, body) = get(&address, "/metrics");
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    for expected in [
+        "sluice_control_build_info{version=",
+        "sluice_control_settled 1",
+        "sluice_control_endpoints 1",
+        "sluice_control_objects{kind=\"policies\"} 1",
+        "sluice_control_watch_broken{resource=\"pods\"} 1",
+        "sluice_control_watch_lists_total{resource=\"pods\"} 1",
+        "sluice_control_tables_published_total ",
+        "sluice_control_policy_programming_latency_seconds_count ",
+        "sluice_control_resident_memory_bytes ",
+        "# EOF",
+    ] {
+        assert!(body.contains(expected), "{expected} in {body}");
+    }
+    let count = body.lines().find_map(|line| line.strip_prefix("sluice_control_policy_programming_latency_seconds_count ")).unwrap();
+    assert_ne!(count, "0");
+    assert!(get(&address, "/other").0.contains("404"));
 }

@@ -9,6 +9,7 @@
 mod changes;
 mod cli;
 mod compile;
+mod control;
 mod environment;
 mod forward;
 mod latency;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
         cli::Command::Compile(arguments) => compile::run(&arguments),
+        cli::Command::Control(arguments) => control::run(&arguments),
         cli::Command::Forward(arguments) => forward::run(&arguments),
         cli::Command::Lookup(arguments) => lookup::run(&arguments),
         cli::Command::Proof(arguments) => proof::run(&arguments),

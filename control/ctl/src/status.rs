@@ -219,7 +219,7 @@ fn print_watches(watches: &[WatchStatus], out: &mut dyn Write) -> Result<()> {
     if watches.is_empty() {
         return Ok(());
     }
-    let mut columns = Columns::new(&["  WATCH", "#OBJECTS", "#LISTS", "#LAST CHANGE", "STATE"]);
+    let mut columns = Columns::new(&["  WATCH", "#OBJECTS", "#LISTS", "#HEARD", "STATE"]);
     for w in watches {
         let state = match (&w.trouble, w.listed) {
             (Some(trouble), _) => format!("{} for {}: {trouble}", "broken".red(), age(w.trouble_s)),

@@ -47,7 +47,7 @@ pub(crate) struct Watch {
     pub(crate) is_listed: bool,
     /// How often all of it was listed.
     pub(crate) lists: u64,
-    /// When something changed last.
+    /// When the server said anything last, be it that nothing is new.
     pub(crate) heard: Instant,
     /// Why it is broken, and since when.
     pub(crate) trouble: Option<(String, Instant)>,

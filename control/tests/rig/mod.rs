@@ -36,10 +36,15 @@ impl Control {
 
     /// Starts the binary on an API server of which it is given the kubeconfig.
     pub(crate) fn start_on(kubeconfig: &str) -> Self {
+        Self::start_on_with(kubeconfig, &[])
+    }
+
+    /// Likewise, with more arguments.
+    pub(crate) fn start_on_with(kubeconfig: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kubeconfig");
         std::fs::write(&file, kubeconfig).unwrap();
-        let process = command(dir.path()).arg("--kubernetes").arg("--kubeconfig").arg(file).spawn().unwrap();
+        let process = command(dir.path()).arg("--kubernetes").arg("--kubeconfig").arg(file).args(arguments).spawn().unwrap();
         Self { process, dir }
     }
 
@@ -148,6 +153,13 @@ impl Session {
     /// The next image, validated as the dataplane would.
     pub(crate) fn published(&mut self) -> Table {
         Table::from_bytes(&self.published_image()).unwrap()
+    }
+
+    pub(crate) fn publish_within(&mut self, patience: Duration) -> Table {
+        self.connection.set_receive_timeout(Some(patience)).unwrap();
+        let table = self.publish_and_adopt();
+        self.connection.set_receive_timeout(Some(PATIENCE)).unwrap();
+        table
     }
 
     pub(crate) fn published_image(&mut self) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod compile;
+mod control;
 mod forward;
 mod lookup;
 mod page;
@@ -8,6 +9,7 @@ mod proof;
 mod swap;
 
 pub(crate) use compile::Compile;
+pub(crate) use control::Control;
 pub(crate) use forward::Forward;
 pub(crate) use lookup::Lookup;
 pub(crate) use page::Page;
@@ -29,6 +31,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     #[command(about = "From a change of an object to a published image, stage by stage", long_about = compile::ABOUT, after_help = compile::EXAMPLES)]
     Compile(Compile),
+    #[command(about = "The control process before a large cluster: start, memory, idle, a storm of changes", long_about = control::ABOUT, after_help = control::EXAMPLES)]
+    Control(Control),
     #[command(about = "Forwarding between two pods: hooks on against hooks off", long_about = forward::ABOUT, after_help = forward::EXAMPLES)]
     Forward(Forward),
     #[command(about = "The policy lookup beside its peers, warm and cold", long_about = lookup::ABOUT, after_help = lookup::EXAMPLES)]

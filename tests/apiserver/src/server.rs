@@ -120,6 +120,13 @@ impl Builder {
         self
     }
 
+    /// Whether a watch from a version that is gone gets 410 as its HTTP status, for as long as it asks; otherwise 200 and an
+    /// ERROR event, as recorded. Servers do either.
+    pub fn expiry_as_status(mut self, expiry_as_status: bool) -> Self {
+        self.settings.expiry_as_status = expiry_as_status;
+        self
+    }
+
     /// Answers from a recording instead of the store.
     pub fn replay(self, recording: Recording, speed: Speed) -> Self {
         Self { replay: Some((recording, speed)), ..self }

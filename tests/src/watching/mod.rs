@@ -66,6 +66,7 @@ async fn try_run(run: &mut Run, recording: &Recording) -> Result<()> {
         .tls(settings.tls)
         .history_max(settings.history_max)
         .streaming_lists(settings.streaming_lists)
+        .expiry_as_status(settings.expiry_as_status)
         .bookmark_interval(Duration::from_millis(20))
         .system_namespaces(!settings.recorded)
         .start()
@@ -143,6 +144,7 @@ fn options(server: &Server, directory: &Path) -> Result<Options> {
     Ok(Options {
         objects: Objects::Cluster(ClusterOptions { kubeconfig: Some(kubeconfig), context: None, pace }),
         run_dir: directory.to_owned(),
+        admin: None,
         debounce: Duration::from_millis(2),
         proof_wait: Duration::from_secs(5),
     })

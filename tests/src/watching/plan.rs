@@ -12,6 +12,8 @@ pub(super) struct Settings {
     pub(super) recorded: bool,
     pub(super) tls: bool,
     pub(super) streaming_lists: bool,
+    /// How a watch from a forgotten version is refused.
+    pub(super) expiry_as_status: bool,
     /// Small ones make watches expire.
     pub(super) history_max: usize,
     /// Whether changes begin only when a first table is there.
@@ -59,6 +61,7 @@ impl Plan {
             recorded: random.bool(),
             tls: random.u32(..8) == 0,
             streaming_lists: random.u32(..4) > 0,
+            expiry_as_status: random.bool(),
             history_max: if random.u32(..3) == 0 { random.usize(2..20) } else { 10_000 },
             settled: random.u32(..4) > 0,
             held: (random.u32(..4) == 0).then(|| kinds()[random.usize(..kinds().len())]),

@@ -1,15 +1,15 @@
-//! Events of all kinds → one snapshot.
+//! What all watches tell → one snapshot.
 //!
 //! While a kind is listed once more, what was known of it stays in force; the new list takes its place whole, when it is
 //! complete. An object that cannot be read or is invalid keeps its last good state, as in a file.
 
 use super::kinds::Kind;
 use super::received::Received;
+use super::watch::Notice;
 use crate::source::Manifests;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher::Event;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
 use sluice_policy::load::{NAMESPACE_NAME_LABEL, load_str};
@@ -80,27 +80,28 @@ impl Key for ObjectName {
 }
 
 impl<K: Key, T: PartialEq> Gathered<K, T> {
-    fn take(&mut self, event: Event<Received>, read: impl FnOnce(&Received) -> Result<T, ManifestProblem>) {
-        match event {
-            Event::Init => self.coming = Some(List::default()),
-            Event::InitApply(object) => {
+    fn take(&mut self, notice: Notice, read: impl FnOnce(&Received) -> Result<T, Box<ManifestProblem>>) {
+        match notice {
+            Notice::Begin => self.coming = Some(List::default()),
+            Notice::Listed(object) => {
                 let key = K::of(&object);
                 self.coming.get_or_insert_default().put(&key, read(&object), self.now.objects.get(&key).cloned());
             }
-            Event::InitDone => {
+            Notice::Complete => {
                 self.now = self.coming.take().unwrap_or_default();
                 self.is_complete = true;
             }
-            Event::Apply(object) => {
+            Notice::Changed(object) => {
                 let key = K::of(&object);
                 let last = self.now.objects.get(&key).cloned();
                 self.now.put(&key, read(&object), last);
             }
-            Event::Delete(object) => {
+            Notice::Gone(object) => {
                 let key = K::of(&object);
                 self.now.objects.remove(&key);
                 self.now.problems.remove(&key);
             }
+            Notice::Alive | Notice::Trouble(_) => {}
         }
     }
 
@@ -113,7 +114,7 @@ impl<K: Key, T: PartialEq> Gathered<K, T> {
 
 impl<K: Key, T: PartialEq> List<K, T> {
     /// `last`: its last good state. An equal object stays the same one, so that whoever remembers it knows it again.
-    fn put(&mut self, key: &K, object: Result<T, ManifestProblem>, last: Option<Arc<T>>) {
+    fn put(&mut self, key: &K, object: Result<T, Box<ManifestProblem>>, last: Option<Arc<T>>) {
         let object = match object {
             Ok(object) => {
                 self.problems.remove(key);
@@ -122,7 +123,7 @@ impl<K: Key, T: PartialEq> List<K, T> {
             Err(mut problem) => {
                 let of = if last.is_some() { "the last good state" } else { "nothing, it was never good" };
                 of.clone_into(&mut problem.in_force);
-                self.problems.insert(key.clone(), problem);
+                self.problems.insert(key.clone(), *problem);
                 last
             }
         };
@@ -138,15 +139,15 @@ impl Gatherer {
         Self { server, ..Self::default() }
     }
 
-    /// Takes one event of a kind.
-    pub(super) fn take(&mut self, kind: Kind, event: Event<Received>) {
+    /// Takes what a watch tells of a kind.
+    pub(super) fn take(&mut self, kind: Kind, notice: Notice) {
         let Self { server, pool, .. } = self;
         let problem = |object: &Received, message| problem(server, kind, object, message);
         match kind {
-            Kind::Namespaces => self.namespaces.take(event, |object| namespace(object).map_err(|error| problem(object, error))),
-            Kind::Pods => self.pods.take(event, |object| Ok(pool.share(typed(object).map_err(|error| problem(object, error))?))),
-            Kind::Services => self.services.take(event, |object| service(object).map_err(|error| problem(object, error))),
-            Kind::NetworkPolicies => self.policies.take(event, |object| policy(object, |error| problem(object, error))),
+            Kind::Namespaces => self.namespaces.take(notice, |object| namespace(object).map_err(|error| problem(object, error))),
+            Kind::Pods => self.pods.take(notice, |object| Ok(pool.share(typed(object).map_err(|error| problem(object, error))?))),
+            Kind::Services => self.services.take(notice, |object| service(object).map_err(|error| problem(object, error))),
+            Kind::NetworkPolicies => self.policies.take(notice, |object| policy(object, |error| problem(object, error))),
         }
         self.changes += 1;
         if self.changes >= SHRINK_AFTER {
@@ -196,10 +197,10 @@ impl Gatherer {
     }
 }
 
-fn problem(server: &str, kind: Kind, object: &Received, message: String) -> ManifestProblem {
+fn problem(server: &str, kind: Kind, object: &Received, message: String) -> Box<ManifestProblem> {
     let name = object.name();
     let name = if name.namespace.is_empty() { name.name } else { name.to_string() };
-    ManifestProblem {
+    Box::new(ManifestProblem {
         file: server.to_owned(),
         line: 0,
         column: 0,
@@ -208,7 +209,7 @@ fn problem(server: &str, kind: Kind, object: &Received, message: String) -> Mani
         message,
         hint: None,
         in_force: String::new(),
-    }
+    })
 }
 
 fn typed<'a, T: serde::Deserialize<'a>>(object: &'a Received) -> Result<T, String> {
@@ -237,7 +238,7 @@ fn service(object: &Received) -> Result<Service, String> {
 
 /// Validated as a manifest is: a server before 1.36 may hold what today's would not accept, and a newer one may know
 /// fields whose meaning is unknown here.
-fn policy(object: &Received, refused: impl Fn(String) -> ManifestProblem) -> Result<NetworkPolicy, ManifestProblem> {
+fn policy(object: &Received, refused: impl Fn(String) -> Box<ManifestProblem>) -> Result<NetworkPolicy, Box<ManifestProblem>> {
     let mut document: serde_json::Value = typed(object).map_err(&refused)?;
     // items of a list do not say what they are
     document["apiVersion"] = "networking.k8s.io/v1".into();
@@ -249,7 +250,10 @@ fn policy(object: &Received, refused: impl Fn(String) -> ManifestProblem) -> Res
             policy.metadata = only_labels(policy.metadata);
             Ok(policy)
         }
-        (Some(error), _) => Err(ManifestProblem { field: error.field.clone(), hint: error.hint.clone(), ..refused(error.message.clone()) }),
+        (Some(error), _) => {
+            let (field, hint) = (error.field.clone(), error.hint.clone());
+            Err(Box::new(ManifestProblem { field, hint, ..*refused(error.message.clone()) }))
+        }
         (None, None) => Err(refused("is not the policy that it is called".to_owned())),
     }
 }
@@ -279,9 +283,9 @@ mod tests {
     }
 
     fn list(gatherer: &mut Gatherer, kind: Kind, objects: Vec<Received>) {
-        gatherer.take(kind, Event::Init);
-        objects.into_iter().for_each(|object| gatherer.take(kind, Event::InitApply(object)));
-        gatherer.take(kind, Event::InitDone);
+        gatherer.take(kind, Notice::Begin);
+        objects.into_iter().for_each(|object| gatherer.take(kind, Notice::Listed(object)));
+        gatherer.take(kind, Notice::Complete);
     }
 
     fn pods(gatherer: &Gatherer) -> Vec<(String, Arc<Pod>)> {
@@ -293,12 +297,12 @@ mod tests {
         let mut gatherer = Gatherer::new("s".into());
         for kind in Kind::ALL {
             assert!(!gatherer.is_complete());
-            gatherer.take(kind, Event::Init);
+            gatherer.take(kind, Notice::Begin);
             assert!(!gatherer.is_listed(kind));
-            gatherer.take(kind, Event::InitDone);
+            gatherer.take(kind, Notice::Complete);
         }
         assert!(gatherer.is_complete());
-        gatherer.take(Kind::Pods, Event::Init);
+        gatherer.take(Kind::Pods, Notice::Begin);
         assert!(gatherer.is_complete(), "what is listed once more stays known");
     }
 
@@ -307,20 +311,20 @@ mod tests {
         let mut gatherer = Gatherer::new("s".into());
         list(&mut gatherer, Kind::Pods, vec![pod("a", "web"), pod("b", "web")]);
         let before = pods(&gatherer);
-        gatherer.take(Kind::Pods, Event::Init);
-        gatherer.take(Kind::Pods, Event::InitApply(pod("a", "web")));
+        gatherer.take(Kind::Pods, Notice::Begin);
+        gatherer.take(Kind::Pods, Notice::Listed(pod("a", "web")));
         assert_eq!(pods(&gatherer), before, "until it is complete, nothing changes");
-        gatherer.take(Kind::Pods, Event::Init);
-        gatherer.take(Kind::Pods, Event::InitApply(pod("a", "web")));
-        gatherer.take(Kind::Pods, Event::InitApply(pod("c", "db")));
-        gatherer.take(Kind::Pods, Event::InitDone);
+        gatherer.take(Kind::Pods, Notice::Begin);
+        gatherer.take(Kind::Pods, Notice::Listed(pod("a", "web")));
+        gatherer.take(Kind::Pods, Notice::Listed(pod("c", "db")));
+        gatherer.take(Kind::Pods, Notice::Complete);
         let after = pods(&gatherer);
         assert_eq!(after.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(Arc::ptr_eq(&before[0].1, &after[0].1));
-        gatherer.take(Kind::Pods, Event::Apply(pod("a", "web")));
+        gatherer.take(Kind::Pods, Notice::Changed(pod("a", "web")));
         assert!(Arc::ptr_eq(&before[0].1, &pods(&gatherer)[0].1), "an event that says nothing new");
-        gatherer.take(Kind::Pods, Event::Delete(pod("a", "web")));
-        gatherer.take(Kind::Pods, Event::Delete(pod("never seen", "web")));
+        gatherer.take(Kind::Pods, Notice::Gone(pod("a", "web")));
+        gatherer.take(Kind::Pods, Notice::Gone(pod("never seen", "web")));
         assert_eq!(pods(&gatherer).len(), 1);
     }
 
@@ -337,14 +341,14 @@ mod tests {
         assert_eq!(manifests.problems[0].object.as_deref(), Some("NetworkPolicy x/web"));
         assert_eq!(manifests.problems[0].field, "spec.ingress[0].ports[0].port");
         assert_eq!(manifests.problems[0].in_force, "nothing, it was never good");
-        gatherer.take(Kind::NetworkPolicies, Event::Apply(policy(json!(80))));
+        gatherer.take(Kind::NetworkPolicies, Notice::Changed(policy(json!(80))));
         let good = port(&gatherer);
         assert!(good.is_some() && gatherer.manifests().problems.is_empty());
-        gatherer.take(Kind::NetworkPolicies, Event::Apply(policy(json!(700_000))));
+        gatherer.take(Kind::NetworkPolicies, Notice::Changed(policy(json!(700_000))));
         assert_eq!((port(&gatherer), gatherer.manifests().problems[0].in_force.as_str()), (good.clone(), "the last good state"));
         list(&mut gatherer, Kind::NetworkPolicies, vec![policy(json!(700_000))]);
         assert_eq!(port(&gatherer), good, "also through a new list");
-        gatherer.take(Kind::NetworkPolicies, Event::Delete(policy(json!(700_000))));
+        gatherer.take(Kind::NetworkPolicies, Notice::Gone(policy(json!(700_000))));
         assert!(port(&gatherer).is_none() && gatherer.manifests().problems.is_empty());
     }
 

@@ -10,6 +10,7 @@
 //! Before every kind was listed once, readings say that they are not complete, and nothing is published. When the server is
 //! away, what was known stays; the watches show since when, and why.
 
+mod broken;
 mod gather;
 mod kinds;
 mod pace;
@@ -34,6 +35,8 @@ use watch::Notice;
 
 /// Events on their way from the watches; beyond it the streams wait, so that memory is bounded.
 const NOTICES_MAX: usize = 1024;
+/// After so much silence the first word is told at once, so that the status knows when a watch was last heard.
+const QUIET: Duration = Duration::from_secs(5);
 /// How often the status says how far the first lists are.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -86,8 +89,6 @@ impl Handle {
 pub(crate) async fn client(options: &ClusterOptions) -> Result<(Client, String), ClusterError> {
     let mut config = config(options).await.map_err(|error| ClusterError::Unknown(error.to_string()))?;
     config.connect_timeout = Some(options.pace.connect_max);
-    config.read_timeout = Some(options.pace.silence_max);
-    config.reset_reader_on_write = true;
     // the watches wait by themselves, and show why
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
@@ -170,35 +171,34 @@ impl Gathering {
 
     /// False when nobody listens any more.
     fn take(&mut self, kind: Kind, notice: Notice) -> bool {
+        if let Notice::Trouble(reason) = notice {
+            return self.trouble(kind, reason);
+        }
         let now = Instant::now();
         let was_complete = self.gatherer.is_complete();
+        let is_change = matches!(notice, Notice::Complete | Notice::Changed(_) | Notice::Gone(_));
         let state = self.states.get_mut(&kind).expect("every kind has a state");
-        match notice {
-            Notice::Event(event) => {
-                use kube::runtime::watcher::Event as Watched;
-                let is_visible = matches!(event, Watched::InitDone | Watched::Apply(_) | Watched::Delete(_));
-                // a watcher that begins has heard nothing yet
-                let was_troubled = !matches!(event, Watched::Init) && state.trouble.take().is_some();
-                state.heard = now;
-                state.lists += u64::from(matches!(event, Watched::InitDone));
-                self.gatherer.take(kind, event);
-                if was_troubled || (!was_complete && self.gatherer.is_complete()) {
-                    return self.send_pending();
-                }
-                if is_visible && was_complete {
-                    self.debounce.changed(now);
-                }
-                true
-            }
-            Notice::Trouble(reason) => {
-                let since = state.trouble.as_ref().map_or(now, |(_, since)| *since);
-                let is_new = state.trouble.replace((reason.clone(), since)).is_none_or(|(known, _)| known != reason);
-                if is_new {
-                    tracing::warn!(resource = kind.plural(), reason, "watch broken; what is known of it stays in force");
-                }
-                !is_new || self.send_pending()
-            }
+        // a list in pages begins before the server says anything
+        let is_over = !matches!(notice, Notice::Begin) && state.trouble.take().is_some();
+        let was_quiet = now.duration_since(std::mem::replace(&mut state.heard, now)) > QUIET;
+        state.lists += u64::from(matches!(notice, Notice::Complete));
+        self.gatherer.take(kind, notice);
+        if is_change && was_complete {
+            self.debounce.changed(now);
         }
+        let is_told = is_over || was_quiet || (!was_complete && self.gatherer.is_complete());
+        !is_told || self.send_pending()
+    }
+
+    fn trouble(&mut self, kind: Kind, reason: String) -> bool {
+        let state = self.states.get_mut(&kind).expect("every kind has a state");
+        let since = state.trouble.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        let known = state.trouble.replace((reason.clone(), since));
+        if known.is_some_and(|(known, _)| known == reason) {
+            return true;
+        }
+        tracing::warn!(resource = kind.plural(), reason, "watch broken; what is known of it stays in force");
+        self.send_pending()
     }
 
     fn send_pending(&mut self) -> bool {

@@ -59,9 +59,9 @@ impl Received {
         ObjectName::new(namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
     }
 
-    /// Since Kubernetes 1.35 versions are numbers that may be compared; before that they were numbers all the same.
-    pub(crate) fn version(&self) -> Option<u64> {
-        self.metadata.resource_version.as_deref()?.parse().ok()
+    /// Empty where it has none.
+    pub(crate) fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -107,7 +107,7 @@ mod tests {
     fn an_object_keeps_its_name_its_version_and_its_text() {
         let text = r#"{"metadata":{"name":"a","namespace":"x\u002dy","resourceVersion":"17","labels":{"k":"v"}},"spec":[1]}"#;
         let received: Received = serde_json::from_str(text).unwrap();
-        assert_eq!((received.name(), received.version(), received.text()), (ObjectName::new("x-y", "a"), Some(17), text));
+        assert_eq!((received.name(), received.resource_version(), received.text()), (ObjectName::new("x-y", "a"), "17", text));
         let event: WatchEvent<Received> = serde_json::from_str(&format!(r#"{{"type":"DELETED","object":{text}}}"#)).unwrap();
         assert!(matches!(event, WatchEvent::Deleted(object) if object.text() == text));
     }

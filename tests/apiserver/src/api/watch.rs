@@ -25,6 +25,11 @@ impl Call<'_> {
         let scope = self.scope(resource, namespace)?;
         let start = self.watch_start()?;
         let deadline = Instant::now() + self.watch_timeout()?;
+        if let Start::After(version) = start
+            && self.shared.settings.expiry_as_status
+        {
+            self.store().check_start(resource, version).map_err(|too_old| ApiError::watch_expired(version, too_old.oldest))?;
+        }
         responder.begin(200, JSON, &[]);
         responder.flush().await?;
         let watch = Watch {

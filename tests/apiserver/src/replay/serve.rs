@@ -2,7 +2,8 @@
 //!
 //! A request gets the capture of the very same path and query, or else of the nearest one (see
 //! [`Capture::is_nearly`]). Where several fit, the n-th request gets the n-th of them in the order of their names
-//! and later ones the last. A watch that nothing fits stays silent, as it would on a server where nothing happens.
+//! and later ones the last. A watch that nothing fits stays silent, as it would on a server where nothing happens; a
+//! streamed list that nothing fits is refused, as by a server that has none.
 
 use super::capture::{Capture, End};
 use super::recording::Recording;
@@ -46,6 +47,8 @@ impl Replay {
     pub(crate) async fn serve(&self, request: &Request, query: &Query, responder: &mut Responder<'_>) -> Result<Next, Hangup> {
         match self.choose(request) {
             Some(capture) => self.play(capture, responder).await,
+            // to be silent would be to say that the list is not at its end yet
+            None if query.is_true("sendInitialEvents") => responder.error(&ApiError::streaming_lists_off()).await.map(|()| Next::Request),
             None if query.is_true("watch") => silence(query, responder).await,
             None => responder.error(&ApiError::no_such_resource()).await.map(|()| Next::Request),
         }

@@ -1,0 +1,115 @@
+//! The control process in front of a large cluster.
+//!
+//! ```text
+//!   this program: test API server ◀─ watches ─ sluice-control ─ tables ─▶ this program: a dataplane that adopts
+//! ```
+
+mod cluster;
+mod node;
+mod report;
+
+use crate::cli::Control as Arguments;
+use crate::environment::{CpuTime, Environment};
+use crate::progress::{end_progress, progress};
+use crate::report::{Destination, Outcome, print_doubts};
+use crate::workload::Workload;
+use anyhow::{Context, Result, ensure};
+use cluster::{Churn, fill};
+use node::{Awaited, Dataplane, Process};
+use report::{Figures, Report};
+use sluice_apiserver::Server;
+use std::time::{Duration, Instant};
+
+/// The first table must come within this time.
+const START_MAX: Duration = Duration::from_secs(300);
+/// What is under way when changes end must be seen within this time.
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// Runs the bench.
+///
+/// # Errors
+///
+/// Something cannot be started, a table is wrong, or a change is never seen.
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let destination = Destination::new(arguments.out.as_ref(), arguments.check)?;
+    let (mut environment, ticks, start) = (Environment::read(), CpuTime::now(), Instant::now());
+    print_doubts(&environment);
+    let (workload, seconds) = if arguments.quick { (Workload::S1, 2) } else { (arguments.workload, arguments.seconds) };
+    let window = Duration::from_secs(seconds.into());
+
+    progress(&format!("making {}", workload.name()));
+    let snapshot = workload.generate(arguments.seed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let server = runtime.block_on(Server::builder().start())?;
+    progress("filling the API server");
+    let services = if arguments.quick { 0 } else { arguments.services };
+    fill(server.store(), &snapshot, services, arguments.pod_bytes as usize)?;
+    let mut churn = Churn::new(server.store().clone(), &snapshot, arguments.pod_bytes as usize, arguments.seed)?;
+    let endpoints = snapshot.endpoints.clone();
+    let sizes = report::Sizes::of(&snapshot, server.store())?;
+    drop(snapshot);
+
+    let directory = tempfile::tempdir()?;
+    let kubeconfig = directory.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, server.kubeconfig())?;
+    let listener = sluice_wire::Listener::bind(&directory.path().join(sluice_wire::DATAPLANE_SOCKET))?;
+    progress("starting sluice-control");
+    let started = Instant::now();
+    let process = Process::start(directory.path(), &kubeconfig)?;
+    let dataplane = Dataplane::accept(&listener, endpoints)?;
+    wait(START_MAX, || dataplane.look(|seen| seen.tables > 0)).context("no table came")?;
+    let start_to_enforced = started.elapsed();
+    let start_cpu = process.cpu_time()?;
+    let mut figures = Figures { start_to_enforced, start_cpu, ..Figures::default() };
+
+    progress("nothing happens");
+    // what the start left behind is given back
+    std::thread::sleep(window.min(Duration::from_secs(10)));
+    let before = process.cpu_time()?;
+    std::thread::sleep(window);
+    figures.idle_cpu_percent = percent(process.cpu_time()? - before, window);
+    figures.steady_bytes = process.memory("VmRSS")?;
+
+    progress(&format!("{} changes a second", arguments.rate));
+    let (before, tables_before, begun) = (process.cpu_time()?, dataplane.look(|seen| seen.tables), Instant::now());
+    let mut next = begun;
+    let pause = Duration::from_secs(1) / arguments.rate;
+    while begun.elapsed() < window {
+        let since = Instant::now();
+        if let Some(address) = churn.step()? {
+            dataplane.await_change(Awaited { address, since });
+        }
+        figures.changes += 1;
+        next += pause;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    figures.storm_cpu_percent = percent(process.cpu_time()? - before, begun.elapsed());
+    wait(END_MAX, || dataplane.awaited() == 0).context("changes were never seen in a table")?;
+    dataplane.look(|seen| {
+        figures.tables = seen.tables - tables_before;
+        figures.image_bytes = seen.image_bytes;
+        std::mem::swap(&mut figures.delays, &mut seen.delays);
+    });
+    figures.peak_bytes = process.memory("VmHWM")?;
+    figures.after_bytes = process.memory("VmRSS")?;
+    end_progress();
+    ensure!(!figures.delays.is_empty(), "no change could be seen");
+    environment.finish(ticks);
+    let report = Report::new(environment, arguments, workload, sizes, figures, start.elapsed());
+    report.print();
+    destination.finish(&report, report.musts_hold())
+}
+
+fn percent(cpu: Duration, of: Duration) -> f64 {
+    100.0 * cpu.as_secs_f64() / of.as_secs_f64()
+}
+
+/// How long it took until it was so.
+fn wait(patience: Duration, is_so: impl Fn() -> bool) -> Result<Duration> {
+    let started = Instant::now();
+    while !is_so() {
+        ensure!(started.elapsed() < patience, "waited {} s", patience.as_secs());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(started.elapsed())
+}
