@@ -67,7 +67,7 @@ impl Broken {
         let Status { code, message, reason, details, .. } = status;
         let advice = match code {
             401 => " (the credentials are refused: renew the token, or look whether the service account still exists)",
-            403 => " (this kind may not be listed and watched: apply the ClusterRole of deploy/)",
+            403 => " (this kind may not be listed and watched: the ClusterRole must allow both)",
             _ => "",
         };
         let message = if message.is_empty() { reason } else { message };

@@ -24,6 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchParams};
 use kube::core::WatchEvent;
 use kube::{Api, Client};
+use std::convert::Infallible;
 use std::future::Future;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
@@ -99,9 +100,6 @@ pub(super) async fn follow(client: Client, kind: Kind, pace: Pace, notices: Send
     }
 }
 
-/// Has no value.
-enum Never {}
-
 struct Follower {
     api: Api<Received>,
     kind: Kind,
@@ -116,7 +114,7 @@ struct Follower {
 
 impl Follower {
     /// Lists if it must, and watches until something breaks.
-    async fn round(&mut self) -> Result<Never, Broken> {
+    async fn round(&mut self) -> Result<Infallible, Broken> {
         let events = match (self.version.clone(), self.lists) {
             (Some(version), _) => {
                 let events = self.watch(&version).await?;
@@ -189,7 +187,7 @@ impl Follower {
         }
     }
 
-    async fn follow_events(&mut self, mut events: Events) -> Result<Never, Broken> {
+    async fn follow_events(&mut self, mut events: Events) -> Result<Infallible, Broken> {
         loop {
             let event = timeout(self.pace.silence_max, events.try_next()).await;
             let event = event.map_err(|_| Broken::resume(format!("nothing was heard for {:?}", self.pace.silence_max)))?;
