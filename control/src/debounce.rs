@@ -1,15 +1,13 @@
-//! When to read a directory that keeps changing: once it is quiet, but not later than a bound, so that a directory
-//! that never becomes quiet is still followed.
+//! When to take up what keeps changing: once it is quiet, but not later than a bound, so that a source that never becomes
+//! quiet is still followed.
 
 use std::time::{Duration, Instant};
-
-/// How many quiet periods a change may wait at most.
-const WINDOWS_MAX: u32 = 10;
 
 /// Time is an argument, so that the rule can be tested without waiting.
 #[derive(Debug)]
 pub(crate) struct Debounce {
-    window: Duration,
+    quiet: Duration,
+    wait_max: Duration,
     pending: Option<Pending>,
 }
 
@@ -20,8 +18,9 @@ struct Pending {
 }
 
 impl Debounce {
-    pub(crate) fn new(window: Duration) -> Self {
-        Self { window, pending: None }
+    /// A change waits until nothing changed for `quiet`, and never longer than `wait_max`.
+    pub(crate) fn new(quiet: Duration, wait_max: Duration) -> Self {
+        Self { quiet, wait_max, pending: None }
     }
 
     /// Something changed.
@@ -32,7 +31,7 @@ impl Debounce {
 
     /// When to read, if anything changed.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.pending.map(|p| (p.last + self.window).min(p.first + self.window * WINDOWS_MAX))
+        self.pending.map(|p| (p.last + self.quiet).min(p.first + self.wait_max))
     }
 
     /// Forgets what was pending because it is read now; returns when the first change was seen.
@@ -49,7 +48,7 @@ mod tests {
     fn a_burst_is_read_once_and_a_storm_not_later_than_the_bound() {
         let ms = Duration::from_millis;
         let start = Instant::now();
-        let mut debounce = Debounce::new(ms(20));
+        let mut debounce = Debounce::new(ms(20), ms(200));
         assert_eq!(debounce.due(), None);
         debounce.changed(start);
         debounce.changed(start + ms(5));

@@ -20,11 +20,12 @@ use crate::merge::Merger;
 use crate::source::{Reading, log_problems};
 use crate::view::{View, Views};
 use crate::workshop::{Made, Proved, WorkError, Workshop};
-use sluice_flow::LocalEndpoint;
+use sluice_flow::{LocalEndpoint, ObjectName};
 use sluice_policy::Snapshot;
 use sluice_table::Table;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 
@@ -71,10 +72,14 @@ struct Work {
     made: Option<Arc<Made>>,
 }
 
+/// Pods that are being started here and are in no object yet; whoever reads objects brings them at once.
+pub(crate) type AwaitedPods = watch::Receiver<Arc<BTreeSet<ObjectName>>>;
+
 /// See the module.
 pub(crate) struct Engine {
     outbox: UnboundedSender<Event>,
     metrics: Metrics,
+    awaited: watch::Sender<Arc<BTreeSet<ObjectName>>>,
     views: watch::Sender<Arc<View>>,
     view: View,
     publisher: Option<Publisher>,
@@ -102,12 +107,19 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// The engine and where its views appear. `outbox` leads to the inbox that [`Engine::run`] reads.
-    pub(crate) fn new(source: String, proof_wait: Duration, metrics: Metrics, outbox: UnboundedSender<Event>) -> (Self, Views) {
+    pub(crate) fn new(
+        source: String,
+        proof_wait: Duration,
+        metrics: Metrics,
+        awaited: watch::Sender<Arc<BTreeSet<ObjectName>>>,
+        outbox: UnboundedSender<Event>,
+    ) -> (Self, Views) {
         let view = View::empty(source);
         let (views, receiver) = watch::channel(Arc::new(view.clone()));
         let engine = Self {
             outbox,
             metrics,
+            awaited,
             views,
             view,
             publisher: None,
@@ -210,6 +222,7 @@ impl Engine {
         self.metrics.adopted(change_to_adopted);
         let change_to_adopted_us = micros(change_to_adopted);
         self.view.table = Some(Arc::clone(&published.table));
+        self.view.realized.adopt(&published.candidate.snapshot.policies, SystemTime::now());
         self.view.status.last_change_to_adopted_us = Some(change_to_adopted_us);
         tracing::info!(generation, adopt_us, connections_cut, change_to_adopted_us, "adopted");
     }
@@ -340,14 +353,18 @@ impl Engine {
             }
             return;
         };
-        let mut merged = self.merger.merge(&manifests.snapshot, endpoints);
-        // Every reading makes all objects anew; those that are equal go on as the same ones.
-        merged.share(&self.view.snapshot);
+        let merged = self.merger.merge(&manifests.snapshot, endpoints);
+        let unknown = endpoints.iter().filter(|endpoint| !merged.knows(endpoint)).map(|endpoint| endpoint.pod.clone());
+        let unknown: BTreeSet<ObjectName> = unknown.collect();
+        self.awaited.send_if_modified(|awaited| {
+            let is_news = **awaited != unknown;
+            if is_news {
+                *awaited = Arc::new(unknown);
+            }
+            is_news
+        });
         if self.target.as_ref().is_some_and(|target| target.snapshot.is_same(&merged)) {
             return;
-        }
-        if let Some(published) = self.published.as_ref() {
-            merged.share(&published.candidate.snapshot);
         }
         if let Some(published) = self.published.as_ref().filter(|published| published.candidate.snapshot.is_same(&merged)) {
             // Undone before it was published; what failed in between is nobody's concern any more.

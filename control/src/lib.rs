@@ -24,6 +24,7 @@ mod explain;
 mod link;
 mod merge;
 mod policies;
+mod realized;
 mod server;
 mod source;
 mod view;
@@ -33,12 +34,14 @@ pub use merge::Merger;
 pub use source::cluster::{ClusterError, ClusterOptions, Pace};
 
 use admin::Metrics;
+use debounce::Debounce;
 use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
 use source::Source;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -60,8 +63,10 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
-    /// How long the source must be quiet before a change is taken up; at most ten times that is waited.
-    pub debounce: Duration,
+    /// How long the source must be quiet before a change is taken up. A pod that is being started waits for nothing.
+    pub quiet: Duration,
+    /// The longest that a change waits for quiet.
+    pub quiet_wait_max: Duration,
     /// How long a change waits for its proof. A longer proof is finished behind the publication, once there is a proved
     /// table to go back to.
     pub proof_wait: Duration,
@@ -105,21 +110,23 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         other => ControlError::Socket(other),
     })?;
     let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
+    let debounce = Debounce::new(options.quiet, options.quiet_wait_max);
+    let (awaited, awaits) = tokio::sync::watch::channel(Arc::default());
     let (source, name) = match &options.objects {
         Objects::Directory(directory) => {
-            let handle = source::directory::start(directory, options.debounce, events.clone()).map_err(ControlError::Thread)?;
+            let handle = source::directory::start(directory, debounce, events.clone()).map_err(ControlError::Thread)?;
             (Source::Directory(handle), format!("directory {}", directory.display()))
         }
         Objects::Cluster(cluster) => {
             let (client, server) = source::cluster::client(cluster).await?;
-            let handle = source::cluster::start(&client, server.clone(), cluster.pace, options.debounce, events.clone());
+            let handle = source::cluster::start(&client, server.clone(), cluster.pace, debounce, awaits, events.clone());
             (Source::Cluster(handle), format!("API server {server}"))
         }
     };
     link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
     tracing::info!(source = name, run_dir = %options.run_dir.display(), "serving");
     let metrics = Metrics::default();
-    let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), events.clone());
+    let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), awaited, events.clone());
     let served = async {
         let Some(address) = options.admin else { return std::future::pending().await };
         let failed = |source| ControlError::Admin { address, source };

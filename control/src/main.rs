@@ -44,9 +44,12 @@ struct Args {
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
-    /// How long objects must be quiet before changes are compiled; never waits more than ten times that.
+    /// How long objects must be quiet before changes are compiled. A pod that is being started waits for nothing.
     #[arg(long, value_name = "MS", default_value_t = 20)]
     debounce_ms: u64,
+    /// How long a change waits for quiet at most.
+    #[arg(long, value_name = "MS", default_value_t = 60)]
+    debounce_max_ms: u64,
     /// How long a change waits for its proof; a longer one is finished behind the publication, and a difference rolls back.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     proof_wait_ms: u64,
@@ -81,7 +84,8 @@ fn serve(args: Args) -> anyhow::Result<()> {
         },
         run_dir: args.run_dir,
         admin: args.metrics_bind_address,
-        debounce: Duration::from_millis(args.debounce_ms),
+        quiet: Duration::from_millis(args.debounce_ms),
+        quiet_wait_max: Duration::from_millis(args.debounce_max_ms),
         proof_wait: Duration::from_millis(args.proof_wait_ms),
     };
     std::fs::create_dir_all(&options.run_dir).with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;

@@ -1,5 +1,6 @@
 //! Each policy in force and what it selects, for people.
 
+use crate::realized::{Wanted, realization};
 use crate::view::View;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use sluice_flow::{Direction, ObjectName, Protocol};
@@ -30,6 +31,7 @@ pub(crate) fn policies(view: &View) -> Vec<PolicyInfo> {
     let info = |(name, policy): (&ObjectName, &std::sync::Arc<k8s_openapi::api::networking::v1::NetworkPolicy>)| {
         let selected_pods: Vec<ObjectName> = selected.remove(name).unwrap_or_default().into_iter().collect();
         let spec = policy.spec.as_ref();
+        let state = realization(view, name, &Wanted::default());
         PolicyInfo {
             policy: name.clone(),
             types: types(spec),
@@ -38,6 +40,8 @@ pub(crate) fn policies(view: &View) -> Vec<PolicyInfo> {
             local_pods: u32::try_from(selected_pods.iter().filter(|pod| local.contains(pod)).count()).unwrap_or(u32::MAX),
             selected_pods,
             file: files.and_then(|files| files.get(name).cloned()),
+            state: state.state,
+            since_ms: state.since_ms,
         }
     };
     view.snapshot.policies.iter().map(info).collect()

@@ -3,9 +3,11 @@
 
 use crate::explain::explain;
 use crate::policies::policies;
+use crate::realized::{Wanted, realization};
 use crate::source::{Source, Watch};
 use crate::view::{View, Views};
-use sluice_wire::{Connection, ControlStatus, FromControl, Listener, ToControl, WireError};
+use sluice_flow::ObjectName;
+use sluice_wire::{Connection, ControlStatus, FromControl, Listener, Realization, RealizationState, ToControl, WireError};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -92,6 +94,10 @@ impl Answers {
                 Ok(explanation) => FromControl::Explanation(explanation),
                 Err(reason) => FromControl::Failed { reason },
             },
+            ToControl::Realization { policy, generation, timeout_ms } => {
+                let timeout = Duration::from_millis(*timeout_ms).min(SETTLE_MAX);
+                FromControl::Realization(self.realization(policy, *generation, timeout))
+            }
             ToControl::Settle { timeout_ms } => self.settle(Duration::from_millis(*timeout_ms).min(SETTLE_MAX)),
         }
     }
@@ -108,6 +114,27 @@ impl Answers {
             tracing::debug!(timeout_ms = timeout.as_millis() as u64, "settle timed out");
         }
         FromControl::Status(self.status(&self.view()))
+    }
+
+    /// Waits until the state that the policy's source holds now is in force, is refused, or time is up.
+    fn realization(&mut self, policy: &ObjectName, generation: Option<i64>, timeout: Duration) -> Realization {
+        let deadline = Instant::now() + timeout;
+        // what a directory holds now has to be read before anything can be said of it
+        let sequence = self.source.read_now().unwrap_or(0);
+        let (views, source) = (&mut self.views, &self.source);
+        self.runtime.block_on(async {
+            let wanted = match generation {
+                Some(generation) => Wanted { uid: None, generation },
+                None => source.newest(policy).await.unwrap_or_default(),
+            };
+            let is_over = |view: &Arc<View>| {
+                let state = realization(view, policy, &wanted).state;
+                view.read_sequence >= sequence && (view.failed || matches!(state, RealizationState::Realized | RealizationState::Refused))
+            };
+            // whether in time or not, what is known then is the answer
+            let _ = tokio::time::timeout_at(deadline.into(), views.wait_for(is_over)).await;
+            realization(&views.borrow(), policy, &wanted)
+        })
     }
 
     fn view(&self) -> Arc<View> {

@@ -1,5 +1,6 @@
 //! What the engine leaves for those who ask: one immutable value after each event.
 
+use crate::realized::Realized;
 use crate::source::{Manifests, Watch};
 use sluice_policy::Snapshot;
 use sluice_table::Table;
@@ -21,6 +22,8 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// The table in force as far as this process knows it.
     pub(crate) table: Option<Arc<Table>>,
+    /// The policies of the table in force.
+    pub(crate) realized: Realized,
     /// The source's own view, for where policies were read.
     pub(crate) manifests: Option<Arc<Manifests>>,
     /// Of an API server.
@@ -64,6 +67,7 @@ impl View {
             read_sequence: 0,
             snapshot: Arc::default(),
             table: None,
+            realized: Realized::default(),
             manifests: None,
             watches: Vec::new(),
             was_settled: false,

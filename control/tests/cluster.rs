@@ -8,7 +8,7 @@ use sluice_apiserver::{DeleteOptions, Fault, Recording, Rule, Server, Speed, Ver
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_policy::{Snapshot, compile};
-use sluice_wire::WatchStatus;
+use sluice_wire::{FromControl, Realization, RealizationState, ToControl, WatchStatus};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -51,9 +51,13 @@ impl Cluster {
 
     /// Lets the client reach the web pod at this port only.
     fn put_policy(&self, port: Value) {
+        self.put_policy_of(1, port);
+    }
+
+    fn put_policy_of(&self, generation: i64, port: Value) {
         self.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"namespace": "x", "name": "web"},
+            "metadata": {"namespace": "x", "name": "web", "generation": generation},
             "spec": {
                 "podSelector": {"matchLabels": {"app": "web"}},
                 "policyTypes": ["Ingress"],
@@ -346,4 +350,82 @@ fn health_and_metrics_tell_what_a_kubelet_and_prometheus_want_to_know() {
     let count = body.lines().find_map(|line| line.strip_prefix("sluice_control_policy_programming_latency_seconds_count ")).unwrap();
     assert_ne!(count, "0");
     assert!(get(&address, "/other").0.contains("404"));
+}
+
+fn realization(control: &Control, policy: &str, generation: Option<i64>, timeout: Duration) -> Realization {
+    let question = ToControl::Realization { policy: ObjectName::parse(policy), generation, timeout_ms: timeout.as_millis() as u64 };
+    match control.ask(&question) {
+        FromControl::Realization(realization) => realization,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_policy_is_realised_when_the_state_that_the_server_holds_is_adopted() {
+    let cluster = Cluster::start();
+    let control = cluster.control();
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    session.publish_and_adopt();
+    let look = |generation| realization(&control, "x/web", generation, Duration::ZERO);
+    assert_eq!(look(None).state, RealizationState::Unknown);
+    cluster.put_policy(json!(80));
+    let held = session.published();
+    assert_eq!(look(None).state, RealizationState::Pending, "published, not adopted");
+    session.adopted(held.generation());
+    let first = realization(&control, "x/web", None, PATIENCE);
+    assert_eq!((first.state, first.generation, first.table_generation), (RealizationState::Realized, Some(1), held.generation()));
+    // a newer state counts from the moment the server holds it, not from when it was heard of
+    let hung = cluster.server.faults().add(Rule::new(Fault::Hang).on("networkpolicies.networking.k8s.io").verb(Verb::Watch));
+    cluster.server.end_watches();
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.server.faults().hits(hung) == 0 {
+        assert!(Instant::now() < deadline, "no watch was opened again");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    cluster.put_policy_of(2, json!(81));
+    assert_eq!(look(None).state, RealizationState::Pending, "the server holds generation 2");
+    assert_eq!(look(Some(1)).state, RealizationState::Realized, "somebody asked for the first");
+    cluster.server.faults().clear();
+    cluster.server.drop_connections();
+    let table = session.publish_and_adopt();
+    assert!(allows(&table, 81) && !allows(&table, 80));
+    let second = realization(&control, "x/web", Some(2), PATIENCE);
+    assert_eq!((second.state, second.generation), (RealizationState::Realized, Some(2)));
+    assert!(second.since_ms > first.since_ms);
+    cluster.put_policy_of(3, json!(700_000));
+    let refused = realization(&control, "x/web", None, PATIENCE);
+    assert_eq!((refused.state, refused.generation), (RealizationState::Refused, Some(2)), "{refused:?}");
+    assert!(refused.problem.is_some_and(|problem| problem.field.ends_with("port")));
+}
+
+#[test]
+fn a_pod_that_is_being_started_does_not_wait_for_quiet() {
+    let cluster = Cluster::start();
+    let control = Control::start_on_with(&cluster.server.kubeconfig(), &["--debounce-ms", "60000", "--debounce-max-ms", "60000"]);
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    session.publish_and_adopt();
+    cluster.put_policy(json!(80));
+    session.stays_silent(Duration::from_millis(300));
+    // its object is there already, and lies in the debounce
+    cluster.put_pod("known", "10.0.0.3");
+    std::thread::sleep(Duration::from_millis(200));
+    let mut endpoints = [web(), vec![rig::endpoint(3, "x/known", "10.0.0.3")]].concat();
+    session.endpoints(endpoints.clone(), 0);
+    let table = published_with(&mut session, 3);
+    assert!(!allows(&table, 81), "whatever had arrived comes with it");
+    // its object comes while it waits
+    endpoints.push(rig::endpoint(4, "x/coming", "10.0.0.4"));
+    session.endpoints(endpoints, 0);
+    cluster.put_pod("coming", "10.0.0.4");
+    published_with(&mut session, 4);
+}
+
+/// The first table that knows the pod at that port; those before it are adopted.
+fn published_with(session: &mut rig::Session, port: u16) -> sluice_table::Table {
+    loop {
+        let table = session.publish_and_adopt();
+        if table.endpoint(PortIndex(port)).is_some() {
+            return table;
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
     version,
     after_help = "Examples:
   sluicectl status --wait --timeout 30s
+  sluicectl wait policy shop/web
   sluicectl get endpoints
   sluicectl get connections --pod shop/web -o json
   sluicectl explain shop/client shop/web 80
@@ -24,7 +25,7 @@ use std::time::Duration;
   sluicectl matrix -f manifests/ --html matrix.html
   sluicectl diff -f before/ -f after/
 
-Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff), not ready (status --wait) or errors found (lint), 2 error."
+Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff), not ready or not in force (status --wait, wait) or errors found (lint), 2 error."
 )]
 pub(crate) struct Arguments {
     /// Directory of the sockets.
@@ -63,6 +64,9 @@ pub(crate) enum Switch {
 pub(crate) enum Command {
     /// Both processes, the generation in force, and what could not be used.
     Status(StatusOptions),
+    /// Waits until a policy is in force on this node.
+    #[command(subcommand)]
+    Wait(Wait),
     /// Lists endpoints, policies, connections or drops.
     #[command(subcommand)]
     Get(Get),
@@ -168,6 +172,31 @@ pub(crate) struct StatusOptions {
     /// How long to wait: `500ms`, `30s`, `2m`.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "wait")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Wait {
+    /// In force: every worker of this node judges by it.
+    #[command(after_help = "Without --generation the newest state is meant: an API server is asked which that is, a directory is read.
+With it, that state or a later one; `kubectl apply -o jsonpath={.metadata.generation}` tells it.
+
+Examples:
+  kubectl apply -f web.yaml && sluicectl wait policy shop/web
+  sluicectl wait policy shop/web --generation 4 --timeout 5s
+  sluicectl wait policy shop/web --timeout 0s -o json      only look
+
+Exit codes: 0 in force, 1 not in time or refused, 2 error.")]
+    Policy {
+        /// The policy.
+        #[arg(value_name = "NS/NAME", value_parser = pod)]
+        policy: ObjectName,
+        /// Its `metadata.generation`, at least.
+        #[arg(long, value_name = "N")]
+        generation: Option<i64>,
+        /// How long to wait: `500ms`, `30s`, `2m`; `0s` only looks.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
 }
 
 #[derive(Debug, Subcommand)]

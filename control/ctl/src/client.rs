@@ -35,7 +35,7 @@ impl Client {
     /// Asks the control process; a refusal is an error.
     pub(crate) fn control(&self, question: &ToControl) -> Result<FromControl> {
         let patience = match question {
-            ToControl::Settle { timeout_ms } => ANSWER_MAX + Duration::from_millis(*timeout_ms),
+            ToControl::Settle { timeout_ms } | ToControl::Realization { timeout_ms, .. } => ANSWER_MAX + Duration::from_millis(*timeout_ms),
             _ => ANSWER_MAX,
         };
         match ask(&self.control, question, patience).context("the control process cannot be asked")?.0 {

@@ -2,11 +2,11 @@
 
 use crate::arguments::{Form, Get};
 use crate::client::{Client, unexpected};
-use crate::output::{Columns, age, json};
+use crate::output::{Columns, age, json, seconds_since};
 use anyhow::Result;
 use serde::Serialize;
 use sluice_flow::{DropReason, ObjectName};
-use sluice_wire::{ConnectionInfo, FromControl, FromDataplane, PolicyInfo, PortInfo, PortState, ToControl, ToDataplane};
+use sluice_wire::{ConnectionInfo, FromControl, FromDataplane, PolicyInfo, PortInfo, PortState, RealizationState, ToControl, ToDataplane};
 use std::io::Write;
 
 pub(crate) fn run(client: &Client, what: &Get, form: Form, out: &mut dyn Write) -> Result<()> {
@@ -59,12 +59,21 @@ fn isolated(port: &PortInfo) -> &'static str {
     }
 }
 
+/// For how long, or what keeps it from being.
+fn in_force(policy: &PolicyInfo) -> String {
+    match (policy.state, policy.since_ms) {
+        (RealizationState::Realized, Some(since)) => age(seconds_since(since)),
+        (RealizationState::Refused, _) => "refused".to_owned(),
+        _ => "not yet".to_owned(),
+    }
+}
+
 fn policies(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
     let FromControl::Policies { policies } = client.control(&ToControl::Policies)? else { return unexpected() };
     if form == Form::Json {
         return json(out, &policies);
     }
-    let mut columns = Columns::new(&["POLICY", "TYPES", "#INGRESS", "#EGRESS", "#PODS", "#HERE", "SELECTS", "FILE"]);
+    let mut columns = Columns::new(&["POLICY", "TYPES", "#INGRESS", "#EGRESS", "#PODS", "#HERE", "SELECTS", "IN FORCE", "FILE"]);
     for policy in &policies {
         columns.row([
             policy.policy.to_string(),
@@ -74,6 +83,7 @@ fn policies(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
             policy.selected_pods.len().to_string(),
             policy.local_pods.to_string(),
             selected(policy),
+            in_force(policy),
             policy.file.clone().unwrap_or_default(),
         ]);
     }

@@ -15,6 +15,7 @@ mod matrix;
 mod output;
 mod status;
 mod table;
+mod wait;
 
 use arguments::{Arguments, Command, Switch, TableCommand};
 use clap::Parser;
@@ -50,6 +51,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
     let (client, form) = (arguments.client(), arguments.output);
     match &arguments.command {
         Command::Status(options) => status::run(&client, options, form, out),
+        Command::Wait(what) => wait::run(&client, what, form, out),
         Command::Get(what) => get::run(&client, what, form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Dump { image }) => table::dump(&client, image.as_deref(), form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),

@@ -5,6 +5,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Prints a value as indented JSON.
 pub(crate) fn json<T: Serialize>(out: &mut dyn Write, value: &T) -> Result<()> {
@@ -58,6 +59,12 @@ pub(crate) fn age(seconds: u64) -> String {
         7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// Since a moment in milliseconds since 1970; 0 where that is to come.
+pub(crate) fn seconds_since(moment_ms: u64) -> u64 {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    now_ms.saturating_sub(moment_ms) / 1000
 }
 
 /// `812 µs`, `4.1 ms`, `2.3 s`.

@@ -5,8 +5,8 @@ use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
-    ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, ToControl, ToDataplane,
-    WatchStatus, WorkerStatus,
+    ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, Realization,
+    RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -131,23 +131,35 @@ fn serve_control(dir: &Path, settled: bool) {
                     notes: vec!["from the node".into()],
                 }),
                 ToControl::Policies => FromControl::Policies { policies: Vec::new() },
+                ToControl::Realization { policy, generation, .. } => FromControl::Realization(realization(policy, generation, settled)),
             };
             connection.send(&answer, None).unwrap();
         }
     });
 }
 
-fn control_status(settled: bool) -> ControlStatus {
-    let problem = ManifestProblem {
-        file: "manifests/web.yaml".into(),
-        line: 9,
-        column: 15,
-        object: Some("NetworkPolicy x/web".into()),
-        field: "spec.ingress[0].ports[0].port".into(),
-        message: "must be between 1 and 65535".into(),
-        hint: Some("write 80".into()),
-        in_force: "the last good state".into(),
+/// Generation 4 is in force, and the newest.
+fn realization(policy: ObjectName, generation: Option<i64>, well: bool) -> Realization {
+    let is_known = policy.name == "web";
+    let state = match (is_known, well, generation.unwrap_or(0) <= 4) {
+        (false, ..) => RealizationState::Unknown,
+        (true, false, _) => RealizationState::Refused,
+        (true, true, true) => RealizationState::Realized,
+        (true, true, false) => RealizationState::Pending,
     };
+    Realization {
+        policy,
+        state,
+        generation: is_known.then_some(4),
+        known_generation: is_known.then_some(4),
+        since_ms: is_known.then_some(1_000_000_250),
+        table_generation: 7,
+        problem: (is_known && !well).then(problem),
+        failure: None,
+    }
+}
+
+fn control_status(settled: bool) -> ControlStatus {
     ControlStatus {
         version: "0.1.0".into(),
         pid: 2,
@@ -171,7 +183,20 @@ fn control_status(settled: bool) -> ControlStatus {
         image_bytes: 4096,
         last_change_to_adopted_us: Some(31_000),
         watches: watches(settled),
-        problems: vec![problem],
+        problems: vec![problem()],
+    }
+}
+
+fn problem() -> ManifestProblem {
+    ManifestProblem {
+        file: "manifests/web.yaml".into(),
+        line: 9,
+        column: 15,
+        object: Some("NetworkPolicy x/web".into()),
+        field: "spec.ingress[0].ports[0].port".into(),
+        message: "must be between 1 and 65535".into(),
+        hint: Some("write 80".into()),
+        in_force: "the last good state".into(),
     }
 }
 
@@ -295,4 +320,24 @@ fn lists_say_so_when_they_are_empty_and_drops_say_what_they_mean() {
     assert!(lines[1].contains("41") && lines[1].contains("no rule allows"), "{drops}");
     let refused = ends(&run(dir.path(), &["get", "connections"]), 2);
     assert!(refused.contains("not today"), "{refused}");
+}
+
+#[test]
+fn waiting_for_a_policy_ends_by_whether_it_is_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = ends(&run(dir.path(), &["wait", "policy", "x/web"]), 2);
+    assert!(refused.contains("is it running"), "{refused}");
+    serve_control(dir.path(), true);
+    let shown = ends(&run(dir.path(), &["wait", "policy", "x/web"]), 0);
+    assert!(shown.starts_with("realized x/web generation 4 is in force since 1970-01-12T13:46:40.250Z"), "{shown}");
+    let shown = ends(&run(dir.path(), &["wait", "policy", "x/web", "--generation", "5", "--timeout", "0s"]), 1);
+    assert!(shown.starts_with("pending") && shown.contains("table 7"), "{shown}");
+    let shown = ends(&run(dir.path(), &["wait", "policy", "x/wbe"]), 1);
+    assert!(shown.contains("there is no NetworkPolicy x/wbe"), "{shown}");
+    let json: Value = serde_json::from_slice(&run(dir.path(), &["wait", "policy", "x/web", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&json["state"], &json["sinceMs"]), (&"realized".into(), &1_000_000_250_u64.into()));
+    let dir = tempfile::tempdir().unwrap();
+    serve_control(dir.path(), false);
+    let shown = ends(&run(dir.path(), &["wait", "policy", "x/web"]), 1);
+    assert!(shown.starts_with("refused") && shown.contains("must be between 1 and 65535") && shown.contains("hint: write 80"), "{shown}");
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub type Labels = BTreeMap<String, String>;
 
 /// See the module.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pod {
     /// Of the object.
@@ -31,7 +31,7 @@ pub struct Pod {
 }
 
 /// Of the object. Its name is what it is filed under.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodMeta {
     /// Tells two pods of one name apart.
@@ -59,7 +59,7 @@ pub struct Owner {
 }
 
 /// As asked for.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// Whether it shares its node's network.
@@ -107,7 +107,7 @@ pub struct ContainerPort {
 }
 
 /// As it is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Succeeded` and `Failed` are the end.

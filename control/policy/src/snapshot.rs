@@ -42,6 +42,11 @@ impl Snapshot {
         share(&mut self.services, &previous.services);
     }
 
+    /// Whether the endpoint's pod is among the pods: by name, and by UID where both tell it.
+    pub fn knows(&self, endpoint: &LocalEndpoint) -> bool {
+        self.pods.get(&endpoint.pod).is_some_and(|pod| crate::oracle::belongs(endpoint, pod))
+    }
+
     /// Whether both hold equal objects and endpoints. Cost: that of what is not shared.
     pub fn is_same(&self, other: &Self) -> bool {
         same(&self.namespaces, &other.namespaces)
@@ -57,7 +62,8 @@ pub(crate) fn same<K: Ord, V: PartialEq>(one: &Objects<K, V>, other: &Objects<K,
     one.diff(other).next().is_none()
 }
 
-fn share<K: Ord + Clone, V: PartialEq>(new: &mut Objects<K, V>, old: &Objects<K, V>) {
+/// Takes over from `old` every object that is equal and the structure that holds them. Cost: as [`Snapshot::share`].
+pub fn share<K: Ord + Clone, V: PartialEq>(new: &mut Objects<K, V>, old: &Objects<K, V>) {
     let mut shared = old.clone();
     for difference in old.diff(new) {
         match difference {

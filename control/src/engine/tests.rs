@@ -19,7 +19,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let (outbox, inbox) = unbounded_channel();
-        let (engine, _views) = Engine::new("test".into(), Duration::ZERO, Metrics::default(), outbox);
+        let (engine, _views) = Engine::new("test".into(), Duration::ZERO, Metrics::default(), watch::channel(Arc::default()).0, outbox);
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut rig = Self { engine, inbox, dataplane: Connection::new(theirs), readings: 0 };
         rig.handle(Event::Link(LinkEvent::Connected(Publisher::new(Connection::new(ours)))));

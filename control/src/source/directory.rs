@@ -11,6 +11,7 @@ use crate::debounce::Debounce;
 use crate::engine::Event;
 use notify::{EventKind, RecursiveMode, Watcher};
 use sluice_flow::ObjectName;
+use sluice_policy::Snapshot;
 use sluice_policy::load::{Kind, Loaded, ManifestError, ManifestSet, read_directory};
 use sluice_wire::ManifestProblem;
 use std::collections::BTreeMap;
@@ -48,19 +49,20 @@ enum Wake {
 }
 
 /// Starts the source on a thread of its own, which ends with the receiver of `events`.
-pub(crate) fn start(directory: &Path, debounce: Duration, events: UnboundedSender<Event>) -> io::Result<Handle> {
+pub(crate) fn start(directory: &Path, debounce: Debounce, events: UnboundedSender<Event>) -> io::Result<Handle> {
     let (wake, woken) = channel();
     let reader = Reader {
         directory: directory.to_owned(),
         wake: wake.clone(),
         set: ManifestSet::new(),
+        last: Snapshot::default(),
         truncation: Truncation::default(),
         was_listed: false,
         sequence: 0,
         watched: None,
         fingerprint: BTreeMap::new(),
     };
-    std::thread::Builder::new().name("source".into()).spawn(move || reader.run(&woken, Debounce::new(debounce), &events))?;
+    std::thread::Builder::new().name("source".into()).spawn(move || reader.run(&woken, debounce, &events))?;
     Ok(Handle { wake })
 }
 
@@ -68,6 +70,8 @@ struct Reader {
     directory: PathBuf,
     wake: Sender<Wake>,
     set: ManifestSet,
+    /// What the last reading gave.
+    last: Snapshot,
     truncation: Truncation,
     was_listed: bool,
     sequence: u64,
@@ -123,7 +127,11 @@ impl Reader {
             std::thread::sleep(TORN_RETRY);
         };
         self.was_listed |= !files.iter().any(|(path, read)| *path == self.directory && read.is_err());
-        let manifests = Arc::new(manifests(self.set.update(files), self.was_listed));
+        let mut manifests = manifests(self.set.update(files), self.was_listed);
+        // every reading makes all objects anew; those that are equal go on as the same ones
+        manifests.snapshot.share(&self.last);
+        self.last = manifests.snapshot.clone();
+        let manifests = Arc::new(manifests);
         self.sequence += 1;
         let reading = Reading { sequence: self.sequence, changed_at, is_complete: self.was_listed, manifests, watches: Vec::new() };
         events.send(Event::Read(reading)).is_ok()

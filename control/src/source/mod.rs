@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod directory;
 mod truncation;
 
+use crate::realized::Wanted;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
 use sluice_wire::{ManifestProblem, WatchStatus};
@@ -83,6 +84,15 @@ impl Source {
         match self {
             Self::Directory(handle) => handle.read_now(),
             Self::Cluster(handle) => handle.read_now(),
+        }
+    }
+
+    /// Which state of a policy its source holds now, as far as it says.
+    pub(crate) async fn newest(&self, policy: &ObjectName) -> Option<Wanted> {
+        match self {
+            // what was read is what it holds
+            Self::Directory(_) => None,
+            Self::Cluster(handle) => handle.newest(policy).await,
         }
     }
 }

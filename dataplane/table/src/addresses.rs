@@ -23,14 +23,14 @@ pub(crate) struct Addresses<L, const BITS: u32> {
 
 impl<L: Large, const BITS: u32> Addresses<L, BITS> {
     /// Bytes that [`Self::of`] places.
-    pub(crate) fn room(spaces: &Spaces<L>) -> usize {
+    pub(crate) fn room(spaces: &Spaces<'_, L>) -> usize {
         let v4 = room(&[&spaces.v4_flat, &spaces.v4_trie]);
         let v6 = room(&[&spaces.v6_block_slots]) + room(&[&spaces.v6_blocks]) + room(&[&spaces.v6_exact]);
         v4 + v6 + room(&[&spaces.v6_starts]) + room(&[&spaces.v6_classes]) + room(&[&spaces.port_class])
     }
 
     /// The sections in the form that lookups read, all checked.
-    pub(crate) fn of(spaces: &Spaces<L>, memory: &mut Memory) -> Self {
+    pub(crate) fn of(spaces: &Spaces<'_, L>, memory: &mut Memory) -> Self {
         Self {
             v4: V4::of(spaces.flat_first, &spaces.v4_flat, &spaces.v4_trie, memory),
             v6_block_slots: memory.place(&[&spaces.v6_block_slots]),

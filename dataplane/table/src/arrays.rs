@@ -25,7 +25,7 @@ pub(crate) struct Arrays<L, S> {
 
 impl<L: Large, S: Small> Arrays<L, S> {
     /// The sections in the form that lookups read, all checked.
-    pub(crate) fn of(spaces: &Spaces<L>, endpoints: Box<[EndpointEntry]>, profiles: &Profiles<L, S>, sizes: [usize; 2]) -> Self {
+    pub(crate) fn of(spaces: &Spaces<'_, L>, endpoints: Box<[EndpointEntry]>, profiles: &Profiles<'_, L, S>, sizes: [usize; 2]) -> Self {
         let [classes, port_classes] = sizes;
         let Profiles { directory, segments, local_ports, actions } = profiles;
         // one profile for all that need none: its only row has two actions, and no step away from the first

@@ -9,7 +9,7 @@ use crate::format::{
 };
 use crate::names::Names;
 use crate::packed::PackedArrays;
-use crate::sections::{PackedProfiles, Profiles, Spaces};
+use crate::sections::{Entries, PackedProfiles, Profiles, Spaces};
 use crate::table::{Body, Table};
 use crate::v4::{Node, node};
 use crate::width::{Large, Small, Width};
@@ -85,12 +85,15 @@ impl<'a> Reader<'a> {
         bytes.filter(|_| offset.is_multiple_of(ALIGNMENT)).ok_or(refused)
     }
 
-    fn section<T: Pod>(&self, section: Section) -> Result<Box<[T]>, ImageError> {
+    fn section<T: Pod>(&self, section: Section) -> Result<Entries<'a, T>, ImageError> {
         let bytes = self.bytes(section)?;
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err(ImageError::Section { section: section.name() });
         }
-        Ok(bytemuck::pod_collect_to_vec(bytes).into())
+        Ok(match bytemuck::try_cast_slice(bytes) {
+            Ok(entries) => Entries::Borrowed(entries),
+            Err(_) => Entries::Owned(bytemuck::pod_collect_to_vec(bytes)),
+        })
     }
 
     /// Numbers in network order.
@@ -137,10 +140,10 @@ impl<'a> Reader<'a> {
     fn endpoints(&self) -> Result<Box<[EndpointEntry]>, ImageError> {
         let endpoints = self.section(Section::Endpoints)?;
         sized(endpoints.len() <= PORTS_MAX, Section::Endpoints)?;
-        Ok(endpoints)
+        Ok(endpoints.into())
     }
 
-    fn spaces<L: Large>(&self, trie_bits: u32) -> Result<Spaces<L>, ImageError> {
+    fn spaces<L: Large>(&self, trie_bits: u32) -> Result<Spaces<'a, L>, ImageError> {
         // no more than could be told apart: whoever makes a list of them makes it of that length
         let (classes, port_classes) = (u64::from(self.header.classes), u64::from(self.header.port_classes));
         if classes > self.header.image_bytes {
@@ -195,7 +198,7 @@ impl<'a> Reader<'a> {
         Ok(classes.into())
     }
 
-    fn check_sizes<L: Large>(&self, spaces: &Spaces<L>) -> Result<(), ImageError> {
+    fn check_sizes<L: Large>(&self, spaces: &Spaces<'_, L>) -> Result<(), ImageError> {
         let flat = spaces.v4_flat.len();
         let flat_end = u64::from(self.header.flat_first) * BLOCK as u64 + flat as u64;
         sized(flat.is_multiple_of(BLOCK) && flat_end <= 1 << 32, Section::V4Flat)?;
@@ -209,7 +212,7 @@ impl<'a> Reader<'a> {
         sorted(&spaces.v6_starts, Section::V6Starts)
     }
 
-    fn check_classes<L: Large>(&self, spaces: &Spaces<L>) -> Result<(), ImageError> {
+    fn check_classes<L: Large>(&self, spaces: &Spaces<'_, L>) -> Result<(), ImageError> {
         let classes = u64::from(self.header.classes);
         let all = |entries: &[L], section| entries.iter().try_for_each(|class| below(class.read() as u64, classes, section));
         all(&spaces.v4_flat, Section::V4Flat)?;
@@ -252,7 +255,7 @@ impl<'a> Reader<'a> {
     }
 
     /// That what a half names is there, for each profile once.
-    fn check_plain<L: Large, S: Small>(&self, profiles: &Profiles<L, S>, endpoints: &[EndpointEntry]) -> Result<(), ImageError> {
+    fn check_plain<L: Large, S: Small>(&self, profiles: &Profiles<'_, L, S>, endpoints: &[EndpointEntry]) -> Result<(), ImageError> {
         self.check_actions(&profiles.actions, Section::Actions)?;
         let rows_of_segments = rows_of_segments(&profiles.directory, &profiles.segments, SEGMENT)?;
         let (of_classes, of_ports) = ((self.header.classes as usize).div_ceil(SEGMENT), self.header.port_classes as usize);
@@ -266,7 +269,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The same for packed profiles.
-    fn check_packed<L: Large, S: Small>(&self, profiles: &PackedProfiles<L, S>, endpoints: &[EndpointEntry]) -> Result<(), ImageError> {
+    fn check_packed<L: Large, S: Small>(&self, profiles: &PackedProfiles<'_, L, S>, endpoints: &[EndpointEntry]) -> Result<(), ImageError> {
         self.check_actions(&profiles.palettes, Section::Palettes)?;
         let rows_of_segments = rows_of_segments(&profiles.directory, &profiles.segments, PACKED_SEGMENT)?;
         sized(profiles.row_bases.len() == profiles.directory.len(), Section::RowBases)?;

@@ -34,7 +34,12 @@ pub(crate) struct PackedArrays<L, S> {
 
 impl<L: Large, S: Small> PackedArrays<L, S> {
     /// The sections in the form that lookups read, all checked.
-    pub(crate) fn of(spaces: &Spaces<L>, endpoints: Box<[EndpointEntry]>, profiles: &PackedProfiles<L, S>, sizes: [usize; 2]) -> Self {
+    pub(crate) fn of(
+        spaces: &Spaces<'_, L>,
+        endpoints: Box<[EndpointEntry]>,
+        profiles: &PackedProfiles<'_, L, S>,
+        sizes: [usize; 2],
+    ) -> Self {
         let [classes, port_classes] = sizes;
         let PackedProfiles { directory, row_bases, segments, port_chunks, local_ports, variants, variant_bases, ranks, palettes } =
             profiles;

@@ -22,6 +22,15 @@ pub enum ToControl {
         /// `TCP`, `UDP`, `SCTP`, `ICMP` or a number.
         protocol: String,
     },
+    /// Whether a policy is in force here, and since when; answered once it is, or cannot be, or time is up.
+    Realization {
+        /// Which.
+        policy: ObjectName,
+        /// Its `metadata.generation` at least; without it, that of the newest state that its source holds.
+        generation: Option<i64>,
+        /// Give up after so long; 0 answers at once.
+        timeout_ms: u64,
+    },
     /// Answered once everything read so far is compiled and adopted by the dataplane, or failed.
     Settle {
         /// Give up after so long.
@@ -42,6 +51,8 @@ pub enum FromControl {
     },
     /// To [`ToControl::Explain`].
     Explanation(Explanation),
+    /// To [`ToControl::Realization`].
+    Realization(Realization),
     /// The request failed.
     Failed {
         /// Why, for people.
@@ -143,6 +154,42 @@ pub struct WatchStatus {
     pub trouble_s: u64,
 }
 
+/// How far a policy is on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RealizationState {
+    /// All workers judge by it.
+    Realized,
+    /// It is known, or the server holds a newer state of it, and that is not in force yet.
+    Pending,
+    /// Its newest state cannot be represented.
+    Refused,
+    /// There is no such policy, as far as this node knows.
+    Unknown,
+}
+
+/// A policy on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Realization {
+    /// Its name.
+    pub policy: ObjectName,
+    /// See there.
+    pub state: RealizationState,
+    /// `metadata.generation` of the state in force; absent where none is, or where it came from a manifest.
+    pub generation: Option<i64>,
+    /// Of the newest state that is known here.
+    pub known_generation: Option<i64>,
+    /// Since when the state in force is, milliseconds since 1970; at least since then, where control was restarted.
+    pub since_ms: Option<u64>,
+    /// The table in force.
+    pub table_generation: u64,
+    /// Why it is refused.
+    pub problem: Option<ManifestProblem>,
+    /// Why the last table was not published, if it was not.
+    pub failure: Option<String>,
+}
+
 /// One policy in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,6 +208,10 @@ pub struct PolicyInfo {
     pub local_pods: u32,
     /// Where it was read.
     pub file: Option<String>,
+    /// See [`Realization::state`].
+    pub state: RealizationState,
+    /// See [`Realization::since_ms`].
+    pub since_ms: Option<u64>,
 }
 
 /// Why a connection passes or not: both ends' halves.

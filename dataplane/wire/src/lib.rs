@@ -18,7 +18,8 @@ mod dataplane;
 
 pub use connection::{Connection, Listener, PeerCredentials, WireError};
 pub use control::{
-    ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl, WatchStatus,
+    ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, Realization, RealizationState,
+    ToControl, WatchStatus,
 };
 pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
 

@@ -218,6 +218,6 @@ impl<'a> Oracle<'a> {
     /// Whether the endpoint belongs to a pod of the snapshot, and to this incarnation of it. One that does not is
     /// dropped until the snapshot knows it.
     pub fn knows(&self, endpoint: &LocalEndpoint) -> bool {
-        self.snapshot.pods.get(&endpoint.pod).is_some_and(|pod| belongs(endpoint, pod))
+        self.snapshot.knows(endpoint)
     }
 }

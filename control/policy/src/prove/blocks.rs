@@ -22,10 +22,8 @@ pub(super) struct Blocks {
 
 #[derive(Debug, Default)]
 struct Block {
-    /// Claimed addresses, ascending, with their units.
-    claimed: Vec<(u128, UnitId)>,
-    /// The unit of each address; nothing where it may have changed.
-    units: Option<Box<[UnitId; BLOCK]>>,
+    /// The lowest byte of each claimed address, ascending, with its unit.
+    claimed: Vec<(u8, UnitId)>,
     swept: Option<Swept>,
 }
 
@@ -46,12 +44,12 @@ impl Blocks {
     /// The unit of an address from now on; `None` where no pod claims it.
     pub(super) fn put(&mut self, address: u128, unit: Option<UnitId>) {
         let block = self.blocks.entry(address >> 8).or_default();
-        (block.units, block.swept) = (None, None);
+        block.swept = None;
         self.len -= block.claimed.len();
-        match (block.claimed.binary_search_by_key(&address, |claimed| claimed.0), unit) {
+        match (block.position(address), unit) {
             (Ok(at), Some(unit)) => block.claimed[at].1 = unit,
             (Ok(at), None) => drop(block.claimed.remove(at)),
-            (Err(at), Some(unit)) => block.claimed.insert(at, (address, unit)),
+            (Err(at), Some(unit)) => block.claimed.insert(at, (address as u8, unit)),
             (Err(_), None) => {}
         }
         self.len += block.claimed.len();
@@ -62,7 +60,7 @@ impl Blocks {
 
     fn claims(&self, address: u128) -> bool {
         let block = self.blocks.get(&(address >> 8));
-        block.is_some_and(|block| block.claimed.binary_search_by_key(&address, |claimed| claimed.0).is_ok())
+        block.is_some_and(|block| block.position(address).is_ok())
     }
 
     /// Meets every unit of IPv4 with every class that the table gives an address of it. `pieces`: where the regions' pieces
@@ -72,9 +70,9 @@ impl Blocks {
         let mut blocks = self.blocks.iter_mut().peekable();
         table.v4_stretches(|stretch| match stretch {
             V4Stretch::Same { first, last, class } => {
-                let mut inside: Vec<&Block> = Vec::new();
-                while let Some((_, block)) = blocks.next_if(|(number, _)| **number <= u128::from(last >> 8)) {
-                    inside.push(block);
+                let mut inside: Vec<(u128, &Block)> = Vec::new();
+                while let Some((&number, block)) = blocks.next_if(|(number, _)| **number <= u128::from(last >> 8)) {
+                    inside.push((number, block));
                 }
                 sweep_one_class(first.into(), last.into(), class, &inside, &mut pieces, found);
             }
@@ -91,14 +89,14 @@ impl Blocks {
         let (mut apart, mut in_blocks) = (Vec::new(), Vec::new());
         let mut blocks = self.blocks.iter_mut().peekable();
         table.v6_blocks(|first, classes| {
-            while let Some((_, block)) = blocks.next_if(|(number, _)| **number < first >> 8) {
-                apart.extend_from_slice(&block.claimed);
+            while let Some((&number, block)) = blocks.next_if(|(number, _)| **number < first >> 8) {
+                apart.extend(block.claimed(number));
             }
             let block = blocks.next_if(|(number, _)| **number == first >> 8).map(|(_, block)| block);
             block.unwrap_or(&mut Block::default()).meet(true, first, classes, &mut walk, found);
             in_blocks.push(first >> 8);
         });
-        blocks.for_each(|(_, block)| apart.extend_from_slice(&block.claimed));
+        blocks.for_each(|(&number, block)| apart.extend(block.claimed(number)));
         let mut met = 0;
         for (address, unit) in apart {
             let single = table.v6_single(address);
@@ -116,16 +114,17 @@ impl Blocks {
     }
 }
 
-/// Meets what has an IPv4 address between the two with the class that all of them have. `blocks`: those that lie there.
-fn sweep_one_class(first: u128, last: u128, class: usize, blocks: &[&Block], pieces: &mut Pieces<'_>, found: &mut Found) {
-    let claimed = || blocks.iter().flat_map(|block| &block.claimed);
-    for &(address, unit) in claimed() {
+/// Meets what has an IPv4 address between the two with the class that all of them have. `blocks`: those that lie there, by
+/// number.
+fn sweep_one_class(first: u128, last: u128, class: usize, blocks: &[(u128, &Block)], pieces: &mut Pieces<'_>, found: &mut Found) {
+    let claimed = || blocks.iter().flat_map(|&(number, block)| block.claimed(number));
+    for (address, unit) in claimed() {
         found.add(unit, class, || address_of(address, false));
     }
     pieces.within(first, last, |first, last, unit| {
         // a piece counts where an address of it is left, be it one
         let mut free = first;
-        for &(address, _) in claimed().skip_while(|claimed| claimed.0 < first) {
+        for (address, _) in claimed().skip_while(|claimed| claimed.0 < first) {
             if free != address {
                 break;
             }
@@ -138,6 +137,16 @@ fn sweep_one_class(first: u128, last: u128, class: usize, blocks: &[&Block], pie
 }
 
 impl Block {
+    /// Where a claimed address is, or would be.
+    fn position(&self, address: u128) -> Result<usize, usize> {
+        self.claimed.binary_search_by_key(&(address as u8), |claimed| claimed.0)
+    }
+
+    /// The claimed addresses of the block of that number, ascending, with their units.
+    fn claimed(&self, number: u128) -> impl Iterator<Item = (u128, UnitId)> {
+        self.claimed.iter().map(move |&(low, unit)| (number << 8 | u128::from(low), unit))
+    }
+
     /// Meets the unit of each address with its class, from memory where these are the classes that were swept.
     fn meet(&mut self, v6: bool, first: u128, classes: &[u32], pieces: &mut Pieces<'_>, found: &mut Found) {
         let swept = match self.swept.take() {
@@ -152,15 +161,11 @@ impl Block {
 
     /// `room`: a list that is not needed any more.
     fn sweep(&mut self, first: u128, classes: &[u32], pieces: &mut Pieces<'_>, room: Option<Vec<(u8, UnitId, u32)>>) -> Swept {
-        let claimed = &self.claimed;
-        let units = self.units.get_or_insert_with(|| {
-            let mut units = Box::new([0; BLOCK]);
-            pieces.within(first, first | 0xff, |from, to, unit| units[(from - first) as usize..=(to - first) as usize].fill(unit));
-            for &(address, unit) in claimed {
-                units[(address - first) as usize] = unit;
-            }
-            units
-        });
+        let mut units = [0; BLOCK];
+        pieces.within(first, first | 0xff, |from, to, unit| units[(from - first) as usize..=(to - first) as usize].fill(unit));
+        for &(low, unit) in &self.claimed {
+            units[usize::from(low)] = unit;
+        }
         let mut found = room.unwrap_or_default();
         found.clear();
         let (mut last_unit, mut last_class) = (!units[0], 0);
@@ -170,6 +175,7 @@ impl Block {
                 found.push((low, unit, class));
             }
         }
+        found.shrink_to_fit();
         Swept { classes: classes.into(), found }
     }
 }

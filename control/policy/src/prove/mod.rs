@@ -39,6 +39,7 @@
 
 mod blocks;
 mod cells;
+mod claims;
 mod comparison;
 mod counterexample;
 mod expected;

@@ -1,10 +1,12 @@
 //! Who is behind each address: pods that no policy can tell apart are one *identity*, and the identities that claim one
 //! address are one *group*. Nothing is merged by what policies say; only what they cannot see is left out.
 //!
-//! Pods are followed by a copy of the map that held them, which shares with the next one whatever did not change, so that a
-//! change costs one reading for each pod that changed. Nobody tells this module what changed: it looks, so that a mistake
-//! in telling is found too.
+//! Pods are followed by a copy of the map that held them, which shares with the next one whatever did not change, and nothing
+//! is kept for each of them: what a pod claimed is found by reading its old object once more, so that a change costs two
+//! readings for each pod that changed. Nobody tells this module what changed: it looks, so that a mistake in telling is
+//! found too.
 
+use super::claims::Claims;
 use super::interest::Interest;
 use crate::oracle::{Standing, belongs, named_ports, standing_of, status_addresses};
 use crate::pod::Pod;
@@ -34,15 +36,6 @@ pub(super) struct Identity {
     pub(super) environment: Environment,
 }
 
-#[derive(Debug)]
-struct Person {
-    /// `None` where the pod takes part in nothing.
-    identity: Option<IdentityId>,
-    /// What the endpoints of this pod said when its addresses were read.
-    reported: Vec<LocalEndpoint>,
-    addresses: Vec<IpAddr>,
-}
-
 /// What an update changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Changed {
@@ -58,10 +51,7 @@ pub(super) struct People {
     interest: Arc<Interest>,
     /// As of the last update.
     pods: Objects<ObjectName, Pod>,
-    numbers: HashMap<ObjectName, u32, RandomState>,
-    people: Vec<Person>,
-    free: Vec<u32>,
-    claims: HashMap<IpAddr, Vec<u32>, RandomState>,
+    claims: Claims,
     /// As of the last update.
     endpoints: Vec<LocalEndpoint>,
     pub(super) identities: Vec<Identity>,
@@ -77,97 +67,63 @@ const REMEMBERED_MIN: usize = 4096;
 impl People {
     /// Looks at every pod and endpoint.
     pub(super) fn update(&mut self, snapshot: &Snapshot, interest: &Arc<Interest>) -> Changed {
-        let mut reported: BTreeMap<&ObjectName, Vec<&LocalEndpoint>> = BTreeMap::new();
-        for endpoint in &snapshot.endpoints {
-            reported.entry(&endpoint.pod).or_default().push(endpoint);
-        }
+        let reported = Reported::of(&snapshot.endpoints);
         let worn = self.identities.len() > REMEMBERED_MIN.max(2 * self.pods.len());
         if worn || self.groups.is_empty() || self.interest != *interest {
             *self = Self { interest: Arc::clone(interest), groups: vec![Vec::new()], ..Self::default() };
             self.group_ids.insert(Vec::new(), NOBODY);
-            self.endpoints = snapshot.endpoints.clone();
-            self.people.reserve(snapshot.pods.len());
-            self.numbers.reserve(snapshot.pods.len());
             self.claims.reserve(snapshot.pods.len());
-            for (name, object) in &snapshot.pods {
-                self.enter(name, object, reported.get(name));
+            for (name, pod) in &snapshot.pods {
+                self.enter(name, pod, &reported, |_| {});
             }
             self.pods = snapshot.pods.clone();
+            self.endpoints = snapshot.endpoints.clone();
             return Changed::All;
         }
         let mut changed = BTreeSet::new();
         let before = mem::replace(&mut self.pods, snapshot.pods.clone());
+        let endpoints_before = mem::replace(&mut self.endpoints, snapshot.endpoints.clone());
+        let reported_before = Reported::of(&endpoints_before);
+        let mut seen = BTreeSet::new();
         for difference in before.diff(&snapshot.pods) {
-            if let DiffItem::Remove(name, _) | DiffItem::Update { old: (name, _), .. } = difference {
-                self.leave(name, &mut changed);
+            if let DiffItem::Remove(name, pod) | DiffItem::Update { old: (name, pod), .. } = difference {
+                self.leave(name, pod, &reported_before, |address| _ = changed.insert(address));
+                seen.insert(name);
             }
-            if let DiffItem::Add(name, object) | DiffItem::Update { new: (name, object), .. } = difference {
-                changed.extend(self.enter(name, object, reported.get(name)));
+            if let DiffItem::Add(name, pod) | DiffItem::Update { new: (name, pod), .. } = difference {
+                self.enter(name, pod, &reported, |address| _ = changed.insert(address));
+                seen.insert(name);
             }
         }
-        if self.endpoints != snapshot.endpoints {
-            self.follow_endpoints(&reported, &mut changed);
-            self.endpoints = snapshot.endpoints.clone();
+        // pods whose object stayed but whose endpoints did not
+        for &name in reported_before.0.keys().chain(reported.0.keys()).filter(|&name| reported_before.0.get(name) != reported.0.get(name)) {
+            let Some(pod) = snapshot.pods.get(name).filter(|_| seen.insert(name)) else { continue };
+            self.leave(name, pod, &reported_before, |address| _ = changed.insert(address));
+            self.enter(name, pod, &reported, |address| _ = changed.insert(address));
         }
         Changed::Addresses(changed.into_iter().collect())
     }
 
-    /// Finds pods whose object stayed but whose endpoints did not.
-    fn follow_endpoints(&mut self, reported: &BTreeMap<&ObjectName, Vec<&LocalEndpoint>>, changed: &mut BTreeSet<IpAddr>) {
-        // only those that had or have an endpoint can have moved
-        let had: BTreeSet<ObjectName> = self.endpoints.iter().map(|endpoint| endpoint.pod.clone()).collect();
-        let have: BTreeSet<ObjectName> = reported.keys().map(|&name| name.clone()).collect();
-        for name in had.union(&have) {
-            let (Some(&number), Some(object)) = (self.numbers.get(name), self.pods.get(name).cloned()) else { continue };
-            let now = reported.get(name);
-            if !self.people[number as usize].reported.iter().eq(now.into_iter().flatten().copied()) {
-                self.leave(name, changed);
-                changed.extend(self.enter(name, &object, now));
+    /// A pod claims its addresses; they are among the changed ones.
+    fn enter(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: &Reported<'_>, mut changed: impl FnMut(IpAddr)) {
+        if standing_of(pod) == Standing::Pod {
+            let identity = self.identity(name, pod);
+            for address in reported.addresses(name, pod) {
+                self.claims.add(address, identity);
+                changed(address);
             }
         }
     }
 
-    /// Adds a pod; returns its addresses.
-    fn enter(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: Option<&Vec<&LocalEndpoint>>) -> &[IpAddr] {
-        let takes_part = standing_of(pod) == Standing::Pod;
-        let identity = takes_part.then(|| self.identity(name, pod));
-        let reported: Vec<LocalEndpoint> = reported.into_iter().flatten().map(|&endpoint| endpoint.clone()).collect();
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        if takes_part {
-            let own: Vec<&LocalEndpoint> = reported.iter().filter(|endpoint| belongs(endpoint, pod)).collect();
-            match own.is_empty() {
-                true => addresses = status_addresses(pod),
-                false => addresses.extend(own.iter().flat_map(|endpoint| endpoint.addresses.iter().map(IpAddr::to_canonical))),
+    /// Takes its claims back, as [`Self::enter`] made them; `pod` and `reported` are those of that time.
+    fn leave(&mut self, name: &ObjectName, pod: &Arc<Pod>, reported: &Reported<'_>, mut changed: impl FnMut(IpAddr)) {
+        if standing_of(pod) == Standing::Pod {
+            let identity = self.identity(name, pod);
+            for address in reported.addresses(name, pod) {
+                self.claims.remove(address, identity);
+                changed(address);
             }
-            addresses.sort_unstable();
-            addresses.dedup();
         }
-        let person = self.free.pop().unwrap_or(self.people.len() as u32);
-        for &address in &addresses {
-            self.claims.entry(address).or_default().push(person);
-        }
-        self.numbers.insert(name.clone(), person);
-        let entry = Person { identity, reported, addresses };
-        match self.people.get_mut(person as usize) {
-            Some(slot) => *slot = entry,
-            None => self.people.push(entry),
-        }
-        &self.people[person as usize].addresses
-    }
-
-    /// Removes a pod; its addresses are among the changed ones.
-    fn leave(&mut self, name: &ObjectName, changed: &mut BTreeSet<IpAddr>) {
-        let person = self.numbers.remove(name).expect("whoever leaves has entered");
-        for address in mem::take(&mut self.people[person as usize].addresses) {
-            if let Some(claims) = self.claims.get_mut(&address) {
-                claims.retain(|&other| other != person);
-                if claims.is_empty() {
-                    self.claims.remove(&address);
-                }
-            }
-            changed.insert(address);
-        }
-        self.free.push(person);
     }
 
     fn identity(&mut self, name: &ObjectName, pod: &Arc<Pod>) -> IdentityId {
@@ -182,10 +138,7 @@ impl People {
 
     /// The group that claims an address now.
     pub(super) fn group_at(&mut self, address: IpAddr) -> GroupId {
-        let Some(claims) = self.claims.get(&address) else { return NOBODY };
-        let mut group: Vec<IdentityId> = claims.iter().filter_map(|&person| self.people[person as usize].identity).collect();
-        group.sort_unstable();
-        group.dedup();
+        let group = self.claims.at(address);
         if let Some(&id) = self.group_ids.get(&group) {
             return id;
         }
@@ -197,7 +150,7 @@ impl People {
 
     /// Every address that some pod claims, in no order.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.claims.keys().copied()
+        self.claims.addresses()
     }
 
     /// The named ports that all pods of a group define alike.
@@ -209,6 +162,31 @@ impl People {
             common.retain(|entry| other.contains(entry));
         }
         common
+    }
+}
+
+/// What the dataplane says of the pods attached here.
+struct Reported<'e>(BTreeMap<&'e ObjectName, Vec<&'e LocalEndpoint>>);
+
+impl<'e> Reported<'e> {
+    fn of(endpoints: &'e [LocalEndpoint]) -> Self {
+        let mut reported: BTreeMap<&ObjectName, Vec<&LocalEndpoint>> = BTreeMap::new();
+        for endpoint in endpoints {
+            reported.entry(&endpoint.pod).or_default().push(endpoint);
+        }
+        Self(reported)
+    }
+
+    /// Where a pod is: where it is attached, else where its status says. Each address once.
+    fn addresses(&self, name: &ObjectName, pod: &Pod) -> Vec<IpAddr> {
+        let own: Vec<&&LocalEndpoint> = self.0.get(name).into_iter().flatten().filter(|endpoint| belongs(endpoint, pod)).collect();
+        let mut addresses: Vec<IpAddr> = match own.is_empty() {
+            true => status_addresses(pod),
+            false => own.iter().flat_map(|endpoint| endpoint.addresses.iter().map(IpAddr::to_canonical)).collect(),
+        };
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 }
 

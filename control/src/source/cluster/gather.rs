@@ -14,7 +14,7 @@ use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
 use sluice_policy::load::{NAMESPACE_NAME_LABEL, load_str};
 use sluice_policy::pod::{Pod, Pool};
-use sluice_policy::snapshot::Objects;
+use sluice_policy::snapshot::{Objects, share};
 use sluice_wire::ManifestProblem;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,7 +88,10 @@ impl<K: Key, T: PartialEq> Gathered<K, T> {
                 self.coming.get_or_insert_default().put(&key, read(&object), self.now.objects.get(&key).cloned());
             }
             Notice::Complete => {
-                self.now = self.coming.take().unwrap_or_default();
+                let mut whole = self.coming.take().unwrap_or_default();
+                // what stayed is known again by its place in memory, also by those who look after this
+                share(&mut whole.objects, &self.now.objects);
+                self.now = whole;
                 self.is_complete = true;
             }
             Notice::Changed(object) => {
@@ -216,10 +219,10 @@ fn typed<'a, T: serde::Deserialize<'a>>(object: &'a Received) -> Result<T, Strin
     serde_json::from_str(object.text()).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// Of metadata only the labels are needed; the rest is the larger part of most objects.
+/// Of metadata only labels, and which object and which state of it this is; the rest is the larger part of most objects.
 fn only_labels(metadata: ObjectMeta) -> ObjectMeta {
-    let ObjectMeta { name, namespace, uid, labels, .. } = metadata;
-    ObjectMeta { name, namespace, uid, labels, ..ObjectMeta::default() }
+    let ObjectMeta { name, namespace, uid, generation, labels, .. } = metadata;
+    ObjectMeta { name, namespace, uid, generation, labels, ..ObjectMeta::default() }
 }
 
 fn namespace(object: &Received) -> Result<Namespace, String> {

@@ -19,13 +19,18 @@ mod watch;
 
 use super::{Reading, Watch};
 use crate::debounce::Debounce;
-use crate::engine::Event;
+use crate::engine::{AwaitedPods, Event};
+use crate::realized::Wanted;
 use gather::Gatherer;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kinds::Kind;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client, Config};
 pub use pace::Pace;
+use sluice_flow::ObjectName;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +42,8 @@ use watch::Notice;
 const NOTICES_MAX: usize = 1024;
 /// After so much silence the first word is told at once, so that the status knows when a watch was last heard.
 const QUIET: Duration = Duration::from_secs(5);
+/// How long the server may take to say which state of a policy it holds.
+const NEWEST_MAX: Duration = Duration::from_secs(2);
 /// How often the status says how far the first lists are.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -67,10 +74,17 @@ pub enum ClusterError {
     },
 }
 
-/// Asks the gathering task.
-#[derive(Debug, Clone)]
+/// Asks the gathering task, or the server.
+#[derive(Clone)]
 pub(crate) struct Handle {
     asks: Sender<oneshot::Sender<u64>>,
+    client: Client,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
 }
 
 impl Handle {
@@ -79,6 +93,13 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.asks.blocking_send(answer).ok()?;
         answered.blocking_recv().ok()
+    }
+
+    /// The state of a policy that the server holds now; `None` where it holds none, or does not say in time.
+    pub(super) async fn newest(&self, policy: &ObjectName) -> Option<Wanted> {
+        let api: Api<PartialObjectMeta<NetworkPolicy>> = Api::namespaced(self.client.clone(), &policy.namespace);
+        let answer = tokio::time::timeout(NEWEST_MAX, api.get_opt(&policy.name)).await.ok()?.ok()??;
+        Some(Wanted { uid: answer.metadata.uid, generation: answer.metadata.generation.unwrap_or(0) })
     }
 }
 
@@ -107,17 +128,23 @@ async fn config(options: &ClusterOptions) -> Result<Config, Box<dyn std::error::
 }
 
 /// Starts the watches and the gathering on the present runtime; they end with the receiver of `events`.
-pub(crate) fn start(client: &Client, server: String, pace: Pace, debounce: Duration, events: UnboundedSender<Event>) -> Handle {
+pub(crate) fn start(
+    client: &Client,
+    server: String,
+    pace: Pace,
+    debounce: Debounce,
+    awaited: AwaitedPods,
+    events: UnboundedSender<Event>,
+) -> Handle {
     let (notices, inbox) = channel(NOTICES_MAX);
     for kind in Kind::ALL {
         tokio::spawn(watch::follow(client.clone(), kind, pace, notices.clone()));
     }
     let (asks, asked) = channel(1);
     let states = Kind::ALL.map(|kind| (kind, State { heard: Instant::now(), trouble: None, lists: 0 }));
-    let gathering =
-        Gathering { gatherer: Gatherer::new(server), states: states.into(), sequence: 0, debounce: Debounce::new(debounce), events };
+    let gathering = Gathering { gatherer: Gatherer::new(server), states: states.into(), sequence: 0, debounce, awaited, events };
     tokio::spawn(gathering.run(inbox, asked));
-    Handle { asks }
+    Handle { asks, client: client.clone() }
 }
 
 struct Gathering {
@@ -125,6 +152,7 @@ struct Gathering {
     states: BTreeMap<Kind, State>,
     sequence: u64,
     debounce: Debounce,
+    awaited: AwaitedPods,
     events: UnboundedSender<Event>,
 }
 
@@ -154,6 +182,11 @@ impl Gathering {
                     None => return,
                 },
                 () = quiet => sent = self.send_pending(),
+                Ok(()) = self.awaited.changed() => {
+                    // a pod is being started: what is known already must not lie here meanwhile
+                    let is_any = !self.awaited.borrow_and_update().is_empty();
+                    sent = !is_any || self.debounce.due().is_none() || self.send_pending();
+                }
                 _ = progress.tick(), if !self.gatherer.is_complete() => sent = self.send(Instant::now()),
                 Some(ask) = asked.recv() => {
                     // what has arrived is taken in first
@@ -177,6 +210,7 @@ impl Gathering {
         let now = Instant::now();
         let was_complete = self.gatherer.is_complete();
         let is_change = matches!(notice, Notice::Complete | Notice::Changed(_) | Notice::Gone(_));
+        let is_awaited = matches!(&notice, Notice::Changed(object) if kind == Kind::Pods && self.awaited.borrow().contains(&object.name()));
         let state = self.states.get_mut(&kind).expect("every kind has a state");
         // a list in pages begins before the server says anything
         let is_over = !matches!(notice, Notice::Begin) && state.trouble.take().is_some();
@@ -186,7 +220,7 @@ impl Gathering {
         if is_change && was_complete {
             self.debounce.changed(now);
         }
-        let is_told = is_over || was_quiet || (!was_complete && self.gatherer.is_complete());
+        let is_told = is_over || was_quiet || is_awaited || (!was_complete && self.gatherer.is_complete());
         !is_told || self.send_pending()
     }
 

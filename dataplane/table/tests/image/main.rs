@@ -14,6 +14,18 @@ fn what_goes_in_comes_out() {
     images().iter().for_each(|image| check_what_comes_out(image));
 }
 
+#[test]
+fn a_table_is_the_same_wherever_its_image_lies_in_memory() {
+    for image in images() {
+        let mut room = vec![0u64; image.len() / 8 + 2];
+        for shift in [0, 1, 2, 4] {
+            let place = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut room)[shift..shift + image.len()];
+            place.copy_from_slice(&image);
+            check_what_comes_out(place);
+        }
+    }
+}
+
 fn check_what_comes_out(image: &[u8]) {
     let table = Table::from_bytes(image).unwrap();
     assert_eq!((table.generation(), table.image_bytes()), (7, image.len() as u64));
