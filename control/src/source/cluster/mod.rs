@@ -25,7 +25,6 @@ use gather::Gatherer;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kinds::Kind;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Config};
 pub use pace::Pace;
 use sluice_flow::ObjectName;
@@ -97,8 +96,16 @@ impl Handle {
 
     /// The state of a policy that the server holds now; `None` where it holds none, or does not say in time.
     pub(super) async fn newest(&self, policy: &ObjectName) -> Option<Wanted> {
-        let api: Api<PartialObjectMeta<NetworkPolicy>> = Api::namespaced(self.client.clone(), &policy.namespace);
-        let answer = tokio::time::timeout(NEWEST_MAX, api.get_opt(&policy.name)).await.ok()?.ok()??;
+        let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), &policy.namespace);
+        let answer = tokio::time::timeout(NEWEST_MAX, api.get_opt(&policy.name)).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(error)) => {
+                tracing::debug!(%policy, %error, "the server does not say which state it holds");
+                return None;
+            }
+            Err(_) => return None,
+        };
         Some(Wanted { uid: answer.metadata.uid, generation: answer.metadata.generation.unwrap_or(0) })
     }
 }
