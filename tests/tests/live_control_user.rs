@@ -131,6 +131,18 @@ fn a_control_process_of_another_user_publishes_and_can_do_nothing_else() {
     let adopted = agents::dataplane_status(live.layout()).unwrap();
     assert!(adopted.generation > before && adopted.last_refused.is_none(), "{adopted:?}");
 
+    // all is well, says the doctor in the node's own network namespace
+    let mut doctor = Command::new("ip");
+    doctor.args(["netns", "exec", &live.layout().node_netns()]).arg(program("sluicectl")).arg("--run-dir").arg(&run_dir);
+    let output = doctor.args(["doctor", "-o", "json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    for (check, found) in
+        [("dataplane", "version"), ("control", "directory"), ("tcx_chain", "pods here, nothing in front"), ("pod_mtu", "none above")]
+    {
+        let finding = json["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
+        assert!(finding["state"] == "fine" && finding["found"].as_str().unwrap().contains(found), "{finding}");
+    }
+
     // nothing else: not ports, not the hooks, not root's files
     let (container_id, ifname) = ("c".to_owned(), "eth0".to_owned());
     let add = AddPort {

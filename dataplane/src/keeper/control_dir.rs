@@ -27,7 +27,7 @@ pub(super) fn hand_over(run_dir: &Path, user: Option<ControlUser>) -> Result<()>
     }
     let dir = run_dir.join(CONTROL_DIR);
     match std::fs::create_dir(&dir) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error).with_context(|| format!("create {}", dir.display())),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).with_context(|| format!("create {}", dir.display())),
         _ => give(&dir, uid, gid).with_context(|| format!("give {} to {uid}:{gid} (needs CAP_CHOWN)", dir.display())),
     }
 }

@@ -4,7 +4,7 @@ use super::edit::PLUGIN;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use sluice_wire::{DATAPLANE_SOCKET, RUN_DIR};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The chained CNI plugin: a pod's attachment is under policy before ADD returns.
@@ -79,7 +79,7 @@ impl Install {
     pub(super) fn entry(&self) -> Value {
         let mut entry = json!({ "type": PLUGIN });
         let socket = self.run_dir.join(DATAPLANE_SOCKET);
-        if self.run_dir != PathBuf::from(RUN_DIR) {
+        if self.run_dir.as_path() != Path::new(RUN_DIR) {
             entry["dataplaneSocket"] = json!(socket);
         }
         if let Some(deadline_ms) = self.deadline_ms {

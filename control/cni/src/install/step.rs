@@ -6,9 +6,13 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a temporary file's name ends with; no runtime reads such a file.
 const TEMPORARY: &str = ".sluice-new";
+
+/// No file takes so long to write.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// One change of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,11 +87,13 @@ fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Removes what a killed installation left half written.
+/// Removes what a killed installation left half written, and nothing that another one is writing now.
 pub(super) fn sweep(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") && name.as_encoded_bytes().ends_with(TEMPORARY.as_bytes()) {
+        let is_temporary = name.as_encoded_bytes().starts_with(b".") && name.as_encoded_bytes().ends_with(TEMPORARY.as_bytes());
+        let modified = entry.metadata().and_then(|meta| meta.modified());
+        if is_temporary && modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= ABANDONED_AFTER)) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -112,6 +112,17 @@ fn a_step_that_fails_leaves_its_file_as_it_was() {
 }
 
 #[test]
+fn what_a_killed_installation_left_is_swept_and_what_another_one_writes_is_not() {
+    let dir = directory(&[(".abandoned.sluice-new", "half"), (".now.sluice-new", "half"), ("mine.sluice-new", "a")]);
+    for name in [".abandoned.sluice-new", "mine.sluice-new"] {
+        let file = std::fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(61)).unwrap();
+    }
+    super::step::sweep(dir.path());
+    assert_eq!(contents(dir.path()).into_keys().collect::<Vec<_>>(), [".now.sluice-new", "mine.sluice-new"]);
+}
+
+#[test]
 fn another_installer_may_write_its_configuration_anew_at_any_time() {
     // a single plugin's file comes back beside the list that was made of it, before or behind it by name
     for name in ["10-a.conf", "10-a.json"] {

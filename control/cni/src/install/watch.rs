@@ -29,6 +29,7 @@ pub(super) struct Waiter {
     events: Receiver<Woken>,
     dirs: Vec<PathBuf>,
     watcher: Option<RecommendedWatcher>,
+    watched: bool,
 }
 
 impl Waiter {
@@ -47,7 +48,9 @@ impl Waiter {
             }
             Err(error) => eprintln!("{PLUGIN}: cannot wait for signals: {error}"),
         }
-        Self { events, dirs, watcher: watcher.ok() }
+        let mut waiter = Self { events, dirs, watcher: watcher.ok(), watched: false };
+        waiter.watched = waiter.watch();
+        waiter
     }
 
     /// Each time anew: a directory may have been replaced, and where there is a watch already this changes nothing.
@@ -58,7 +61,13 @@ impl Waiter {
 
     /// Waits, at most for so long.
     pub(super) fn wait(&mut self, limit: Duration) -> Woken {
-        let limit = limit.min(if self.watch() { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED });
+        let watched_before = self.watched;
+        self.watched = self.watch();
+        if self.watched && !watched_before {
+            // what changed until now went unseen
+            return Woken::Change;
+        }
+        let limit = limit.min(if self.watched { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED });
         match self.events.recv_timeout(limit) {
             Ok(woken) => woken,
             Err(RecvTimeoutError::Timeout) => Woken::Time,

@@ -11,7 +11,7 @@ const PLUGIN: &str = "sluice-cni";
 pub(super) fn configuration(tree: &Tree) -> Vec<Finding> {
     let dir = &tree.conf_dir;
     let is_configuration = |name: &String| [".conflist", ".conf", ".json"].iter().any(|ending| name.ends_with(ending));
-    let first = tree.names(dir).into_iter().find(is_configuration);
+    let first = tree.names(dir).into_iter().find(|name| is_configuration(name) && tree.path(dir.join(name)).is_file());
     let Some(name) = first else {
         let found = format!("no network configuration in {}", dir.display());
         return vec![Finding::advice(CHECK, found, "install the cluster's CNI plugin, then: sluice-cni install")];

@@ -141,7 +141,7 @@ fn a_physical_device_is_described_with_what_the_kernel_says_of_it() {
     let files = ["ifindex", "mtu", "queues/rx-0/x", "queues/rx-1/x", "queues/tx-0/x", "device/vendor"].map(|name| format!("{nic}/{name}"));
     let (dir, tree) =
         machine(&files.iter().zip(["9", "1500", "x", "x", "x", "x"]).map(|(path, text)| (path.as_str(), text)).collect::<Vec<_>>());
-    let driver = dir.path().join(format!("{nic}/device/driver").trim_start_matches('/').to_owned());
+    let driver = dir.path().join(format!("{nic}/device/driver").trim_start_matches('/'));
     std::os::unix::fs::symlink("../../bus/pci/drivers/ice", driver).unwrap();
     let shown = |features: Result<u64, String>| {
         let features = features.map(|bits| BTreeMap::from([(9, super::netdev::XdpFeatures::of(bits))]));
