@@ -38,8 +38,10 @@ Each file is replaced at once or not at all, and doing it again is harmless. Pod
 they are: the new configuration is for pods to come.")]
     Install(Install),
     /// Takes itself out of every network configuration, brings a single plugin's file back, removes the program.
-    #[command(after_help = "It succeeds when there is nothing to remove. Some runtimes (CRI-O) delete a pod by the configuration by
-which it was added: drain the node first, or restart its pods, where that matters.")]
+    #[command(
+        after_help = "It succeeds when there is nothing to remove. End a running `install --watch` first: it would put the plugin back. Some runtimes (CRI-O) delete a pod by the configuration by
+which it was added: drain the node first, or restart its pods, where that matters."
+    )]
     Uninstall(Uninstall),
 }
 
