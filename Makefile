@@ -124,6 +124,10 @@ bench-lookup: ## The policy lookup beside its peers, under ten minutes (OUT=FILE
 	@$(CARGO) build -q --release -p sluice-perf $(LOOKUP_PEERS)
 	@target/release/sluice-perf lookup $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
+.PHONY: deb
+deb: release ## A Debian package of a node's programs and units, in target/deb
+	@deploy/deb/build
+
 .PHONY: clean
 clean: ## Remove build products
 	@$(CARGO) clean

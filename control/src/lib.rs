@@ -26,6 +26,7 @@ mod merge;
 mod policies;
 mod realized;
 mod server;
+mod socket;
 mod source;
 mod view;
 mod workshop;
@@ -35,7 +36,7 @@ pub use source::cluster::{ClusterError, ClusterOptions, Pace};
 
 use admin::Metrics;
 use debounce::Debounce;
-use sluice_wire::{CONTROL_SOCKET, DATAPLANE_SOCKET, Listener, WireError};
+use sluice_wire::{DATAPLANE_SOCKET, WireError};
 use source::Source;
 use std::future::Future;
 use std::io;
@@ -81,6 +82,17 @@ pub enum ControlError {
     /// The socket cannot be served.
     #[error("cannot serve the control socket: {0}")]
     Socket(WireError),
+    /// Only root may write to the run directory, and no directory was made for this user.
+    #[error(
+        "cannot serve {}: {reason}. A control process that is not root needs `sluice-dataplane --control-user UID:GID`, which makes that directory for it",
+        socket.display()
+    )]
+    NotPermitted {
+        /// The socket.
+        socket: PathBuf,
+        /// The system's.
+        reason: io::Error,
+    },
     /// Health and metrics cannot be served.
     #[error("cannot serve health and metrics on {address}: {source}")]
     Admin {
@@ -103,12 +115,11 @@ pub enum ControlError {
 /// When the control socket cannot be served. Everything else, the dataplane's absence included, is a state that the
 /// status shows, not an end.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
-    let socket = options.run_dir.join(CONTROL_SOCKET);
-    // Bound first: it is the lock that keeps a second process from talking to the dataplane.
-    let listener = Listener::bind(&socket).map_err(|error| match error {
-        WireError::Io(e) if e.kind() == io::ErrorKind::AddrInUse => ControlError::AlreadyRunning(socket.clone()),
-        other => ControlError::Socket(other),
-    })?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let listener = tokio::select! {
+        bound = socket::bind(&options.run_dir) => bound?,
+        () = &mut shutdown => return Ok(()),
+    };
     let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
     let debounce = Debounce::new(options.quiet, options.quiet_wait_max);
     let (awaited, awaits) = tokio::sync::watch::channel(Arc::default());
@@ -138,6 +149,6 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),
         result = server::serve(listener, view.clone(), source) => result.map_err(ControlError::Socket),
         result = served => result,
-        () = shutdown => Ok(()),
+        () = &mut shutdown => Ok(()),
     }
 }

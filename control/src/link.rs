@@ -74,10 +74,18 @@ pub(crate) fn start(socket: PathBuf, events: UnboundedSender<Event>) -> io::Resu
 
 fn run(socket: &Path, events: &UnboundedSender<Event>) {
     let mut backoff = BACKOFF_MIN;
+    let mut denied = false;
     while !events.is_closed() {
         match connect(socket) {
+            Err(WireError::Connect { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                if !std::mem::replace(&mut denied, true) {
+                    let socket = socket.display();
+                    tracing::warn!(%socket, "this user may not open the dataplane's socket: name it with sluice-dataplane --control-user");
+                }
+            }
             Err(error) => tracing::debug!(%error, "no dataplane"),
             Ok(connection) => {
+                denied = false;
                 let reason = serve(connection, events, &mut backoff);
                 let _ = events.send(Event::Link(LinkEvent::Lost { reason }));
             }

@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Compiles Kubernetes NetworkPolicies into tables, proves each against an oracle and hands it to the dataplane.
 ///
-/// Needs no capability; it must be allowed to create a socket in the run directory, and to be root for the dataplane's
-/// socket. Ends on SIGTERM or SIGINT; the dataplane goes on with the last table.
+/// Needs no capability, and need not be root: `sluice-dataplane --control-user UID:GID` takes tables from that user and makes
+/// a directory for its socket. Ends on SIGTERM or SIGINT; the dataplane goes on with the last table.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -88,7 +88,6 @@ fn serve(args: Args) -> anyhow::Result<()> {
         quiet_wait_max: Duration::from_millis(args.debounce_max_ms),
         proof_wait: Duration::from_millis(args.proof_wait_ms),
     };
-    std::fs::create_dir_all(&options.run_dir).with_context(|| format!("cannot create the run directory {}", options.run_dir.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;

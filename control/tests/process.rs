@@ -297,7 +297,7 @@ fn a_second_process_is_turned_away_and_a_signal_ends_the_first_cleanly() {
     let killed = Command::new("kill").args(["-TERM", &control.process.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(control.process.wait().unwrap().code(), Some(0));
-    assert!(!control.dir.path().join("run/control.sock").exists());
+    assert!(!control.dir.path().join("run/control/control.sock").exists());
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_killed_process_leaves_nothing_that_stops_its_successor() {
     first.status();
     first.process.kill().unwrap();
     first.process.wait().unwrap();
-    assert!(first.dir.path().join("run/control.sock").exists());
+    assert!(first.dir.path().join("run/control/control.sock").exists());
     first.process = on_manifests(first.dir.path()).spawn().unwrap();
     assert_eq!(first.status().pid, first.process.id());
 }

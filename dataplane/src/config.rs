@@ -1,6 +1,7 @@
 //! Command line.
 
 use crate::conntrack::Timeouts;
+use crate::permission::ControlUser;
 use crate::worker::Established;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 #[command(
     name = "sluice-dataplane",
     version,
-    after_help = "EXAMPLES:\n  sluice-dataplane --workers 2 --cpus 2,3\n  sluice-dataplane remove        take everything off this node; traffic then passes unjudged"
+    after_help = "EXAMPLES:\n  sluice-dataplane --workers 2 --cpus 2,3\n  sluice-dataplane --control-user sluice      sluice-control may run as that user instead of root\n  sluice-dataplane remove        take everything off this node; traffic then passes unjudged"
 )]
 pub struct Arguments {
     /// Sockets, the last good table and the ports' state live here (a tmpfs).
@@ -41,6 +42,10 @@ pub struct Arguments {
     /// Seconds between scans for idle connections.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub scan_interval: u64,
+    /// Also take tables from this user's control process, by numbers or names; without GID the user's own group. It may
+    /// publish and look, nothing else. RUN/control becomes its directory, and the socket is open to its group.
+    #[arg(long, value_name = "UID[:GID]")]
+    pub control_user: Option<ControlUser>,
     /// Log format.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,

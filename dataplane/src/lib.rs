@@ -13,6 +13,7 @@
 pub mod conntrack;
 pub mod io;
 pub mod kernel;
+pub mod permission;
 pub mod worker;
 
 #[cfg(feature = "kernel")]

@@ -31,6 +31,7 @@ fn arrows_point_one_way() {
         ("sluice-wire", &["sluice-table", "sluice-policy", "sluice-dataplane", "sluice-control"]),
         ("sluice-policy", &["sluice-wire", "sluice-dataplane", "sluice-control", "tokio"]),
         ("sluice-cni", &["sluice-policy", "sluice-dataplane", "sluice-control", "tokio"]),
+        ("sluicectl", &["sluice-dataplane", "sluice-control", "libbpf-sys", "kube", "tokio"]),
     ] {
         let found = tree(package, &[]);
         for name in forbidden {

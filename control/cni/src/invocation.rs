@@ -111,7 +111,7 @@ impl PodIdentity {
 fn required(environment: Environment<'_>, name: &str) -> Result<String, CniError> {
     let value = environment(name).filter(|value| !value.is_empty());
     let value = value.ok_or_else(|| {
-        let hint = "it is missing; CNI plugins are run by a container runtime, see the CNI specification";
+        let hint = "it is missing; CNI plugins are run by a container runtime, see the CNI specification, or sluice-cni --help";
         CniError::environment(name, hint)
     })?;
     value.into_string().map_err(|_| CniError::environment(name, "not UTF-8"))

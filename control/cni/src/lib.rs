@@ -11,6 +11,8 @@
 //!
 //! Source: CNI specification 1.0.0 and 1.1.0 (containernetworking/cni, SPEC.md).
 //!
+//! Without a runtime's `CNI_COMMAND` it is a program for people and installers: [`install`].
+//!
 //! A library, so that everything that is read from outside can be fuzzed: [`Request::read`]. The program is [`run`].
 #![forbid(unsafe_code)]
 
@@ -19,6 +21,8 @@ mod command;
 mod config;
 mod dataplane;
 mod error;
+#[cfg(feature = "install")]
+pub mod install;
 mod invocation;
 mod link;
 mod request;

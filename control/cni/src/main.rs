@@ -6,9 +6,14 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let command = std::env::var_os("CNI_COMMAND");
+    // A runtime passes no arguments; whoever does is a person or an installer.
+    if command.is_none() && std::env::args_os().len() > 1 {
+        return sluice_cni::install::run(std::env::args_os());
+    }
     let mut input = Vec::new();
     // A person who runs the plugin by hand gets an answer instead of a silent read from the terminal.
-    let read = match std::env::var_os("CNI_COMMAND") {
+    let read = match command {
         None => Ok(0),
         Some(_) => std::io::stdin().lock().take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut input),
     };

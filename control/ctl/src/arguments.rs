@@ -1,7 +1,7 @@
 //! The command line: one place for names, help texts and the forms of values.
 
 use crate::client::Client;
-use crate::{diff, matrix};
+use crate::{diff, doctor, matrix};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_flow::{ObjectName, Protocol};
 use sluice_policy::lint::WarningKind;
@@ -14,6 +14,7 @@ use std::time::Duration;
     name = "sluicectl",
     version,
     after_help = "Examples:
+  sluicectl doctor
   sluicectl status --wait --timeout 30s
   sluicectl wait policy shop/web
   sluicectl get endpoints
@@ -25,7 +26,8 @@ use std::time::Duration;
   sluicectl matrix -f manifests/ --html matrix.html
   sluicectl diff -f before/ -f after/
 
-Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff), not ready or not in force (status --wait, wait) or errors found (lint), 2 error."
+Exit codes: 0 done, allowed or equal, 1 denied (explain), different (diff), not ready or not in force (status --wait,
+wait), something missing (doctor) or errors found (lint), 2 error."
 )]
 pub(crate) struct Arguments {
     /// Directory of the sockets.
@@ -110,6 +112,18 @@ Examples:
 
 Exit codes, as diff has them: 0 no change, 1 changes, 2 error.")]
     Diff(diff::Request),
+    /// What this machine has for Sluice, what is missing, and what to do about it.
+    #[command(after_help = "It changes nothing. Real devices are only read; tcx and nftables are tried in a network namespace that ends
+with the try. Run it as root, on the node (or in the dataplane's container), before and after installing.
+
+Examples:
+  sluicectl doctor
+  sluicectl doctor --cpus 2,3                         are these cores good for workers?
+  sluicectl doctor --kubeconfig /etc/sluice/kubeconfig
+  sluicectl doctor -o json | jq '.checks[] | select(.state == \"missing\")'
+
+Exit codes: 0 all fine or only advice, 1 something required is missing, 2 error.")]
+    Doctor(doctor::Options),
     /// What is wrong with manifests, and what is legal but probably unmeant. Needs no cluster.
     #[command(
         after_help = "Every finding shows file, line and column, the line itself, what it means in effect and what was probably meant.

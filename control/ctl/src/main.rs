@@ -2,12 +2,14 @@
 //!
 //! It asks the two processes over their sockets, or reads an image or manifests from disk, and prints a table or JSON.
 //! Every answer about the table is read from the very bytes that the workers use.
-#![forbid(unsafe_code)]
+// doctor asks bpf(2), and nothing else may
+#![deny(unsafe_code)]
 
 mod analysis;
 mod arguments;
 mod client;
 mod diff;
+mod doctor;
 mod explain;
 mod get;
 mod lint;
@@ -59,6 +61,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Explain(question) => explain::run(&client, question, form, out),
         Command::Matrix(request) => matrix::run(request, form, out),
         Command::Diff(request) => diff::run(request, form, out),
+        Command::Doctor(options) => doctor::run(&client, &arguments.run_dir, options, form, out),
         Command::Lint(options) => lint::run(options, form, out),
     }
 }

@@ -5,8 +5,8 @@ use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
-    ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener, ManifestProblem, Realization,
-    RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
+    CONTROL_DIR, CONTROL_SOCKET, ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener,
+    ManifestProblem, Realization, RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -115,7 +115,8 @@ fn dataplane_status() -> DataplaneStatus {
 }
 
 fn serve_control(dir: &Path, settled: bool) {
-    let listener = Listener::bind(&dir.join("control.sock")).unwrap();
+    std::fs::create_dir_all(dir.join(CONTROL_DIR)).unwrap();
+    let listener = Listener::bind(&dir.join(CONTROL_SOCKET)).unwrap();
     std::thread::spawn(move || {
         while let Ok(Some(mut connection)) = listener.accept() {
             let Ok(Some((question, _))) = connection.recv::<ToControl>() else { continue };
@@ -340,4 +341,36 @@ fn waiting_for_a_policy_ends_by_whether_it_is_in_force() {
     serve_control(dir.path(), false);
     let shown = ends(&run(dir.path(), &["wait", "policy", "x/web"]), 1);
     assert!(shown.starts_with("refused") && shown.contains("must be between 1 and 65535") && shown.contains("hint: write 80"), "{shown}");
+}
+
+#[test]
+fn doctor_looks_at_this_very_machine_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none");
+    let arguments = ["doctor", "--conf-dir", none.to_str().unwrap(), "-o", "json"];
+    let output = run(dir.path(), &arguments);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    let checks = json["checks"].as_array().unwrap();
+    let state = |name: &str| checks.iter().find(|check| check["check"] == name).map(|check| check["state"].as_str().unwrap().to_owned());
+    let missing = checks.iter().any(|check| check["state"] == "missing");
+    assert_eq!((output.status.code(), json["ok"].as_bool()), (Some(i32::from(missing)), Some(!missing)), "{json:#}");
+    for check in checks {
+        assert_eq!(check["advice"].is_null(), check["state"] == "fine", "{check}");
+    }
+    // these tests run on no older kernel
+    assert_eq!(state("kernel").as_deref(), Some("fine"), "{json:#}");
+    let tried = if rustix::process::geteuid().is_root() { "fine" } else { "unknown" };
+    assert_eq!(state("tcx").as_deref(), Some(tried), "{json:#}");
+    assert_eq!((state("dataplane").as_deref(), state("cni").as_deref()), (Some("advice"), Some("advice")), "{json:#}");
+
+    let shown = text(&run(dir.path(), &arguments[..3]));
+    assert!(shown.starts_with("CHECK") && shown.contains("do: systemctl start sluice-dataplane"), "{shown}");
+    // running processes are asked
+    serve_dataplane(dir.path());
+    serve_control(dir.path(), true);
+    let json: Value = serde_json::from_slice(&run(dir.path(), &arguments).stdout).unwrap();
+    let found = |name: &str| json["checks"].as_array().unwrap().iter().find(|check| check["check"] == name).unwrap()["found"].to_string();
+    assert!(found("dataplane").contains("version 0.1.0, ABI 1, generation 7"), "{json:#}");
+    assert!(found("control").contains("1 problem of objects"), "{json:#}");
+    assert!(found("cpus").contains("online"), "{json:#}");
 }

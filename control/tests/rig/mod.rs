@@ -55,7 +55,7 @@ impl Control {
     pub(crate) fn ask(&self, question: &ToControl) -> FromControl {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match Connection::connect(&self.dir.path().join("run/control.sock")) {
+            match Connection::connect(&self.dir.path().join("run/control/control.sock")) {
                 Ok(mut connection) => {
                     connection.set_receive_timeout(Some(PATIENCE)).unwrap();
                     return connection.call(question).unwrap().0;

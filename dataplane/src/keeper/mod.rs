@@ -10,6 +10,7 @@
 //! it. The last good image is kept on tmpfs, so a restarted dataplane enforces before control is there.
 
 mod adoption;
+mod control_dir;
 mod deferral;
 mod expiry;
 mod registry;
@@ -112,6 +113,7 @@ impl Keeper {
         let node_addresses = netlink.addresses()?.into_iter().map(Addr::from).collect();
         let listener = Listener::bind(&arguments.run_dir.join(DATAPLANE_SOCKET))?;
         listener.set_nonblocking(true)?;
+        control_dir::hand_over(&arguments.run_dir, arguments.control_user)?;
         deferral::guard_node()?;
         let registry = registry.above(&loaded.ports);
         let image = adoption::last_image(&arguments.run_dir, registry.is_new());
@@ -376,6 +378,7 @@ pub fn remove(arguments: &Arguments) -> Result<()> {
     for file in ["ports.json", adoption::LAST_IMAGE, "dataplane.lock", DATAPLANE_SOCKET] {
         let _ = std::fs::remove_file(arguments.run_dir.join(file));
     }
+    control_dir::remove(&arguments.run_dir);
     let _ = std::fs::remove_dir(&arguments.run_dir);
     info!("removed; traffic passes unjudged");
     Ok(())

@@ -3,6 +3,7 @@
 use super::Keeper;
 use super::registry::Registered;
 use crate::netlink::Link;
+use crate::permission::refusal;
 use crate::trunk::TRUNK_MTU;
 use crate::worker::Command;
 use anyhow::{Context, Result, bail};
@@ -99,12 +100,9 @@ impl Keeper {
     }
 
     fn request(&mut self, id: u64, peer: PeerCredentials, request: ToDataplane, fd: Option<OwnedFd>) {
-        let changes = !matches!(
-            request,
-            ToDataplane::Status | ToDataplane::Ports | ToDataplane::Connections { .. } | ToDataplane::Table | ToDataplane::CheckPort { .. }
-        );
-        if changes && peer.uid != 0 {
-            return self.answer(id, &FromDataplane::Failed { reason: "only root may change the dataplane".into() });
+        if let Some(reason) = refusal(&request, peer.uid, self.arguments.control_user) {
+            warn!(pid = peer.pid, reason, "a request was refused");
+            return self.answer(id, &FromDataplane::Failed { reason });
         }
         let outcome = match request {
             ToDataplane::Control { wire_version } => self.control(id, wire_version),

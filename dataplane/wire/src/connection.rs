@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use sluice_flow::limits::MESSAGE_BYTES_MAX;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -219,8 +219,9 @@ impl Listener {
         }
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).map_err(|e| io::Error::new(e.kind(), format!("cannot bind {}: {e}", path.display())))?;
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
-        Ok(Self { listener, path: path.into() })
+        let listener = Self { listener, path: path.into() };
+        set_mode(path)?;
+        Ok(listener)
     }
 
     /// Accepts without blocking once [`Listener::set_nonblocking`] was called.
@@ -236,6 +237,18 @@ impl Listener {
     pub fn set_nonblocking(&self, on: bool) -> Result<(), WireError> {
         Ok(self.listener.set_nonblocking(on)?)
     }
+}
+
+/// The directory may be another user's, who may have put a link to a file of ours in the socket's place by now: so nothing is
+/// followed, and nothing but a socket gets the mode.
+fn set_mode(path: &Path) -> Result<(), WireError> {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+    let file = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?;
+    if FileType::from_raw_mode(fstat(&file).map_err(io::Error::from)?.st_mode) != FileType::Socket {
+        return Err(io::Error::other(format!("{} was replaced while it was bound", path.display())).into());
+    }
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(std::fs::set_permissions(opened, std::os::unix::fs::PermissionsExt::from_mode(0o660))?)
 }
 
 impl AsFd for Listener {
@@ -277,6 +290,23 @@ mod tests {
         assert_eq!((number, fd.is_none()), (7, true));
         sender.join().unwrap().unwrap();
         assert!(matches!(server.recv::<u32>(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn a_socket_is_open_to_its_group_and_a_link_in_its_place_is_not_followed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("s"), dir.path().join("other"));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let _listener = Listener::bind(&path).unwrap();
+        assert_eq!(mode(&path), 0o660);
+        std::fs::write(&other, "root's").unwrap();
+        std::fs::set_permissions(&other, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(set_mode(&path).unwrap_err().to_string().contains("was replaced"));
+        assert!(set_mode(&other).unwrap_err().to_string().contains("was replaced"));
+        assert_eq!(mode(&other), 0o600);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_flow::{Direction, ObjectName};
 
-/// Requests to `RUN/control.sock`; each gets one [`FromControl`].
+/// Requests to `RUN/control/control.sock`; each gets one [`FromControl`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToControl {

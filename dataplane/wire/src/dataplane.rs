@@ -10,12 +10,13 @@ use std::net::IpAddr;
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToDataplane {
     /// "I am the control process." Answered by [`FromDataplane::Endpoints`]; from then on `Endpoints`, `Adopted` and
-    /// `Refused` arrive unasked. A newer control connection replaces an older one. Root only.
+    /// `Refused` arrive unasked. A newer control connection replaces an older one. Root and the control user only.
     Control {
         /// [`crate::WIRE_VERSION`].
         wire_version: u32,
     },
-    /// A new table; its fully sealed memfd rides on this message. Answered later by `Adopted` or `Refused`.
+    /// A new table; its fully sealed memfd rides on this message. Answered later by `Adopted` or `Refused`. Root and the
+    /// control user only.
     Publish {
         /// The generation in the image's header.
         generation: u64,

@@ -6,7 +6,7 @@
 //!                 ◀──FromDataplane::Endpoints, Adopted, Refused──
 //!  sluice-cni     ──AddPort, DelPort, CheckPort──▶           (same socket)
 //!  sluicectl      ──Status, Connections, Table──▶            (same socket)
-//!  sluicectl      ──ToControl──▶ RUN/control.sock             sluice-control
+//!  sluicectl      ──ToControl──▶ RUN/control/control.sock     sluice-control
 //! ```
 //!
 //! The messages are small and rare; the table itself never crosses a socket, only its memfd does.
@@ -29,5 +29,7 @@ pub const WIRE_VERSION: u32 = 1;
 pub const RUN_DIR: &str = "/run/sluice";
 /// The dataplane's socket inside the run directory.
 pub const DATAPLANE_SOCKET: &str = "dataplane.sock";
+/// The control process's own directory inside the run directory: all that a control process that is not root may write to.
+pub const CONTROL_DIR: &str = "control";
 /// The control process's socket inside the run directory.
-pub const CONTROL_SOCKET: &str = "control.sock";
+pub const CONTROL_SOCKET: &str = "control/control.sock";
