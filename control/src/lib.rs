@@ -25,6 +25,7 @@ mod link;
 mod merge;
 mod policies;
 mod realized;
+mod report;
 mod server;
 mod socket;
 mod source;
@@ -32,6 +33,7 @@ mod view;
 mod workshop;
 
 pub use merge::Merger;
+pub use report::definitions;
 pub use source::cluster::{ClusterError, ClusterOptions, Pace};
 
 use admin::Metrics;
@@ -45,6 +47,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// How long changes are collected before they are reported.
+const REPORT_QUIET: Duration = Duration::from_millis(200);
 
 /// A source of objects.
 #[derive(Debug, Clone)]
@@ -64,6 +69,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// The node's name, where its status is to be told to the API server.
+    pub node_name: Option<String>,
     /// How long the source must be quiet before a change is taken up. A pod that is being started waits for nothing.
     pub quiet: Duration,
     /// The longest that a change waits for quiet.
@@ -123,14 +130,16 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
     let debounce = Debounce::new(options.quiet, options.quiet_wait_max);
     let (awaited, awaits) = tokio::sync::watch::channel(Arc::default());
+    let mut client = None;
     let (source, name) = match &options.objects {
         Objects::Directory(directory) => {
             let handle = source::directory::start(directory, debounce, events.clone()).map_err(ControlError::Thread)?;
             (Source::Directory(handle), format!("directory {}", directory.display()))
         }
         Objects::Cluster(cluster) => {
-            let (client, server) = source::cluster::client(cluster).await?;
-            let handle = source::cluster::start(&client, server.clone(), cluster.pace, debounce, awaits, events.clone());
+            let (asked, server) = source::cluster::client(cluster).await?;
+            let handle = source::cluster::start(&asked, server.clone(), cluster.pace, debounce, awaits, events.clone());
+            client = Some(asked);
             (Source::Cluster(handle), format!("API server {server}"))
         }
     };
@@ -145,10 +154,36 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         tracing::info!(address = %listener.local_addr().map_err(failed)?, "health and metrics");
         admin::serve(listener, view.clone(), metrics, events).await.map_err(failed)
     };
+    let told = async {
+        match client.zip(options.node_name) {
+            Some((client, node)) => report::tell(client, node, view.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = engine.run(inbox) => unreachable!("the engine holds a sender of its own inbox"),
         result = server::serve(listener, view.clone(), source) => result.map_err(ControlError::Socket),
         result = served => result,
+        () = told => unreachable!("views are left as long as the engine lives"),
         () = &mut shutdown => Ok(()),
+    }
+}
+
+/// Tells on how many nodes each policy is in force, and of those that cannot be represented, until `shutdown` is ready. Needs
+/// neither a dataplane nor a run directory; one in a cluster suffices. `instance`: who the events are said to come from.
+///
+/// # Errors
+/// When there is no API server to ask.
+pub async fn report(cluster: &ClusterOptions, instance: Option<String>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+    let (client, server) = source::cluster::client(cluster).await?;
+    let (events, readings) = tokio::sync::mpsc::unbounded_channel();
+    // nobody starts a pod here
+    let (_awaited, awaits) = tokio::sync::watch::channel(Arc::default());
+    let debounce = Debounce::new(REPORT_QUIET, REPORT_QUIET);
+    let _source = source::cluster::start(&client, server.clone(), cluster.pace, debounce, awaits, events);
+    tracing::info!(server, "reporting");
+    tokio::select! {
+        () = report::report(client, instance, readings) => Ok(()),
+        () = shutdown => Ok(()),
     }
 }

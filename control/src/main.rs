@@ -24,7 +24,7 @@ Log filter: RUST_LOG, for example RUST_LOG=sluice_control=debug."
 )]
 struct Args {
     /// Take objects from a directory of manifests (*.yaml, *.yml, *.json, recursively), watched for changes.
-    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["kubernetes", "definitions"], conflicts_with = "kubernetes")]
     manifests: Option<PathBuf>,
     /// Take objects from an API server: of --kubeconfig, else $KUBECONFIG, else ~/.kube/config, else as a pod of the cluster.
     #[arg(long)]
@@ -35,6 +35,16 @@ struct Args {
     /// The context of the kubeconfig to use; otherwise its current one.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     context: Option<String>,
+    /// This node's name: what is in force here is told to the API server (`kubectl get nodestatuses`).
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    node_name: Option<String>,
+    /// Enforce nothing; tell on how many nodes each policy is in force (`kubectl get policystatuses`), and write events on
+    /// policies that cannot be represented. One such process in a cluster suffices.
+    #[arg(long, requires = "kubernetes", conflicts_with = "node_name")]
+    report: bool,
+    /// Print the definitions of the resources that are written, for `kubectl apply -f -`, and end.
+    #[arg(long, exclusive = true)]
+    definitions: bool,
     /// Directory of the sockets.
     #[arg(long, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
     run_dir: PathBuf,
@@ -63,6 +73,10 @@ enum LogForm {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.definitions {
+        print!("{}", sluice_control::definitions().expect("the definitions are plain data"));
+        return ExitCode::SUCCESS;
+    }
     start_log(args.log);
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,11 +91,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Args) -> anyhow::Result<()> {
+    let cluster = ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() };
     let options = Options {
-        objects: match args.manifests {
-            Some(directory) => Objects::Directory(directory),
-            None => Objects::Cluster(ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() }),
-        },
+        objects: args.manifests.map_or_else(|| Objects::Cluster(cluster.clone()), Objects::Directory),
+        node_name: args.node_name,
         run_dir: args.run_dir,
         admin: args.metrics_bind_address,
         quiet: Duration::from_millis(args.debounce_ms),
@@ -98,7 +111,11 @@ fn serve(args: Args) -> anyhow::Result<()> {
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "ending"),
             }
         };
-        sluice_control::run(options, shutdown).await.map_err(anyhow::Error::from)
+        match args.report {
+            // a pod's host name is its own
+            true => sluice_control::report(&cluster, std::env::var("HOSTNAME").ok(), shutdown).await.map_err(anyhow::Error::from),
+            false => sluice_control::run(options, shutdown).await.map_err(anyhow::Error::from),
+        }
     });
     // A compilation in flight has nothing to save.
     runtime.shutdown_background();

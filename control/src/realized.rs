@@ -44,11 +44,6 @@ impl Realized {
         let since = self.since.get(name)?.duration_since(UNIX_EPOCH).unwrap_or_default();
         Some((self.policies.get(name)?, u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
-
-    /// All of them, by name.
-    pub(crate) fn policies(&self) -> &Objects<ObjectName, NetworkPolicy> {
-        &self.policies
-    }
 }
 
 /// Another label of a policy makes another object of it, and changes nothing.
@@ -58,7 +53,7 @@ fn says_the_same(one: &NetworkPolicy, other: &NetworkPolicy) -> bool {
 
 /// What `view` knows of a policy.
 pub(crate) fn realization(view: &View, policy: &ObjectName, wanted: &Wanted) -> Realization {
-    let problem = problem_of(view, policy);
+    let problem = problem_among(&view.status.problems, policy).cloned();
     let in_force = view.realized.get(policy);
     let is_wanted = |object: &NetworkPolicy| {
         let uid = object.metadata.uid.as_ref();
@@ -87,10 +82,10 @@ pub(crate) fn realization(view: &View, policy: &ObjectName, wanted: &Wanted) -> 
     }
 }
 
-/// Why its newest state cannot be used, if so.
-pub(crate) fn problem_of(view: &View, policy: &ObjectName) -> Option<ManifestProblem> {
+/// Why the newest state of a policy cannot be used, if so.
+pub(crate) fn problem_among<'p>(problems: &'p [ManifestProblem], policy: &ObjectName) -> Option<&'p ManifestProblem> {
     let object = format!("NetworkPolicy {policy}");
-    view.status.problems.iter().find(|problem| problem.object.as_ref() == Some(&object)).cloned()
+    problems.iter().find(|problem| problem.object.as_ref() == Some(&object))
 }
 
 #[cfg(test)]

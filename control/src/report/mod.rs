@@ -1,0 +1,47 @@
+//! What the agents tell the API server, and what the reporter makes of it.
+//!
+//! ```text
+//!   sluice-control on each node ── NodeStatus: policies in force there ──┐
+//!                                                                        ▼
+//!   sluice-control --report, one in a cluster ◀── watches ──────── API server ──▶ kubectl get policystatuses
+//!        └── PolicyStatus: in force on 2/3 nodes; Events on policies that cannot be represented ──▲
+//! ```
+//!
+//! A node writes one object, and only when what concerns it changes, so that five thousand nodes do not write at every
+//! change of a policy. Which nodes a policy concerns, the reporter knows by itself: it follows pods and policies as an
+//! agent does, so that a policy that no node has heard of yet is never shown as realised. Nothing that is enforced depends on
+//! any of this.
+
+mod cluster;
+mod crd;
+mod events;
+mod node;
+
+pub(crate) use cluster::report;
+pub use crd::definitions;
+pub(crate) use node::tell;
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// Who owns the fields that are written.
+const FIELD_MANAGER: &str = "sluice";
+
+/// Creates or updates an object and its status by server-side apply. The status is a subresource, which a write of the object
+/// leaves alone.
+async fn put<K>(api: &Api<K>, object: K) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let (name, parameters) = (object.name_any(), PatchParams::apply(FIELD_MANAGER).force());
+    match api.patch_status(&name, &parameters, &Patch::Apply(&object)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            api.patch(&name, &parameters, &Patch::Apply(&object)).await?;
+            api.patch_status(&name, &parameters, &Patch::Apply(&object)).await.map(|_| ())
+        }
+        outcome => outcome.map(|_| ()),
+    }
+}
