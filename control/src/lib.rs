@@ -21,6 +21,7 @@ mod admin;
 mod debounce;
 mod engine;
 mod explain;
+mod identify;
 mod link;
 mod merge;
 mod policies;
@@ -58,6 +59,8 @@ pub struct Options {
     pub objects: Objects,
     /// Holds the dataplane's socket and this process's own.
     pub run_dir: PathBuf,
+    /// This node, as pods' `spec.nodeName` has it; only pods of this node are behind its devices.
+    pub node_name: String,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
     /// How long the source must be quiet before a change is taken up; at most ten times that is waited.
@@ -116,10 +119,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             (Source::Cluster(handle), format!("API server {server}"))
         }
     };
-    link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
     tracing::info!(source = name, run_dir = %options.run_dir.display(), "serving");
     let metrics = Metrics::default();
     let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), events.clone());
+    let dataplane = options.run_dir.join(DATAPLANE_SOCKET);
+    let unidentified = identify::start(dataplane.clone(), options.node_name, view.clone()).map_err(ControlError::Thread)?;
+    link::start(dataplane, events.clone(), unidentified).map_err(ControlError::Thread)?;
     let served = async {
         let Some(address) = options.admin else { return std::future::pending().await };
         let failed = |source| ControlError::Admin { address, source };

@@ -35,6 +35,10 @@ struct Args {
     /// The context of the kubeconfig to use; otherwise its current one.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     context: Option<String>,
+    /// This node's name, as in pods' spec.nodeName: tells which pods a dataplane with --existing-pods=adopt may have found.
+    /// Otherwise $NODE_NAME, else the host's name.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
     /// Directory of the sockets.
     #[arg(long, value_name = "DIR", default_value = sluice_wire::RUN_DIR)]
     run_dir: PathBuf,
@@ -80,6 +84,7 @@ fn serve(args: Args) -> anyhow::Result<()> {
             None => Objects::Cluster(ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() }),
         },
         run_dir: args.run_dir,
+        node_name: args.node_name.unwrap_or_else(node_name),
         admin: args.metrics_bind_address,
         debounce: Duration::from_millis(args.debounce_ms),
         proof_wait: Duration::from_millis(args.proof_wait_ms),
@@ -100,6 +105,13 @@ fn serve(args: Args) -> anyhow::Result<()> {
     // A compilation in flight has nothing to save.
     runtime.shutdown_background();
     served
+}
+
+/// As the kubelet names a node that nobody named otherwise.
+fn node_name() -> String {
+    let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    let of_host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    given.unwrap_or_else(of_host)
 }
 
 fn start_log(form: LogForm) {

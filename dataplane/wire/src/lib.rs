@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  sluice-control ──ToDataplane::Control, Publish(+memfd)──▶ RUN/dataplane.sock   sluice-dataplane
-//!                 ◀──FromDataplane::Endpoints, Adopted, Refused──
+//!                 ◀──FromDataplane::Endpoints, Adopted, Refused, Unidentified──
+//!                 ──Identify──▶                             (same socket, a connection of its own)
 //!  sluice-cni     ──AddPort, DelPort, CheckPort──▶           (same socket)
 //!  sluicectl      ──Status, Connections, Table──▶            (same socket)
 //!  sluicectl      ──ToControl──▶ RUN/control.sock             sluice-control
@@ -15,12 +16,14 @@
 mod connection;
 mod control;
 mod dataplane;
+mod found;
 
 pub use connection::{Connection, Listener, PeerCredentials, WireError};
 pub use control::{
     ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl, WatchStatus,
 };
 pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
+pub use found::{FoundDevice, FoundState, Identified, Identity};
 
 /// The version of these messages; both ends say it first and refuse another.
 pub const WIRE_VERSION: u32 = 1;

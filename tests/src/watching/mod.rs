@@ -144,6 +144,7 @@ fn options(server: &Server, directory: &Path) -> Result<Options> {
     Ok(Options {
         objects: Objects::Cluster(ClusterOptions { kubeconfig: Some(kubeconfig), context: None, pace }),
         run_dir: directory.to_owned(),
+        node_name: "node".to_owned(),
         admin: None,
         debounce: Duration::from_millis(2),
         proof_wait: Duration::from_secs(5),

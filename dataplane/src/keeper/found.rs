@@ -1,0 +1,346 @@
+//! What the kernel shows without being told: ports whose devices are gone, and pods that nobody told of.
+//!
+//! ```text
+//!   links, routes ─▶ survey ─┬▶ a port's device is gone, or another one by now ─▶ the port is freed
+//!                            └▶ a pod's veth (veth.rs) that no port owns ─▶ --existing-pods
+//!                                 close      hooks on, no port behind them: they drop everything (`no_port`)
+//!                                 unmanaged  no hooks; shown
+//!                                 adopt      closed, until control proves who it is; then a port like any other
+//! ```
+//!
+//! A pod that is just being attached is found too, before its ADD: closing it then is what ADD does first anyway. What the
+//! runtime spoke of last, by DEL or by an ADD that failed, stays closed under every choice and is never adopted.
+
+use super::Keeper;
+use super::registry::{Registered, adopted_container};
+use crate::config::ExistingPods;
+use crate::netlink::{Link, LinkEvents, Netlink};
+use crate::veth::{Fingerprint, PodEnd, PodVeth, is_candidate, is_same, pod_end, pod_veths};
+use anyhow::{Context, Result};
+use rustix::time::Timespec;
+use sluice_bpf::Hooks;
+use sluice_wire::{AddPort, FoundDevice, FoundState, FromDataplane, Identified, Identity};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Whatever was missed is seen after so long.
+const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// Between two surveys at least; and ten times as long as the last one took, however many routes a router learns.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// A device that is found for so long is not just being attached.
+const LINGERS_AFTER: Duration = Duration::from_secs(3);
+
+/// Everything found.
+#[derive(Debug)]
+pub(super) struct Found {
+    events: LinkEvents,
+    devices: BTreeMap<u32, Device>,
+    /// Devices that the runtime spoke of last, and not by an ADD that succeeded.
+    spoken_for: BTreeMap<u32, Fingerprint>,
+    /// Those that control was asked about, with their addresses.
+    asked: BTreeMap<u32, Vec<IpAddr>>,
+    changed: bool,
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Device {
+    veth: PodVeth,
+    fingerprint: Fingerprint,
+    end: Option<PodEnd>,
+    closed: bool,
+    /// Why it is not as it should be, or is nobody's.
+    trouble: Option<String>,
+    since: Instant,
+    is_told: bool,
+}
+
+impl Found {
+    pub(super) fn new() -> Result<Self> {
+        let events = LinkEvents::open().context("listen to changes of links and routes")?;
+        let (devices, spoken_for, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { events, devices, spoken_for, asked, changed: true, last: None, pause: PAUSE_MIN })
+    }
+
+    pub(super) fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// How long to wait at most when nothing else happens.
+    pub(super) fn patience(&self, otherwise: Timespec) -> Timespec {
+        let pause = self.pause.min(SURVEY_EVERY / 10);
+        if self.changed { Timespec { tv_sec: 0, tv_nsec: pause.as_nanos() as i64 } } else { otherwise }
+    }
+
+    pub(super) fn count(&self, state: FoundState) -> u64 {
+        self.devices.values().filter(|device| device.state() == state).count() as u64
+    }
+
+    /// The runtime spoke of this device.
+    pub(super) fn speak_for(&mut self, ifindex: u32, fingerprint: Fingerprint) {
+        self.spoken_for.insert(ifindex, fingerprint);
+        self.changed = true;
+    }
+
+    /// A control process came that was asked nothing yet.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked.clear();
+        self.changed = true;
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.changed |= self.events.take();
+        let age = self.last.map(|last| last.elapsed());
+        age.is_none_or(|age| age >= SURVEY_EVERY || (self.changed && age >= self.pause))
+    }
+
+    /// Forgets devices that are gone, are others by now, or became ports.
+    fn keep_only(&mut self, there: &BTreeMap<u32, &Link>, registered: &BTreeSet<u32>) {
+        let stays = |ifindex: &u32, fingerprint: &Fingerprint| {
+            let link = there.get(ifindex).and_then(|link| Fingerprint::of(link));
+            link == Some(*fingerprint) && !registered.contains(ifindex)
+        };
+        self.devices.retain(|ifindex, device| stays(ifindex, &device.fingerprint));
+        self.spoken_for.retain(|ifindex, fingerprint| stays(ifindex, fingerprint));
+    }
+}
+
+impl Device {
+    fn state(&self) -> FoundState {
+        if self.closed { FoundState::Closed } else { FoundState::Unmanaged }
+    }
+}
+
+/// `link` if it is the device that the port was made for.
+pub(super) fn still_there(netlink: &mut Netlink, port: &Registered, link: Option<Link>) -> io::Result<Option<Link>> {
+    let Some(link) = link else { return Ok(None) };
+    let same = is_same(netlink, &port.fingerprint(), port.mac, &link)?;
+    Ok(same.then_some(link))
+}
+
+impl Keeper {
+    /// A survey, if something changed or the last one is too long ago. A failure is said, and tried again.
+    pub(super) fn look_around(&mut self) {
+        if !self.found.is_due() {
+            return;
+        }
+        let start = Instant::now();
+        if let Err(error) = self.survey() {
+            warn!(error = format!("{error:#}"), "the node's devices could not be surveyed");
+        }
+        self.found.pause = PAUSE_MIN.max(start.elapsed() * 10);
+    }
+
+    /// See the module.
+    pub(super) fn survey(&mut self) -> Result<()> {
+        (self.found.changed, self.found.last) = (false, Some(Instant::now()));
+        let links = self.netlink.links().context("list links")?;
+        let there: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
+        self.free_ports_without_device(&there)?;
+        let registered: BTreeSet<u32> = self.registry.iter().map(|port| port.host_ifindex).collect();
+        self.found.keep_only(&there, &registered);
+        let trunks = self.trunks.iter().map(|trunk| trunk.near_ifindex);
+        let not_pods: BTreeSet<u32> = registered.iter().copied().chain(trunks).collect();
+        if links.iter().any(|link| is_candidate(link) && !not_pods.contains(&link.index)) {
+            let routes = self.netlink.routes().context("list routes")?;
+            let own: BTreeSet<IpAddr> = self.netlink.addresses().context("list addresses")?.into_iter().collect();
+            for veth in pod_veths(&links, &routes, &own, &not_pods) {
+                self.meet(veth)?;
+            }
+        }
+        self.write_down_closed()?;
+        self.tell_of_lingering();
+        self.ask_control();
+        Ok(())
+    }
+
+    /// A device can go without a DEL, with its sandbox's namespace; its index can come back on another one.
+    fn free_ports_without_device(&mut self, there: &BTreeMap<u32, &Link>) -> Result<()> {
+        let at_first_sight = |port: &Registered| {
+            let link = there.get(&port.host_ifindex);
+            link.is_some_and(|link| port.fingerprint().fits(link) && link.mac == Some(port.gateway_mac))
+        };
+        let doubtful: Vec<Registered> = self.registry.iter().filter(|port| !at_first_sight(port)).cloned().collect();
+        for port in doubtful {
+            // a list may be torn by changes; one question is not
+            let link = self.netlink.link_by_index(port.host_ifindex)?;
+            if still_there(&mut self.netlink, &port, link)?.is_none() {
+                warn!(pod = %port.endpoint.pod, device = port.host_ifname, "its device is gone without a DEL: the port is freed");
+                self.forget(&port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A pod's device that no port owns, for the first time or again.
+    fn meet(&mut self, veth: PodVeth) -> Result<()> {
+        let ifindex = veth.link.index;
+        let Some(fingerprint) = Fingerprint::of(&veth.link) else { return Ok(()) };
+        let known = self.found.devices.remove(&ifindex);
+        let end = match known.as_ref().and_then(|device| device.end.clone()) {
+            Some(end) => Some(end),
+            None => pod_end(&mut self.netlink, &veth).with_context(|| format!("ask for the pod's end of {}", veth.link.name))?,
+        };
+        let mut device = match known {
+            // what was said of other addresses does not hold for these
+            Some(device) if device.veth.addresses != veth.addresses => Device { veth, end, trouble: None, ..device },
+            Some(device) => Device { veth, end, ..device },
+            None => {
+                let closed = self.was_closed(ifindex, fingerprint);
+                Device { veth, fingerprint, end, closed, trouble: None, since: Instant::now(), is_told: false }
+            }
+        };
+        let should_close = self.arguments.existing_pods != ExistingPods::Unmanaged || self.found.spoken_for.contains_key(&ifindex);
+        if should_close && self.enforcing && !device.closed {
+            match self.loaded.attach(Hooks::Device, ifindex) {
+                Ok(()) => device.closed = true,
+                Err(error) => device.trouble = Some(format!("cannot be closed: {error}")),
+            }
+        }
+        self.found.devices.insert(ifindex, device);
+        Ok(())
+    }
+
+    /// Whether hooks are on a device that this process has not seen before. Those that an earlier process put there because
+    /// the pod was found are taken off where that is not the choice any more; those of a runtime's failed ADD stay.
+    fn was_closed(&mut self, ifindex: u32, fingerprint: Fingerprint) -> bool {
+        if !self.loaded.attached(Hooks::Device, ifindex) {
+            return false;
+        }
+        let by_choice = self.registry.closed().get(&ifindex) == Some(&fingerprint);
+        match self.arguments.existing_pods {
+            ExistingPods::Unmanaged if by_choice => {
+                self.loaded.detach(Hooks::Device, ifindex);
+                return false;
+            }
+            // the run directory is lost, and with it who it was: to be adopted, if control can prove that
+            ExistingPods::Close | ExistingPods::Adopt if by_choice || self.registry.is_new() => {}
+            _ => drop(self.found.spoken_for.insert(ifindex, fingerprint)),
+        }
+        true
+    }
+
+    fn write_down_closed(&mut self) -> Result<()> {
+        let by_choice = self.found.devices.iter().filter(|(ifindex, device)| device.closed && !self.found.spoken_for.contains_key(ifindex));
+        let closed = by_choice.map(|(ifindex, device)| (*ifindex, device.fingerprint)).collect();
+        self.registry.set_closed(closed)
+    }
+
+    fn tell_of_lingering(&mut self) {
+        for device in self.found.devices.values_mut().filter(|device| !device.is_told && device.since.elapsed() >= LINGERS_AFTER) {
+            device.is_told = true;
+            let (name, addresses) = (&device.veth.link.name, &device.veth.addresses);
+            match device.closed {
+                true => warn!(device = name, ?addresses, "a pod that nobody told of is closed: see --existing-pods"),
+                false => warn!(device = name, ?addresses, "a pod that nobody told of is UNMANAGED: no policy holds for it"),
+            }
+        }
+    }
+
+    fn ask_control(&mut self) {
+        let mut devices = self.found_devices();
+        devices.retain(|device| device.awaits_identity);
+        let waiting: BTreeMap<u32, Vec<IpAddr>> = devices.iter().map(|device| (device.host_ifindex, device.addresses.clone())).collect();
+        if self.control.is_some() && waiting != self.found.asked {
+            self.found.asked = waiting;
+            self.tell_control(&FromDataplane::Unidentified { devices });
+        }
+    }
+
+    /// With enforcement off, nothing is closed either.
+    pub(super) fn enforce_on_found(&mut self, on: bool) -> Result<()> {
+        if !on {
+            for (ifindex, device) in self.found.devices.iter_mut().filter(|(_, device)| device.closed) {
+                self.loaded.detach(Hooks::Device, *ifindex);
+                device.closed = false;
+            }
+        }
+        self.survey()
+    }
+
+    pub(super) fn found_devices(&self) -> Vec<FoundDevice> {
+        self.found.devices.iter().map(|(ifindex, device)| self.describe(*ifindex, device)).collect()
+    }
+
+    fn describe(&self, ifindex: u32, device: &Device) -> FoundDevice {
+        let spoken_for = self.found.spoken_for.contains_key(&ifindex);
+        let adopts = self.arguments.existing_pods == ExistingPods::Adopt;
+        let reason = match (&device.trouble, device.closed) {
+            (Some(trouble), _) => trouble.clone(),
+            (None, true) if spoken_for => "its runtime called DEL, or its ADD failed".into(),
+            (None, true) if adopts && device.end.is_none() => "the kernel does not tell the pod's MAC address".into(),
+            (None, true) if adopts && self.control.is_none() => "sluice-control is not connected, which could prove who it is".into(),
+            (None, true) if adopts => "waits for sluice-control to prove who it is".into(),
+            (None, true) => "ran before it could be attached; restart the pod, or choose another --existing-pods".into(),
+            (None, false) if !self.enforcing => "enforcement is off".into(),
+            (None, false) => "no policy holds for it until the pod is restarted (--existing-pods=unmanaged)".into(),
+        };
+        FoundDevice {
+            host_ifindex: ifindex,
+            host_ifname: device.veth.link.name.clone(),
+            addresses: device.veth.addresses.clone(),
+            mac: device.end.as_ref().map(|end| end.mac.map(|byte| format!("{byte:02x}")).join(":")),
+            state: device.state(),
+            reason,
+            awaits_identity: adopts && device.closed && device.end.is_some() && !spoken_for,
+        }
+    }
+
+    /// What control knows of found devices. An answer to a question that is out of date is no answer.
+    pub(super) fn identify(&mut self, identities: Vec<Identity>) -> Result<()> {
+        let mut adopted = 0;
+        for Identity { host_ifindex, addresses, answer } in identities {
+            let asked = self.found.devices.get(&host_ifindex).filter(|device| device.veth.addresses == addresses);
+            let Some(device) = asked.filter(|device| self.describe(host_ifindex, device).awaits_identity) else { continue };
+            let trouble = match answer {
+                Identified::Nobody { reason } => Some(reason),
+                Identified::Pod { pod, uid } => {
+                    let add = adoption(device, pod, uid);
+                    let outcome = add.and_then(|add| self.adopt(&add)).err();
+                    adopted += usize::from(outcome.is_none());
+                    outcome.map(|error| format!("{error:#}"))
+                }
+            };
+            if let Some(device) = self.found.devices.get_mut(&host_ifindex) {
+                device.trouble = trouble;
+            }
+        }
+        if adopted > 0 {
+            self.refresh_node_addresses();
+            let message = self.endpoints_message();
+            self.tell_control(&message);
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, add: &AddPort) -> Result<()> {
+        let link = self.check_attachment(add)?;
+        let registered = self.register(add, &link)?;
+        let (pod, port) = (&add.pod, registered.endpoint.port.0);
+        info!(%pod, uid = add.uid, port, device = add.host_ifname, "a running pod is adopted, closed until a table knows it");
+        self.found.devices.remove(&add.host_ifindex);
+        Ok(())
+    }
+}
+
+/// A found device as its runtime would have told of it.
+fn adoption(device: &Device, pod: sluice_flow::ObjectName, uid: String) -> Result<AddPort> {
+    let end = device.end.clone().context("the kernel does not tell the pod's MAC address")?;
+    Ok(AddPort {
+        container_id: adopted_container(device.veth.link.index),
+        ifname: end.ifname.unwrap_or_default(),
+        pod,
+        uid,
+        host_ifindex: device.veth.link.index,
+        host_ifname: device.veth.link.name.clone(),
+        mac: end.mac,
+        addresses: device.veth.addresses.clone(),
+        network: String::new(),
+        deadline_ms: 0,
+    })
+}

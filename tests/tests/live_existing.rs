@@ -1,0 +1,508 @@
+//! Pods that ran before the dataplane did, under each choice; other devices left alone; a restart over state that is half
+//! there; removal under traffic.
+
+use serde_json::Value;
+use sluice_flow::Family;
+use sluice_lab::{Agent, Kind, Lab, LabConfig, NetNs, ObjectRef, agents, probe};
+use sluice_tests::live::cni::Sandbox;
+use sluice_tests::live::{Live, drops, frames, pod, policy, program, turn, until};
+use sluice_tests::traffic::{TcpPlan, TcpStreams, UdpFlows, UdpPlan, ms};
+use sluice_wire::{FoundDevice, FoundState, FromDataplane, ToDataplane};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const QUICK: Duration = Duration::from_millis(400);
+const SOON: Duration = Duration::from_secs(5);
+const NODE: &str = "n1";
+
+/// b takes only what comes from a; every pod of namespace late is isolated both ways.
+fn cluster() -> String {
+    let b = policy("x/b", "{podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}]}]}");
+    let late = policy("late/base", "{podSelector: {}, policyTypes: [Ingress, Egress]}");
+    ["x/a", "x/b", "x/c"].map(pod).concat() + &b + &late
+}
+
+fn up(turn: sluice_tests::live::Turn, stem: &str, choice: &str) -> Live {
+    let change = |config: &mut LabConfig| {
+        config.dataplane_args = ["--scan-interval", "1", "--existing-pods", choice].map(String::from).into();
+        config.control_args = ["--node-name", NODE].map(String::from).into();
+    };
+    Live::up(turn, stem, &cluster(), change)
+}
+
+fn at(lab: &Lab, pod: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(lab.pod_address(pod, Family::V4).unwrap(), port)
+}
+
+fn reaches(lab: &Lab, from: &str, to: &str) -> bool {
+    let address = at(lab, to, 80);
+    lab.in_pod(from, || Ok(probe::tcp(address, QUICK).outcome.reached())).unwrap()
+}
+
+fn assert_enforced(lab: &Lab, when: &str) {
+    assert!(reaches(lab, "x/a", "x/b"), "{when}: a to b");
+    assert!(!reaches(lab, "x/c", "x/b"), "{when}: c to b");
+}
+
+fn in_node(lab: &Lab, command: &[&str]) -> String {
+    let output = lab.node().run(|| Ok(Command::new(command[0]).args(&command[1..]).output()?)).unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn sluicectl(lab: &Lab, arguments: &[&str]) -> String {
+    let output = Command::new(program("sluicectl")).arg("--run-dir").arg(lab.layout().run_dir()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `sluice-dataplane remove` on this node.
+fn remove(lab: &Lab) -> Output {
+    let mut command = Command::new(program("sluice-dataplane"));
+    command.arg("--run-dir").arg(lab.layout().run_dir()).arg("--bpf-dir").arg(lab.layout().bpf_dir()).arg("remove");
+    lab.node().run(|| Ok(command.output()?)).unwrap()
+}
+
+fn stop_both(lab: &Lab) {
+    for agent in Agent::ALL {
+        lab.kill_agent(agent).unwrap();
+    }
+}
+
+fn start_both(lab: &Lab) {
+    for agent in Agent::ALL {
+        lab.start_agent(agent).unwrap();
+    }
+}
+
+/// The node as it was before anybody installed an agent, with its pods running.
+fn uninstall(lab: &Lab) {
+    stop_both(lab);
+    let output = remove(lab);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(reaches(lab, "x/c", "x/b"), "without an agent everything passes");
+}
+
+fn choose(lab: &Lab, choice: &str) {
+    let mut state = lab.state().unwrap();
+    *state.dataplane_args.last_mut().unwrap() = choice.into();
+    lab.layout().save(&state).unwrap();
+}
+
+fn found(lab: &Lab) -> Vec<FoundDevice> {
+    match agents::ask_dataplane(lab.layout(), &ToDataplane::Found).unwrap() {
+        FromDataplane::Found { devices } => devices,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn states(lab: &Lab) -> BTreeMap<String, FoundState> {
+    found(lab).into_iter().map(|device| (device.host_ifname, device.state)).collect()
+}
+
+/// The host's end of each pod of the lab.
+fn pods_devices(lab: &Lab) -> BTreeSet<String> {
+    let text = in_node(lab, &["ip", "-j", "route", "show"]);
+    let routes: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let addresses: BTreeSet<String> =
+        lab.state().unwrap().pods.values().flat_map(|pod| &pod.addresses).map(ToString::to_string).collect();
+    let of_pods = routes.iter().filter(|route| addresses.contains(route["dst"].as_str().unwrap()));
+    of_pods.map(|route| route["dev"].as_str().unwrap().to_owned()).collect()
+}
+
+fn ifindex(lab: &Lab, device: &str) -> u32 {
+    let text = in_node(lab, &["ip", "-j", "link", "show", device]);
+    let links: Value = serde_json::from_str(&text).unwrap();
+    links[0]["ifindex"].as_u64().unwrap() as u32
+}
+
+/// Devices with pinned hooks, trunks apart.
+fn hooked(lab: &Lab) -> BTreeSet<u32> {
+    let mut hooked = BTreeSet::new();
+    for version in std::fs::read_dir(lab.layout().bpf_dir()).into_iter().flatten().flatten() {
+        for link in std::fs::read_dir(version.path().join("links")).into_iter().flatten().flatten() {
+            let name = link.file_name().into_string().unwrap();
+            hooked.extend(name.strip_prefix("device-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok()));
+        }
+    }
+    hooked
+}
+
+/// Veths of the node that lead to no pod: a link to another machine with a subnet, a bridge's port with a route over it, and
+/// a pair within the node. All three go to one namespace that the lab's removal finds.
+fn add_other_veths(lab: &Lab) -> (NetNs, BTreeSet<u32>) {
+    let other = NetNs::named(format!("{}x.other", lab.layout().netns_prefix()));
+    other.create().unwrap();
+    for (device, peer) in [("lablink", "up0"), ("brport", "up1")] {
+        in_node(lab, &["ip", "link", "add", device, "type", "veth", "peer", "name", peer, "netns", other.name()]);
+        in_node(lab, &["ip", "link", "set", device, "up"]);
+        frames::ip_json(&other, &["link", "set", peer, "up"]).unwrap();
+    }
+    in_node(lab, &["ip", "addr", "add", "192.0.2.1/24", "dev", "lablink"]);
+    in_node(lab, &["ip", "route", "add", "198.51.100.7/32", "dev", "lablink"]);
+    frames::ip_json(&other, &["addr", "add", "192.0.2.2/24", "dev", "up0"]).unwrap();
+    in_node(lab, &["ip", "link", "add", "br0", "type", "bridge"]);
+    in_node(lab, &["ip", "link", "set", "br0", "up"]);
+    in_node(lab, &["ip", "link", "set", "brport", "master", "br0"]);
+    in_node(lab, &["ip", "route", "add", "198.51.100.8/32", "dev", "brport"]);
+    in_node(lab, &["ip", "link", "add", "near0", "type", "veth", "peer", "name", "near1"]);
+    in_node(lab, &["ip", "link", "set", "near0", "up"]);
+    in_node(lab, &["ip", "route", "add", "198.51.100.9/32", "dev", "near0"]);
+    let devices = ["lablink", "brport", "near0", "near1"].map(|device| ifindex(lab, device)).into();
+    (other, devices)
+}
+
+fn assert_link_works(lab: &Lab, other: &NetNs) {
+    let receiver = other.run(|| Ok(UdpSocket::bind("192.0.2.2:7000")?)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let sender = lab.node().run(|| Ok(UdpSocket::bind("192.0.2.1:0")?)).unwrap();
+    sender.send_to(b"hello", "192.0.2.2:7000").unwrap();
+    assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5, "the lab's own link");
+}
+
+#[test]
+fn running_pods_are_closed_until_their_runtime_speaks_and_nothing_else_is_touched() {
+    let Some(turn) = turn("live_existing close") else { return };
+    let live = up(turn, "exc", "close");
+    uninstall(&live);
+    let (other, others) = add_other_veths(&live);
+    let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
+    sandbox.plug().unwrap();
+    live.start_agent(Agent::Dataplane).unwrap();
+    // in force when it serves, before control is there
+    let devices = found(&live);
+    let mut expected = pods_devices(&live);
+    expected.insert(sandbox.result["interfaces"][0]["name"].as_str().unwrap().to_owned());
+    assert_eq!(devices.iter().map(|device| device.host_ifname.clone()).collect::<BTreeSet<_>>(), expected);
+    for device in &devices {
+        assert_eq!((device.state, device.awaits_identity), (FoundState::Closed, false), "{device:?}");
+        assert_eq!(device.addresses.len(), 2, "{device:?}");
+    }
+    let newcomer = devices.iter().find(|device| device.addresses == sandbox.addresses()).expect("found with its addresses");
+    assert_eq!(newcomer.mac.as_deref(), sandbox.result["interfaces"][1]["mac"].as_str(), "the kernel's word");
+    assert_eq!(hooked(&live), devices.iter().map(|device| device.host_ifindex).collect(), "and no other device");
+    assert!(hooked(&live).is_disjoint(&others));
+    live.start_agent(Agent::Control).unwrap();
+    live.settle().unwrap();
+    let before = drops(live.layout(), "no_port");
+    for (from, to) in [("x/a", "x/b"), ("x/a", "x/c"), ("x/c", "x/b")] {
+        assert!(!reaches(&live, from, to), "{from} to {to}");
+    }
+    let into = at(&live, "x/c", 80);
+    assert!(!live.node().run(|| Ok(probe::tcp(into, QUICK).outcome.reached())).unwrap(), "not even the node gets in");
+    assert!(drops(live.layout(), "no_port") > before, "counted under its name");
+    assert_link_works(&live, &other);
+    let status = sluicectl(&live, &["status"]);
+    assert!(status.contains("CLOSED") && status.contains("5 running pods"), "{status}");
+    let endpoints = sluicectl(&live, &["get", "endpoints"]);
+    assert!(endpoints.contains("ran before it could be attached") && endpoints.contains(&newcomer.host_ifname), "{endpoints}");
+
+    // the runtime speaks: a port like any other
+    live.store().put(&sluice_lab::parse_documents(&pod("late/newcomer")).unwrap()[0]).unwrap();
+    live.settle().unwrap();
+    let answer = sandbox.sluice("ADD", 5000).unwrap();
+    assert!(answer.ok, "{answer:?}");
+    assert!(sandbox.sluice("CHECK", 1000).unwrap().ok);
+    assert!(!states(&live).contains_key(&newcomer.host_ifname), "a port now");
+    let ports = agents::ports(live.layout()).unwrap();
+    assert_eq!(ports.iter().map(|port| port.endpoint.pod.to_string()).collect::<Vec<_>>(), ["late/newcomer"]);
+    assert_eq!(ports[0].network, "sluice-lab");
+    // GC of another network does not know it; GC of its own, which lists it, keeps it; one that does not, frees it
+    let gc = |network: &str, valid: Value| {
+        let mut config = sandbox.config(1000);
+        config["cniVersion"] = "1.1.0".into();
+        config["name"] = network.into();
+        config["cni.dev/valid-attachments"] = valid;
+        let answer = sandbox.sluice_with("GC", &config.to_string(), &[]).unwrap();
+        assert!(answer.ok, "{answer:?}");
+        agents::ports(live.layout()).unwrap().len()
+    };
+    let own = serde_json::json!([{ "containerID": ports[0].container_id, "ifname": "eth0" }]);
+    assert_eq!((gc("storage", serde_json::json!([])), gc("sluice-lab", own)), (1, 1));
+    assert_eq!(gc("sluice-lab", serde_json::json!([])), 0);
+    let reason = found(&live).into_iter().find(|device| device.host_ifindex == newcomer.host_ifindex).map(|device| device.reason);
+    assert!(reason.is_some_and(|reason| reason.contains("DEL")), "closed as long as it lives");
+    sandbox.unplug().unwrap();
+    until("its device is gone", SOON, || !states(&live).contains_key(&newcomer.host_ifname));
+
+    // off is off for them too, and on again closes them
+    for on in [false, true] {
+        sluicectl(&live, &["enforce", if on { "on" } else { "off" }]);
+        assert_eq!(reaches(&live, "x/c", "x/b"), !on, "enforce {on}");
+    }
+    other.delete().unwrap();
+    live.down();
+}
+
+#[test]
+fn running_pods_go_on_unmanaged_and_new_ones_are_under_policy() {
+    let Some(turn) = turn("live_existing unmanaged") else { return };
+    let live = up(turn, "exu", "unmanaged");
+    assert_enforced(&live, "attached as usual");
+    uninstall(&live);
+    start_both(&live);
+    live.settle().unwrap();
+    let all = |state: FoundState| pods_devices(&live).into_iter().map(|device| (device, state)).collect::<BTreeMap<_, _>>();
+    assert_eq!(states(&live), all(FoundState::Unmanaged));
+    assert!(hooked(&live).is_empty());
+    assert!(reaches(&live, "x/c", "x/b") && reaches(&live, "x/a", "x/b"), "as before");
+    let status: Value = serde_json::from_str(&sluicectl(&live, &["status", "-o", "json"])).unwrap();
+    assert_eq!((&status["dataplane"]["status"]["foundUnmanaged"], &status["dataplane"]["status"]["foundClosed"]), (&4.into(), &0.into()));
+    assert!(sluicectl(&live, &["get", "endpoints"]).contains("unmanaged"));
+    // a new pod is under policy as ever
+    live.apply_yaml(&pod("late/new")).unwrap();
+    assert!(!reaches(&live, "late/new", "x/c"), "isolated");
+    // a DEL'd device, and one whose ADD failed, stay closed here too
+    let mut sandbox = Sandbox::create(&live, "late/unknown").unwrap();
+    sandbox.plug().unwrap();
+    let device = sandbox.result["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    until("found", SOON, || states(&live).get(&device) == Some(&FoundState::Unmanaged));
+    assert!(!sandbox.sluice("ADD", 300).unwrap().ok, "no manifest tells of it");
+    until("closed", SOON, || states(&live).get(&device) == Some(&FoundState::Closed));
+    // another choice at the next start, and back: what the failed ADD closed stays so
+    for (choice, state) in [("close", FoundState::Closed), ("unmanaged", FoundState::Unmanaged)] {
+        live.kill_agent(Agent::Dataplane).unwrap();
+        choose(&live, choice);
+        live.start_agent(Agent::Dataplane).unwrap();
+        let mut expected = all(state);
+        expected.retain(|device, _| found(&live).iter().any(|found| found.host_ifname == *device));
+        expected.insert(device.clone(), FoundState::Closed);
+        assert_eq!(states(&live), expected, "{choice}");
+        assert_eq!(expected.len(), 5, "late/new is a port");
+        assert_eq!(reaches(&live, "x/c", "x/b"), state == FoundState::Unmanaged, "{choice}");
+    }
+    sandbox.unplug().unwrap();
+    live.down();
+}
+
+/// Pods as the API server shows them: on this node, running, with their addresses.
+fn show_addresses(lab: &Lab, names: &[&str]) {
+    for name in names {
+        let addresses = lab.pod(name).unwrap().addresses;
+        let ips: Vec<String> = addresses.iter().map(|address| format!("{{ip: \"{address}\"}}")).collect();
+        let (uid, shown) = (lab.pod(name).unwrap().uid, pod(name));
+        let shown = shown.replace("spec: {", &format!("spec: {{nodeName: {NODE}, "));
+        let shown = shown.replace("metadata: {", &format!("metadata: {{uid: \"{uid}\", "));
+        let status = format!("status: {{phase: Running, podIP: \"{}\", podIPs: [{}]}}\n", addresses[0], ips.join(", "));
+        lab.store().put(&sluice_lab::parse_documents(&(shown + &status)).unwrap()[0]).unwrap();
+    }
+    lab.settle().unwrap();
+}
+
+#[test]
+fn running_pods_are_adopted_once_control_proves_who_they_are() {
+    let Some(turn) = turn("live_existing adopt") else { return };
+    let live = up(turn, "exa", "adopt");
+    show_addresses(&live, &["x/a", "x/b", "x/c"]);
+    let devices = pods_devices(&live);
+    uninstall(&live);
+    let streams =
+        TcpStreams::start(&live, "x/a", "x/b", Family::V4, TcpPlan { port: 9001, streams: 4, bytes_per_second: 1 << 20 }).unwrap();
+    let forbidden =
+        UdpFlows::start(&live, "x/c", "x/b", Family::V4, UdpPlan { port: 9002, flows: 4, packets_per_second: 400, answer_every: 4 }).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(forbidden.gauge.during(Duration::from_millis(100)) > 0);
+    let began = Instant::now();
+    live.start_agent(Agent::Dataplane).unwrap();
+    let closed = began.elapsed();
+    assert_eq!(forbidden.gauge.during(Duration::from_millis(200)), 0, "closed from the start");
+    live.start_agent(Agent::Control).unwrap();
+    until("all three are ports", SOON, || agents::ports(live.layout()).unwrap().len() == 3);
+    live.settle().unwrap();
+    let adopted = began.elapsed();
+    assert_enforced(&live, "adopted");
+    let arrived = streams.arrived();
+    until("the stream goes on", SOON, || streams.arrived() > arrived + (1 << 16));
+    assert_eq!(forbidden.gauge.during(Duration::from_millis(200)), 0, "what policy forbids stays out");
+    println!("adopted {} after the start, of it {} until the dataplane served; then an established stream went on", ms(adopted), ms(closed));
+    for port in agents::ports(live.layout()).unwrap() {
+        let pod = live.pod(&port.endpoint.pod.to_string()).unwrap();
+        assert_eq!(port.container_id, format!("found:{}", port.host_ifindex));
+        assert_eq!((port.ifname.as_str(), &port.endpoint.uid, port.network.as_str()), ("eth0", &pod.uid, ""));
+        assert_eq!(port.endpoint.addresses.iter().collect::<BTreeSet<_>>(), pod.addresses.iter().collect::<BTreeSet<_>>());
+    }
+    // the DNS pod's object tells neither node nor addresses: it stays closed, with the reason
+    let rest = found(&live);
+    assert_eq!((rest.len(), rest[0].state), (1, FoundState::Closed), "{rest:?}");
+    until("the reason shows", SOON, || found(&live)[0].reason.contains("no running pod of node n1 has exactly its addresses"));
+    assert_eq!(hooked(&live).len(), devices.len());
+    streams.finish().unwrap().assert_whole();
+    let _ = forbidden.finish();
+
+    // they survive a crash, and their runtime's DEL finds them by their device
+    live.kill_agent(Agent::Dataplane).unwrap();
+    live.start_agent(Agent::Dataplane).unwrap();
+    assert_eq!(agents::ports(live.layout()).unwrap().len(), 3);
+    assert_enforced(&live, "after a crash");
+    live.settle().unwrap();
+    let gone = ObjectRef { kind: Kind::Pod, name: sluice_flow::ObjectName::parse("x/c") };
+    live.delete(&[gone]).unwrap();
+    until("its port is free", SOON, || agents::ports(live.layout()).unwrap().len() == 2);
+    live.down();
+}
+
+/// A device of the node with that index, and what it leads to.
+fn take_index(lab: &Lab, index: u32, other: &NetNs) {
+    let index = index.to_string();
+    let add = ["ip", "link", "add", "reused", "index", &index, "type", "veth", "peer", "name", "eth0", "netns", other.name()];
+    in_node(lab, &add);
+    in_node(lab, &["ip", "link", "set", "reused", "up"]);
+    in_node(lab, &["ip", "addr", "add", "192.0.2.1/24", "dev", "reused"]);
+    frames::ip_json(other, &["link", "set", "eth0", "up"]).unwrap();
+    frames::ip_json(other, &["addr", "add", "192.0.2.2/24", "dev", "eth0"]).unwrap();
+}
+
+#[test]
+fn ports_end_with_their_devices_and_an_index_that_comes_back_is_another_device() {
+    let Some(turn) = turn("live_existing devices") else { return };
+    let live = up(turn, "exd", "close");
+    live.store().put(&sluice_lab::parse_documents(&pod("late/newcomer")).unwrap()[0]).unwrap();
+    live.settle().unwrap();
+    let is_port = || agents::ports(live.layout()).unwrap().iter().any(|port| port.endpoint.pod.name == "newcomer");
+    let attach = |sandbox: &mut Sandbox| {
+        sandbox.plug().unwrap();
+        let answer = sandbox.sluice("ADD", 5000).unwrap();
+        assert!(answer.ok, "{answer:?}");
+        ifindex(&live, sandbox.result["interfaces"][0]["name"].as_str().unwrap())
+    };
+    // the sandbox's namespace goes, and nobody says so
+    let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
+    attach(&mut sandbox);
+    sandbox.netns.delete().unwrap();
+    let freed = until("the port is free", SOON, || !is_port());
+    println!("a device gone without a DEL: its port was free after {}", ms(freed));
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok, "a DEL that comes late");
+    sandbox.unplug().unwrap();
+    // the same with the dataplane down, and its index is somebody else's when it is back
+    let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
+    let index = attach(&mut sandbox);
+    live.kill_agent(Agent::Dataplane).unwrap();
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok, "with the dataplane down");
+    sandbox.netns.delete().unwrap();
+    until("the device is gone", SOON, || !in_node(&live, &["ip", "-o", "link"]).contains(&format!("\n{index}: ")));
+    let other = NetNs::named(format!("{}x.other", live.layout().netns_prefix()));
+    other.create().unwrap();
+    take_index(&live, index, &other);
+    live.start_agent(Agent::Dataplane).unwrap();
+    assert!(!is_port() && !hooked(&live).contains(&index), "the index is another device's");
+    let receiver = other.run(|| Ok(UdpSocket::bind("192.0.2.2:7000")?)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    live.node().run(|| Ok(UdpSocket::bind("192.0.2.1:0")?.send_to(b"hello", "192.0.2.2:7000")?)).unwrap();
+    assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5, "and left alone");
+    other.delete().unwrap();
+    sandbox.unplug().unwrap();
+    live.settle().unwrap();
+    assert_enforced(&live, "afterwards");
+
+    // the same name with another UID is another pod
+    let named = |uid: &str| pod("late/newcomer").replace("metadata: {", &format!("metadata: {{uid: {uid}, "));
+    let show = |uid: &str| {
+        live.store().put(&sluice_lab::parse_documents(&named(uid)).unwrap()[0]).unwrap();
+        live.settle().unwrap();
+    };
+    show("of-the-old-pod");
+    let mut sandbox = Sandbox::create(&live, "late/newcomer").unwrap();
+    sandbox.plug().unwrap();
+    let arguments = [("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=late;K8S_POD_NAME=newcomer;K8S_POD_UID=of-the-new-pod")];
+    let config = sandbox.config(500).to_string();
+    let answer = sandbox.sluice_with("ADD", &config, &arguments).unwrap();
+    assert!(!answer.ok && answer.reason().contains("no published table"), "the old pod's object is not this pod's: {answer:?}");
+    show("of-the-new-pod");
+    let answer = sandbox.sluice_with("ADD", &sandbox.config(5000).to_string(), &arguments).unwrap();
+    assert!(answer.ok, "{answer:?}");
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok);
+    sandbox.unplug().unwrap();
+    live.down();
+}
+
+#[test]
+fn a_start_over_half_of_its_state_is_safe() {
+    let Some(turn) = turn("live_existing halves") else { return };
+    let live = up(turn, "exh", "close");
+    let run = live.layout().run_dir();
+    // what was pinned is gone, the run directory is there: the ports and the last table are taken up again
+    stop_both(&live);
+    std::fs::remove_dir_all(live.layout().bpf_dir()).unwrap();
+    live.start_agent(Agent::Dataplane).unwrap();
+    assert_eq!((agents::ports(live.layout()).unwrap().len(), found(&live).len()), (4, 0));
+    assert_enforced(&live, "pins lost, without control");
+    live.start_agent(Agent::Control).unwrap();
+    live.settle().unwrap();
+    assert_enforced(&live, "pins lost");
+    // the other way round: nobody knows any more whose the ports were, so nothing passes
+    stop_both(&live);
+    for file in ["ports.json", "image.last"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    start_both(&live);
+    live.settle().unwrap();
+    assert_eq!(agents::ports(live.layout()).unwrap().len(), 0);
+    assert_eq!(states(&live), pods_devices(&live).into_iter().map(|device| (device, FoundState::Closed)).collect());
+    assert!(!reaches(&live, "x/a", "x/b") && !reaches(&live, "x/a", "x/c"), "closed");
+    live.down();
+}
+
+#[test]
+fn nothing_from_before_a_reboot_is_believed() {
+    let Some(turn) = turn("live_existing reboot") else { return };
+    let live = up(turn, "exb", "close");
+    stop_both(&live);
+    let path = live.layout().run_dir().join("ports.json");
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    kept["boot_id"] = "another".into();
+    let last = kept["last_incarnation"].as_u64().unwrap();
+    std::fs::write(&path, kept.to_string()).unwrap();
+    live.start_agent(Agent::Dataplane).unwrap();
+    let status = agents::dataplane_status(live.layout()).unwrap();
+    assert_eq!((status.generation, status.ports, status.found_closed), (0, 0, 4));
+    live.start_agent(Agent::Control).unwrap();
+    live.settle().unwrap();
+    assert!(!reaches(&live, "x/a", "x/b"), "closed");
+    live.apply_yaml(&pod("x/d")).unwrap();
+    let ports = agents::ports(live.layout()).unwrap();
+    assert!(ports.len() == 1 && u64::from(ports[0].endpoint.incarnation.0) > last, "{ports:?}");
+    live.down();
+}
+
+#[test]
+fn removal_under_traffic_loses_nothing_and_leaves_nothing() {
+    let Some(turn) = turn("live_existing removal") else { return };
+    let live = up(turn, "exr", "close");
+    assert_enforced(&live, "before");
+    let flows =
+        UdpFlows::start(&live, "x/a", "x/b", Family::V4, UdpPlan { port: 9000, flows: 100, packets_per_second: 10_000, answer_every: 16 })
+            .unwrap();
+    let streams =
+        TcpStreams::start(&live, "x/a", "x/b", Family::V6, TcpPlan { port: 9001, streams: 4, bytes_per_second: 2 << 20 }).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let refused = remove(&live);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("stop it first"), "while it runs: {said}");
+    let state = live.state().unwrap();
+    for agent in Agent::ALL {
+        assert!(Agent::stop(agent.process(&state).unwrap()));
+        live.kill_agent(agent).unwrap();
+    }
+    let began = Instant::now();
+    let output = remove(&live);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    println!("removed in {}", ms(began.elapsed()));
+    std::thread::sleep(Duration::from_millis(500));
+    flows.finish().unwrap().assert_whole();
+    streams.finish().unwrap().assert_whole();
+    assert!(reaches(&live, "x/c", "x/b") && reaches(&live, "x/a", "x/b"), "everything passes");
+    let node = |command: &[&str]| in_node(&live, command);
+    let links = node(&["ip", "-o", "link"]);
+    assert!(!links.contains("sluice-"), "trunks: {links}");
+    assert!(!node(&["nft", "list", "tables"]).contains("sluice"));
+    assert!(!live.layout().bpf_dir().exists(), "pins");
+    let left: Vec<_> = std::fs::read_dir(live.layout().run_dir()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&live.layout().run_dir().display().to_string()), "the trunks' namespace");
+    // and again: nothing to do is no error
+    assert!(remove(&live).status.success());
+    live.down();
+}
