@@ -80,7 +80,9 @@ fn identify(pods: &Objects<ObjectName, Pod>, node_name: &str, devices: &[FoundDe
     let answer = |device: &FoundDevice| {
         let wanted: BTreeSet<IpAddr> = device.addresses.iter().map(IpAddr::to_canonical).collect();
         match here.get(&wanted).map(Vec::as_slice) {
-            Some([(name, pod)]) => Identified::Pod { pod: (*name).clone(), uid: pod.metadata.uid.as_deref().unwrap_or_default().to_owned() },
+            Some([(name, pod)]) => {
+                Identified::Pod { pod: (*name).clone(), uid: pod.metadata.uid.as_deref().unwrap_or_default().to_owned() }
+            }
             Some(several) => {
                 let names: Vec<String> = several.iter().map(|(name, _)| name.to_string()).collect();
                 Identified::Nobody { reason: format!("several pods of node {node_name} have its addresses: {}", names.join(", ")) }
@@ -88,11 +90,8 @@ fn identify(pods: &Objects<ObjectName, Pod>, node_name: &str, devices: &[FoundDe
             None => Identified::Nobody { reason: format!("no running pod of node {node_name} has exactly its addresses") },
         }
     };
-    let identity = |device: &FoundDevice| Identity {
-        host_ifindex: device.host_ifindex,
-        addresses: device.addresses.clone(),
-        answer: answer(device),
-    };
+    let identity =
+        |device: &FoundDevice| Identity { host_ifindex: device.host_ifindex, addresses: device.addresses.clone(), answer: answer(device) };
     devices.iter().map(identity).collect()
 }
 

@@ -181,7 +181,11 @@ mod tests {
     #[test]
     fn what_plugins_for_routed_pods_leave_is_found_with_its_addresses() {
         for (what, routes, expected) in [
-            ("ptp and kindnet", vec!["10.88.0.2/32", "fd88::1/128 kernel", "fd88::2/128", "fe80::/64 kernel"], vec!["10.88.0.2", "fd88::2"]),
+            (
+                "ptp and kindnet",
+                vec!["10.88.0.2/32", "fd88::1/128 kernel", "fd88::2/128", "fe80::/64 kernel"],
+                vec!["10.88.0.2", "fd88::2"],
+            ),
             ("Calico", vec!["192.168.3.4/32", "fe80::/64 kernel"], vec!["192.168.3.4"]),
             ("the gateway's own route in another order", vec!["fd88::2/128", "fd88::1/128"], vec!["fd88::2"]),
             ("the same in two tables", vec!["10.88.0.2/32", "10.88.0.2/32"], vec!["10.88.0.2"]),

@@ -5,12 +5,14 @@ use serde_json::Value;
 use sluice_flow::Family;
 use sluice_lab::{Agent, Kind, Lab, LabConfig, NetNs, ObjectRef, agents, probe};
 use sluice_tests::live::cni::Sandbox;
-use sluice_tests::live::{Live, drops, frames, pod, policy, program, turn, until};
-use sluice_tests::traffic::{TcpPlan, TcpStreams, UdpFlows, UdpPlan, ms};
+use sluice_tests::live::{Live, drops, frames, knock, pod, policy, program, turn, until};
+use sluice_tests::traffic::{TcpPlan, TcpStreams, UdpFlows, UdpPlan, median_and_max, ms, now_ns};
 use sluice_wire::{FoundDevice, FoundState, FromDataplane, ToDataplane};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const QUICK: Duration = Duration::from_millis(400);
@@ -106,8 +108,7 @@ fn states(lab: &Lab) -> BTreeMap<String, FoundState> {
 fn pods_devices(lab: &Lab) -> BTreeSet<String> {
     let text = in_node(lab, &["ip", "-j", "route", "show"]);
     let routes: Vec<Value> = serde_json::from_str(&text).unwrap();
-    let addresses: BTreeSet<String> =
-        lab.state().unwrap().pods.values().flat_map(|pod| &pod.addresses).map(ToString::to_string).collect();
+    let addresses: BTreeSet<String> = lab.state().unwrap().pods.values().flat_map(|pod| &pod.addresses).map(ToString::to_string).collect();
     let of_pods = routes.iter().filter(|route| addresses.contains(route["dst"].as_str().unwrap()));
     of_pods.map(|route| route["dev"].as_str().unwrap().to_owned()).collect()
 }
@@ -277,31 +278,31 @@ fn running_pods_go_on_unmanaged_and_new_ones_are_under_policy() {
     live.down();
 }
 
-/// Pods as the API server shows them: on this node, running, with their addresses.
-fn show_addresses(lab: &Lab, names: &[&str]) {
-    for name in names {
-        let addresses = lab.pod(name).unwrap().addresses;
-        let ips: Vec<String> = addresses.iter().map(|address| format!("{{ip: \"{address}\"}}")).collect();
-        let (uid, shown) = (lab.pod(name).unwrap().uid, pod(name));
-        let shown = shown.replace("spec: {", &format!("spec: {{nodeName: {NODE}, "));
-        let shown = shown.replace("metadata: {", &format!("metadata: {{uid: \"{uid}\", "));
-        let status = format!("status: {{phase: Running, podIP: \"{}\", podIPs: [{}]}}\n", addresses[0], ips.join(", "));
-        lab.store().put(&sluice_lab::parse_documents(&(shown + &status)).unwrap()[0]).unwrap();
-    }
-    lab.settle().unwrap();
+/// A pod as the API server shows it: on this node, running, with its addresses.
+fn show(lab: &Lab, name: &str, uid: &str, addresses: &[IpAddr]) {
+    let ips: Vec<String> = addresses.iter().map(|address| format!("{{ip: \"{address}\"}}")).collect();
+    let shown = pod(name).replace("spec: {", &format!("spec: {{nodeName: {NODE}, "));
+    let shown = shown.replace("metadata: {", &format!("metadata: {{uid: \"{uid}\", "));
+    let status = format!("status: {{phase: Running, podIP: \"{}\", podIPs: [{}]}}\n", addresses[0], ips.join(", "));
+    lab.store().put(&sluice_lab::parse_documents(&(shown + &status)).unwrap()[0]).unwrap();
 }
 
 #[test]
 fn running_pods_are_adopted_once_control_proves_who_they_are() {
     let Some(turn) = turn("live_existing adopt") else { return };
     let live = up(turn, "exa", "adopt");
-    show_addresses(&live, &["x/a", "x/b", "x/c"]);
+    for name in ["x/a", "x/b", "x/c"] {
+        let pod = live.pod(name).unwrap();
+        show(&live, name, &pod.uid, &pod.addresses);
+    }
+    live.settle().unwrap();
     let devices = pods_devices(&live);
     uninstall(&live);
     let streams =
         TcpStreams::start(&live, "x/a", "x/b", Family::V4, TcpPlan { port: 9001, streams: 4, bytes_per_second: 1 << 20 }).unwrap();
     let forbidden =
-        UdpFlows::start(&live, "x/c", "x/b", Family::V4, UdpPlan { port: 9002, flows: 4, packets_per_second: 400, answer_every: 4 }).unwrap();
+        UdpFlows::start(&live, "x/c", "x/b", Family::V4, UdpPlan { port: 9002, flows: 4, packets_per_second: 400, answer_every: 4 })
+            .unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert!(forbidden.gauge.during(Duration::from_millis(100)) > 0);
     let began = Instant::now();
@@ -316,7 +317,11 @@ fn running_pods_are_adopted_once_control_proves_who_they_are() {
     let arrived = streams.arrived();
     until("the stream goes on", SOON, || streams.arrived() > arrived + (1 << 16));
     assert_eq!(forbidden.gauge.during(Duration::from_millis(200)), 0, "what policy forbids stays out");
-    println!("adopted {} after the start, of it {} until the dataplane served; then an established stream went on", ms(adopted), ms(closed));
+    println!(
+        "adopted {} after the start, of it {} until the dataplane served; then an established stream went on",
+        ms(adopted),
+        ms(closed)
+    );
     for port in agents::ports(live.layout()).unwrap() {
         let pod = live.pod(&port.endpoint.pod.to_string()).unwrap();
         assert_eq!(port.container_id, format!("found:{}", port.host_ifindex));
@@ -340,6 +345,22 @@ fn running_pods_are_adopted_once_control_proves_who_they_are() {
     let gone = ObjectRef { kind: Kind::Pod, name: sluice_flow::ObjectName::parse("x/c") };
     live.delete(&[gone]).unwrap();
     until("its port is free", SOON, || agents::ports(live.layout()).unwrap().len() == 2);
+
+    // a device that is just being attached is not taken for the pod whose object shows its address, until it lingers
+    let mut sandbox = Sandbox::create(&live, "late/lingers").unwrap();
+    sandbox.plug().unwrap();
+    show(&live, "late/lingers", "some", &sandbox.addresses());
+    let took = until("adopted in the end", 2 * SOON, || agents::ports(live.layout()).unwrap().len() == 3);
+    assert!(took > Duration::from_secs(2), "{took:?}");
+    // an ADD that comes now finds the same pod, and makes a port of its own of it
+    let arguments = [("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=late;K8S_POD_NAME=lingers;K8S_POD_UID=some")];
+    let answer = sandbox.sluice_with("ADD", &sandbox.config(5000).to_string(), &arguments).unwrap();
+    assert!(answer.ok, "{answer:?}");
+    let ports = agents::ports(live.layout()).unwrap();
+    let port = ports.iter().find(|port| port.endpoint.pod.name == "lingers").unwrap();
+    assert!(ports.len() == 3 && !port.container_id.starts_with("found:") && port.network == "sluice-lab", "{port:?}");
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok);
+    sandbox.unplug().unwrap();
     live.down();
 }
 
@@ -495,7 +516,7 @@ fn removal_under_traffic_loses_nothing_and_leaves_nothing() {
     assert!(reaches(&live, "x/c", "x/b") && reaches(&live, "x/a", "x/b"), "everything passes");
     let node = |command: &[&str]| in_node(&live, command);
     let links = node(&["ip", "-o", "link"]);
-    assert!(!links.contains("sluice-"), "trunks: {links}");
+    assert!(!links.contains(": sluice-n"), "trunks: {links}");
     assert!(!node(&["nft", "list", "tables"]).contains("sluice"));
     assert!(!live.layout().bpf_dir().exists(), "pins");
     let left: Vec<_> = std::fs::read_dir(live.layout().run_dir()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -504,5 +525,59 @@ fn removal_under_traffic_loses_nothing_and_leaves_nothing() {
     assert!(!mounts.contains(&live.layout().run_dir().display().to_string()), "the trunks' namespace");
     // and again: nothing to do is no error
     assert!(remove(&live).status.success());
+    live.down();
+}
+
+/// For how long a process that is in the sandbox before its device gets packets out, and none of them after `closed`.
+fn exposure(live: &Live, name: &str, is_closed_early: bool) -> Duration {
+    live.store().put(&sluice_lab::parse_documents(&pod(name)).unwrap()[0]).unwrap();
+    live.settle().unwrap();
+    // c takes everything, so only the newcomer's own policy stands between
+    let listener = live.in_pod("x/c", || Ok(UdpSocket::bind(("0.0.0.0", 9000))?)).unwrap();
+    listener.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sandbox = Sandbox::create(live, name).unwrap();
+    let stop = Arc::<AtomicBool>::default();
+    let knocking = knock(sandbox.netns.clone(), at(live, "x/c", 9000), stop.clone());
+    sandbox.plug().unwrap();
+    // the gateway is known, so that no packet waits for an answer that a closed device does not give
+    let host = sandbox.result["interfaces"][0].clone();
+    let (device, mac) = (host["name"].as_str().unwrap(), host["mac"].as_str().unwrap());
+    frames::ip_json(&sandbox.netns, &["neigh", "replace", "10.88.0.1", "lladdr", mac, "dev", "eth0", "nud", "permanent"]).unwrap();
+    let wanted = if is_closed_early { FoundState::Closed } else { FoundState::Unmanaged };
+    until("the device is found", SOON, || states(live).get(device) == Some(&wanted));
+    let found_at = now_ns();
+    // the runtime takes its time between two plugins
+    std::thread::sleep(Duration::from_millis(20));
+    let answer = sandbox.sluice("ADD", 5000).unwrap();
+    assert!(answer.ok, "{answer:?}");
+    let added_at = now_ns();
+    std::thread::sleep(Duration::from_millis(20));
+    stop.store(true, Ordering::Relaxed);
+    knocking.join().unwrap();
+    let (mut got_out, mut body) = (Vec::new(), [0; 8]);
+    while listener.recv(&mut body).is_ok() {
+        got_out.push(u64::from_le_bytes(body));
+    }
+    let closed_at = if is_closed_early { found_at } else { added_at };
+    let late: Vec<&u64> = got_out.iter().filter(|sent| **sent > closed_at).collect();
+    assert!(late.is_empty(), "{name}: closed at {closed_at}, yet got out: {late:?}");
+    assert!(sandbox.sluice("DEL", 1000).unwrap().ok);
+    sandbox.unplug().unwrap();
+    sandbox.netns.delete().unwrap();
+    Duration::from_nanos(got_out.iter().max().unwrap_or(&0) - got_out.iter().min().unwrap_or(&0))
+}
+
+#[test]
+fn a_new_device_is_closed_before_its_add() {
+    let Some(turn) = turn("live_existing window") else { return };
+    let live = up(turn, "exw", "close");
+    for choice in ["close", "unmanaged"] {
+        live.kill_agent(Agent::Dataplane).unwrap();
+        choose(&live, choice);
+        live.start_agent(Agent::Dataplane).unwrap();
+        let exposures: Vec<Duration> = (0..8).map(|round| exposure(&live, &format!("late/{choice}{round}"), choice == "close")).collect();
+        let (median, max) = median_and_max(&exposures);
+        println!("--existing-pods={choice}: a process in the sandbox got packets out for {} (median), {} (max)", ms(median), ms(max));
+    }
     live.down();
 }

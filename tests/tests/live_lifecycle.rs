@@ -7,7 +7,7 @@ use sluice_flow::Family;
 use sluice_lab::{Agent, Lab, LabConfig, Outcome, agents, parse_documents, probe};
 use sluice_table::seal::write_sealed;
 use sluice_tests::live::cni::Sandbox;
-use sluice_tests::live::{Live, PacketSocket, assert_nothing_left, frames, lab_name, pod, policy, program, turn, until};
+use sluice_tests::live::{Live, PacketSocket, assert_nothing_left, frames, knock, lab_name, pod, policy, program, turn, until};
 use sluice_tests::traffic::{ms, now_ns};
 use sluice_wire::{Connection, DATAPLANE_SOCKET, FromDataplane, ToDataplane, WIRE_VERSION};
 use std::fs::File;
@@ -242,25 +242,6 @@ fn an_add_without_control_fails_in_time_and_a_del_with_everything_down_succeeds(
     live.kill_agent(Agent::Control).unwrap();
     live.kill_agent(Agent::Dataplane).unwrap();
     live.down();
-}
-
-/// Sends to b from the moment when there is a device, before, during and after ADD.
-fn knock(netns: sluice_lab::NetNs, to: SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
-    std::thread::spawn(move || {
-        netns.enter().unwrap();
-        let mut sent = 0;
-        let mut socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        while !stop.load(Ordering::Relaxed) {
-            // what waits for a neighbour that ptp's first route made us look for must not fill the socket
-            if sent % 32 == 0 {
-                socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.set_nonblocking(true).unwrap();
-            }
-            sent += u64::from(socket.send_to(&now_ns().to_le_bytes(), to).is_ok());
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        sent
-    })
 }
 
 #[test]

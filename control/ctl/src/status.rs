@@ -177,7 +177,11 @@ fn print_found(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let more = "(sluicectl get endpoints)";
     if s.found_closed > 0 {
         let found = count(s.found_closed, "running pod", "running pods");
-        writeln!(out, "  existing     {}: {found} that nothing passes to or from, --existing-pods={choice} {more}", "CLOSED".yellow().bold())?;
+        writeln!(
+            out,
+            "  existing     {}: {found} that nothing passes to or from, --existing-pods={choice} {more}",
+            "CLOSED".yellow().bold()
+        )?;
     }
     if s.found_unmanaged > 0 {
         let found = count(s.found_unmanaged, "running pod", "running pods");

@@ -8,8 +8,9 @@
 //!                                 adopt      closed, until control proves who it is; then a port like any other
 //! ```
 //!
-//! A pod that is just being attached is found too, before its ADD: closing it then is what ADD does first anyway. What the
-//! runtime spoke of last, by DEL or by an ADD that failed, stays closed under every choice and is never adopted.
+//! A pod that is just being attached is found too, before its ADD: closing it then is what ADD does first anyway. Nobody is
+//! asked who it is before it has lingered, since its address may be one that an ended pod's object still shows. What the runtime
+//! spoke of last, by DEL or by an ADD that failed, stays closed under every choice and is never adopted.
 
 use super::Keeper;
 use super::registry::{Registered, adopted_container};
@@ -45,6 +46,8 @@ pub(super) struct Found {
     asked: BTreeMap<u32, Vec<IpAddr>>,
     changed: bool,
     last: Option<Instant>,
+    /// No survey has been finished yet.
+    is_first: bool,
     pause: Duration,
 }
 
@@ -57,6 +60,8 @@ struct Device {
     /// Why it is not as it should be, or is nobody's.
     trouble: Option<String>,
     since: Instant,
+    /// Already when this process began.
+    is_old: bool,
     is_told: bool,
 }
 
@@ -64,7 +69,7 @@ impl Found {
     pub(super) fn new() -> Result<Self> {
         let events = LinkEvents::open().context("listen to changes of links and routes")?;
         let (devices, spoken_for, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { events, devices, spoken_for, asked, changed: true, last: None, pause: PAUSE_MIN })
+        Ok(Self { events, devices, spoken_for, asked, changed: true, last: None, is_first: true, pause: PAUSE_MIN })
     }
 
     pub(super) fn events(&self) -> BorrowedFd<'_> {
@@ -87,6 +92,13 @@ impl Found {
         self.changed = true;
     }
 
+    /// A port was made of this device.
+    pub(super) fn is_port_now(&mut self, ifindex: u32) {
+        self.devices.remove(&ifindex);
+        self.spoken_for.remove(&ifindex);
+        self.changed = true;
+    }
+
     /// A control process came that was asked nothing yet.
     pub(super) fn ask_anew(&mut self) {
         self.asked.clear();
@@ -101,9 +113,9 @@ impl Found {
 
     /// Forgets devices that are gone, are others by now, or became ports.
     fn keep_only(&mut self, there: &BTreeMap<u32, &Link>, registered: &BTreeSet<u32>) {
+        // not by the host's MAC address, which udev may set anew a moment after the device was made
         let stays = |ifindex: &u32, fingerprint: &Fingerprint| {
-            let link = there.get(ifindex).and_then(|link| Fingerprint::of(link));
-            link == Some(*fingerprint) && !registered.contains(ifindex)
+            there.get(ifindex).is_some_and(|link| fingerprint.fits(link)) && !registered.contains(ifindex)
         };
         self.devices.retain(|ifindex, device| stays(ifindex, &device.fingerprint));
         self.spoken_for.retain(|ifindex, fingerprint| stays(ifindex, fingerprint));
@@ -113,6 +125,11 @@ impl Found {
 impl Device {
     fn state(&self) -> FoundState {
         if self.closed { FoundState::Closed } else { FoundState::Unmanaged }
+    }
+
+    /// Whether it is not just being attached.
+    fn lingers(&self) -> bool {
+        self.is_old || self.since.elapsed() >= LINGERS_AFTER
     }
 }
 
@@ -150,9 +167,10 @@ impl Keeper {
             let routes = self.netlink.routes().context("list routes")?;
             let own: BTreeSet<IpAddr> = self.netlink.addresses().context("list addresses")?.into_iter().collect();
             for veth in pod_veths(&links, &routes, &own, &not_pods) {
-                self.meet(veth)?;
+                self.meet(veth);
             }
         }
+        self.found.is_first = false;
         self.write_down_closed()?;
         self.tell_of_lingering();
         self.ask_control();
@@ -178,41 +196,42 @@ impl Keeper {
     }
 
     /// A pod's device that no port owns, for the first time or again.
-    fn meet(&mut self, veth: PodVeth) -> Result<()> {
+    fn meet(&mut self, veth: PodVeth) {
         let ifindex = veth.link.index;
-        let Some(fingerprint) = Fingerprint::of(&veth.link) else { return Ok(()) };
+        let Some(fingerprint) = Fingerprint::of(&veth.link) else { return };
         let known = self.found.devices.remove(&ifindex);
-        let end = match known.as_ref().and_then(|device| device.end.clone()) {
-            Some(end) => Some(end),
-            None => pod_end(&mut self.netlink, &veth).with_context(|| format!("ask for the pod's end of {}", veth.link.name))?,
-        };
+        let end = known.as_ref().and_then(|device| device.end.clone()).or_else(|| {
+            let asked = pod_end(&mut self.netlink, &veth);
+            asked.inspect_err(|error| warn!(%error, device = veth.link.name, "the kernel does not tell of a pod's end")).ok().flatten()
+        });
         let mut device = match known {
             // what was said of other addresses does not hold for these
             Some(device) if device.veth.addresses != veth.addresses => Device { veth, end, trouble: None, ..device },
             Some(device) => Device { veth, end, ..device },
             None => {
-                let closed = self.was_closed(ifindex, fingerprint);
-                Device { veth, fingerprint, end, closed, trouble: None, since: Instant::now(), is_told: false }
+                let closed = self.was_closed(&veth.link, fingerprint);
+                let is_old = self.found.is_first;
+                Device { veth, fingerprint, end, closed, trouble: None, since: Instant::now(), is_old, is_told: false }
             }
         };
         let should_close = self.arguments.existing_pods != ExistingPods::Unmanaged || self.found.spoken_for.contains_key(&ifindex);
         if should_close && self.enforcing && !device.closed {
             match self.loaded.attach(Hooks::Device, ifindex) {
-                Ok(()) => device.closed = true,
+                Ok(()) => (device.closed, device.trouble) = (true, None),
                 Err(error) => device.trouble = Some(format!("cannot be closed: {error}")),
             }
         }
         self.found.devices.insert(ifindex, device);
-        Ok(())
     }
 
     /// Whether hooks are on a device that this process has not seen before. Those that an earlier process put there because
     /// the pod was found are taken off where that is not the choice any more; those of a runtime's failed ADD stay.
-    fn was_closed(&mut self, ifindex: u32, fingerprint: Fingerprint) -> bool {
+    fn was_closed(&mut self, link: &Link, fingerprint: Fingerprint) -> bool {
+        let ifindex = link.index;
         if !self.loaded.attached(Hooks::Device, ifindex) {
             return false;
         }
-        let by_choice = self.registry.closed().get(&ifindex) == Some(&fingerprint);
+        let by_choice = self.registry.closed().get(&ifindex).is_some_and(|closed| closed.fits(link));
         match self.arguments.existing_pods {
             ExistingPods::Unmanaged if by_choice => {
                 self.loaded.detach(Hooks::Device, ifindex);
@@ -232,7 +251,7 @@ impl Keeper {
     }
 
     fn tell_of_lingering(&mut self) {
-        for device in self.found.devices.values_mut().filter(|device| !device.is_told && device.since.elapsed() >= LINGERS_AFTER) {
+        for device in self.found.devices.values_mut().filter(|device| !device.is_told && device.lingers()) {
             device.is_told = true;
             let (name, addresses) = (&device.veth.link.name, &device.veth.addresses);
             match device.closed {
@@ -287,7 +306,7 @@ impl Keeper {
             mac: device.end.as_ref().map(|end| end.mac.map(|byte| format!("{byte:02x}")).join(":")),
             state: device.state(),
             reason,
-            awaits_identity: adopts && device.closed && device.end.is_some() && !spoken_for,
+            awaits_identity: adopts && device.closed && device.end.is_some() && !spoken_for && device.lingers(),
         }
     }
 
@@ -323,7 +342,6 @@ impl Keeper {
         let registered = self.register(add, &link)?;
         let (pod, port) = (&add.pod, registered.endpoint.port.0);
         info!(%pod, uid = add.uid, port, device = add.host_ifname, "a running pod is adopted, closed until a table knows it");
-        self.found.devices.remove(&add.host_ifindex);
         Ok(())
     }
 }

@@ -197,6 +197,7 @@ impl Keeper {
             self.forget(&registered)?;
             return Err(error);
         }
+        self.found.is_port_now(registered.host_ifindex);
         Ok(registered)
     }
 
@@ -285,7 +286,8 @@ impl Keeper {
         self.command(registered.worker as usize, Command::ForgetPort(port));
         let waiting: Vec<u64> = self.adds.extract_if(.., |add| add.endpoint.port == port).map(|add| add.client).collect();
         for client in waiting {
-            let reason = format!("{}: the port was removed while ADD waited: by DEL, by another ADD, or with its device", registered.endpoint.pod);
+            let reason =
+                format!("{}: the port was removed while ADD waited: by DEL, by another ADD, or with its device", registered.endpoint.pod);
             self.answer(client, &FromDataplane::Failed { reason });
         }
         self.registry.remove(port)?;

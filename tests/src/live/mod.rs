@@ -9,6 +9,7 @@
 pub mod cni;
 mod fixture;
 pub mod frames;
+mod knock;
 mod leftovers;
 mod manifests;
 mod packet_socket;
@@ -17,6 +18,7 @@ mod turn;
 pub mod upstream;
 
 pub use fixture::{Live, assert_nothing_left, lab_name};
+pub use knock::knock;
 pub use leftovers::leftovers;
 pub use manifests::{POLICY_HEAD, pod, policy};
 pub use packet_socket::PacketSocket;
