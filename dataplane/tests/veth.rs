@@ -80,7 +80,7 @@ fn found(netlink: &mut Netlink) -> Vec<PodVeth> {
 fn the_kernel_tells_of_pods_and_of_both_their_ends() {
     let Some(pair) = Pair::make("a") else { return };
     let (node, pod) = (&pair.node, &pair.pod);
-    let events = pair.inside(|| LinkEvents::open());
+    let events = pair.inside(LinkEvents::open);
     let mut netlink = pair.inside(Netlink::open);
     let [veth] = &found(&mut netlink)[..] else { panic!("{:?}", found(&mut netlink)) };
     assert_eq!(veth.addresses, ["10.88.0.2".parse::<IpAddr>().unwrap(), "fd88::2".parse().unwrap()]);

@@ -13,20 +13,20 @@
 //! spoke of last, by DEL or by an ADD that failed, stays closed under every choice and is never adopted.
 
 use super::Keeper;
-use super::registry::{Registered, adopted_container};
+use super::registry::Registered;
 use crate::config::ExistingPods;
 use crate::netlink::{Link, LinkEvents, Netlink};
 use crate::veth::{Fingerprint, PodEnd, PodVeth, is_candidate, is_same, pod_end, pod_veths};
 use anyhow::{Context, Result};
 use rustix::time::Timespec;
 use sluice_bpf::Hooks;
-use sluice_wire::{AddPort, FoundDevice, FoundState, FromDataplane, Identified, Identity};
+use sluice_wire::FoundState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Whatever was missed is seen after so long.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
@@ -39,11 +39,11 @@ const LINGERS_AFTER: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Found {
     events: LinkEvents,
-    devices: BTreeMap<u32, Device>,
+    pub(super) devices: BTreeMap<u32, Device>,
     /// Devices that the runtime spoke of last, and not by an ADD that succeeded.
-    spoken_for: BTreeMap<u32, Fingerprint>,
+    pub(super) spoken_for: BTreeMap<u32, Fingerprint>,
     /// Those that control was asked about, with their addresses.
-    asked: BTreeMap<u32, Vec<IpAddr>>,
+    pub(super) asked: BTreeMap<u32, Vec<IpAddr>>,
     changed: bool,
     last: Option<Instant>,
     /// No survey has been finished yet.
@@ -51,14 +51,15 @@ pub(super) struct Found {
     pause: Duration,
 }
 
+/// A pod's device that no port owns.
 #[derive(Debug)]
-struct Device {
-    veth: PodVeth,
+pub(super) struct Device {
+    pub(super) veth: PodVeth,
     fingerprint: Fingerprint,
-    end: Option<PodEnd>,
-    closed: bool,
+    pub(super) end: Option<PodEnd>,
+    pub(super) closed: bool,
     /// Why it is not as it should be, or is nobody's.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
     since: Instant,
     /// Already when this process began.
     is_old: bool,
@@ -123,12 +124,12 @@ impl Found {
 }
 
 impl Device {
-    fn state(&self) -> FoundState {
+    pub(super) fn state(&self) -> FoundState {
         if self.closed { FoundState::Closed } else { FoundState::Unmanaged }
     }
 
     /// Whether it is not just being attached.
-    fn lingers(&self) -> bool {
+    pub(super) fn lingers(&self) -> bool {
         self.is_old || self.since.elapsed() >= LINGERS_AFTER
     }
 }
@@ -261,16 +262,6 @@ impl Keeper {
         }
     }
 
-    fn ask_control(&mut self) {
-        let mut devices = self.found_devices();
-        devices.retain(|device| device.awaits_identity);
-        let waiting: BTreeMap<u32, Vec<IpAddr>> = devices.iter().map(|device| (device.host_ifindex, device.addresses.clone())).collect();
-        if self.control.is_some() && waiting != self.found.asked {
-            self.found.asked = waiting;
-            self.tell_control(&FromDataplane::Unidentified { devices });
-        }
-    }
-
     /// With enforcement off, nothing is closed either.
     pub(super) fn enforce_on_found(&mut self, on: bool) -> Result<()> {
         if !on {
@@ -281,84 +272,4 @@ impl Keeper {
         }
         self.survey()
     }
-
-    pub(super) fn found_devices(&self) -> Vec<FoundDevice> {
-        self.found.devices.iter().map(|(ifindex, device)| self.describe(*ifindex, device)).collect()
-    }
-
-    fn describe(&self, ifindex: u32, device: &Device) -> FoundDevice {
-        let spoken_for = self.found.spoken_for.contains_key(&ifindex);
-        let adopts = self.arguments.existing_pods == ExistingPods::Adopt;
-        let reason = match (&device.trouble, device.closed) {
-            (Some(trouble), _) => trouble.clone(),
-            (None, true) if spoken_for => "its runtime called DEL, or its ADD failed".into(),
-            (None, true) if adopts && device.end.is_none() => "the kernel does not tell the pod's MAC address".into(),
-            (None, true) if adopts && self.control.is_none() => "sluice-control is not connected, which could prove who it is".into(),
-            (None, true) if adopts => "waits for sluice-control to prove who it is".into(),
-            (None, true) => "ran before it could be attached; restart the pod, or choose another --existing-pods".into(),
-            (None, false) if !self.enforcing => "enforcement is off".into(),
-            (None, false) => "no policy holds for it until the pod is restarted (--existing-pods=unmanaged)".into(),
-        };
-        FoundDevice {
-            host_ifindex: ifindex,
-            host_ifname: device.veth.link.name.clone(),
-            addresses: device.veth.addresses.clone(),
-            mac: device.end.as_ref().map(|end| end.mac.map(|byte| format!("{byte:02x}")).join(":")),
-            state: device.state(),
-            reason,
-            awaits_identity: adopts && device.closed && device.end.is_some() && !spoken_for && device.lingers(),
-        }
-    }
-
-    /// What control knows of found devices. An answer to a question that is out of date is no answer.
-    pub(super) fn identify(&mut self, identities: Vec<Identity>) -> Result<()> {
-        let mut adopted = 0;
-        for Identity { host_ifindex, addresses, answer } in identities {
-            let asked = self.found.devices.get(&host_ifindex).filter(|device| device.veth.addresses == addresses);
-            let Some(device) = asked.filter(|device| self.describe(host_ifindex, device).awaits_identity) else { continue };
-            let trouble = match answer {
-                Identified::Nobody { reason } => Some(reason),
-                Identified::Pod { pod, uid } => {
-                    let add = adoption(device, pod, uid);
-                    let outcome = add.and_then(|add| self.adopt(&add)).err();
-                    adopted += usize::from(outcome.is_none());
-                    outcome.map(|error| format!("{error:#}"))
-                }
-            };
-            if let Some(device) = self.found.devices.get_mut(&host_ifindex) {
-                device.trouble = trouble;
-            }
-        }
-        if adopted > 0 {
-            self.refresh_node_addresses();
-            let message = self.endpoints_message();
-            self.tell_control(&message);
-        }
-        Ok(())
-    }
-
-    fn adopt(&mut self, add: &AddPort) -> Result<()> {
-        let link = self.check_attachment(add)?;
-        let registered = self.register(add, &link)?;
-        let (pod, port) = (&add.pod, registered.endpoint.port.0);
-        info!(%pod, uid = add.uid, port, device = add.host_ifname, "a running pod is adopted, closed until a table knows it");
-        Ok(())
-    }
-}
-
-/// A found device as its runtime would have told of it.
-fn adoption(device: &Device, pod: sluice_flow::ObjectName, uid: String) -> Result<AddPort> {
-    let end = device.end.clone().context("the kernel does not tell the pod's MAC address")?;
-    Ok(AddPort {
-        container_id: adopted_container(device.veth.link.index),
-        ifname: end.ifname.unwrap_or_default(),
-        pod,
-        uid,
-        host_ifindex: device.veth.link.index,
-        host_ifname: device.veth.link.name.clone(),
-        mac: end.mac,
-        addresses: device.veth.addresses.clone(),
-        network: String::new(),
-        deadline_ms: 0,
-    })
 }

@@ -14,6 +14,7 @@ mod adoption;
 mod deferral;
 mod expiry;
 mod found;
+mod identity;
 mod registry;
 mod requests;
 mod status;

@@ -12,6 +12,7 @@ pub mod frames;
 mod knock;
 mod leftovers;
 mod manifests;
+pub mod node;
 mod packet_socket;
 mod status;
 mod turn;
