@@ -18,7 +18,7 @@ use crate::config::ExistingPods;
 use crate::netlink::{Link, LinkEvents, Netlink};
 use crate::veth::{Fingerprint, PodEnd, PodVeth, is_candidate, is_same, pod_end, pod_veths};
 use anyhow::{Context, Result};
-use rustix::time::Timespec;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use sluice_bpf::Hooks;
 use sluice_wire::FoundState;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +30,10 @@ use tracing::warn;
 
 /// Whatever was missed is seen after so long.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
-/// Between two surveys at least; and ten times as long as the last one took, however many routes a router learns.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Between two surveys at least.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// And so many times what the last one cost this thread, however many routes a router learns.
+const PAUSE_SHARE: u32 = 4;
 /// A device that is found for so long is not just being attached.
 const LINGERS_AFTER: Duration = Duration::from_secs(3);
 
@@ -134,6 +136,12 @@ impl Device {
     }
 }
 
+/// What this thread has had of a CPU: on a busy machine, waiting for one is no reason to wait again.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// `link` if it is the device that the port was made for.
 pub(super) fn still_there(netlink: &mut Netlink, port: &Registered, link: Option<Link>) -> io::Result<Option<Link>> {
     let Some(link) = link else { return Ok(None) };
@@ -147,11 +155,11 @@ impl Keeper {
         if !self.found.is_due() {
             return;
         }
-        let start = Instant::now();
+        let start = thread_time();
         if let Err(error) = self.survey() {
             warn!(error = format!("{error:#}"), "the node's devices could not be surveyed");
         }
-        self.found.pause = PAUSE_MIN.max(start.elapsed() * 10);
+        self.found.pause = PAUSE_MIN.max(thread_time().saturating_sub(start) * PAUSE_SHARE);
     }
 
     /// See the module.
