@@ -21,6 +21,7 @@ mod admin;
 mod debounce;
 mod engine;
 mod explain;
+mod identify;
 mod link;
 mod merge;
 mod policies;
@@ -67,10 +68,12 @@ pub struct Options {
     pub objects: Objects,
     /// Holds the dataplane's socket and this process's own.
     pub run_dir: PathBuf,
+    /// This node, as pods' `spec.nodeName` has it; only pods of this node are behind its devices.
+    pub node_name: String,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
-    /// The node's name, where its status is to be told to the API server.
-    pub node_name: Option<String>,
+    /// Whether the API server is told what is in force here.
+    pub tell_status: bool,
     /// How long the source must be quiet before a change is taken up. A pod that is being started waits for nothing.
     pub quiet: Duration,
     /// The longest that a change waits for quiet.
@@ -143,10 +146,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             (Source::Cluster(handle), format!("API server {server}"))
         }
     };
-    link::start(options.run_dir.join(DATAPLANE_SOCKET), events.clone()).map_err(ControlError::Thread)?;
     tracing::info!(source = name, run_dir = %options.run_dir.display(), "serving");
     let metrics = Metrics::default();
     let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), awaited, events.clone());
+    let dataplane = options.run_dir.join(DATAPLANE_SOCKET);
+    let unidentified = identify::start(dataplane.clone(), options.node_name.clone(), view.clone()).map_err(ControlError::Thread)?;
+    link::start(dataplane, events.clone(), unidentified).map_err(ControlError::Thread)?;
     let served = async {
         let Some(address) = options.admin else { return std::future::pending().await };
         let failed = |source| ControlError::Admin { address, source };
@@ -155,8 +160,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         admin::serve(listener, view.clone(), metrics, events).await.map_err(failed)
     };
     let told = async {
-        match client.zip(options.node_name) {
-            Some((client, node)) => report::tell(client, node, view.clone()).await,
+        match client.filter(|_| options.tell_status) {
+            Some(client) => report::tell(client, options.node_name, view.clone()).await,
             None => std::future::pending().await,
         }
     };

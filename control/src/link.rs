@@ -7,10 +7,11 @@
 use crate::engine::Event;
 use sluice_flow::LocalEndpoint;
 use sluice_table::seal::Sealer;
-use sluice_wire::{Connection, FromDataplane, ToDataplane, WIRE_VERSION, WireError};
+use sluice_wire::{Connection, FoundDevice, FromDataplane, ToDataplane, WIRE_VERSION, WireError};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -67,12 +68,12 @@ impl Drop for Publisher {
     }
 }
 
-/// Starts the thread; it ends with the receiver of `events`.
-pub(crate) fn start(socket: PathBuf, events: UnboundedSender<Event>) -> io::Result<()> {
-    std::thread::Builder::new().name("link".into()).spawn(move || run(&socket, &events)).map(|_| ())
+/// Starts the thread; it ends with the receiver of `events`. `unidentified` takes the devices that wait for an identity.
+pub(crate) fn start(socket: PathBuf, events: UnboundedSender<Event>, unidentified: Sender<Vec<FoundDevice>>) -> io::Result<()> {
+    std::thread::Builder::new().name("link".into()).spawn(move || run(&socket, &events, &unidentified)).map(|_| ())
 }
 
-fn run(socket: &Path, events: &UnboundedSender<Event>) {
+fn run(socket: &Path, events: &UnboundedSender<Event>, unidentified: &Sender<Vec<FoundDevice>>) {
     let mut backoff = BACKOFF_MIN;
     let mut denied = false;
     while !events.is_closed() {
@@ -86,7 +87,7 @@ fn run(socket: &Path, events: &UnboundedSender<Event>) {
             Err(error) => tracing::debug!(%error, "no dataplane"),
             Ok(connection) => {
                 denied = false;
-                let reason = serve(connection, events, &mut backoff);
+                let reason = serve(connection, events, unidentified, &mut backoff);
                 let _ = events.send(Event::Link(LinkEvent::Lost { reason }));
             }
         }
@@ -104,7 +105,12 @@ fn connect(socket: &Path) -> Result<Connection, WireError> {
 }
 
 /// Turns messages into events until the connection ends; returns why it did.
-fn serve(mut connection: Connection, events: &UnboundedSender<Event>, backoff: &mut Duration) -> String {
+fn serve(
+    mut connection: Connection,
+    events: &UnboundedSender<Event>,
+    unidentified: &Sender<Vec<FoundDevice>>,
+    backoff: &mut Duration,
+) -> String {
     let publisher = match connection.try_clone() {
         Ok(connection) => Publisher::new(connection),
         Err(error) => return error.to_string(),
@@ -121,6 +127,11 @@ fn serve(mut connection: Connection, events: &UnboundedSender<Event>, backoff: &
                 LinkEvent::Adopted { generation, adopt_us, connections_cut }
             }
             Ok(Some((FromDataplane::Refused { generation, reason }, _))) => LinkEvent::Refused { generation, reason },
+            Ok(Some((FromDataplane::Unidentified { devices }, _))) => {
+                // whoever listens ends with this process
+                let _ = unidentified.send(devices);
+                continue;
+            }
             Ok(Some((FromDataplane::Failed { reason }, _))) => return format!("refused by the dataplane: {reason}"),
             Ok(Some((other, _))) => {
                 tracing::warn!(message = ?other, "the dataplane said what only others ask for");

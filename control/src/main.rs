@@ -35,12 +35,16 @@ struct Args {
     /// The context of the kubeconfig to use; otherwise its current one.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     context: Option<String>,
-    /// This node's name: what is in force here is told to the API server (`kubectl get nodestatuses`).
-    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    /// This node's name, as in pods' spec.nodeName: tells which pods a dataplane with --existing-pods=adopt may have found, and
+    /// whose status is told. Otherwise $NODE_NAME, else the host's name.
+    #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Tell the API server which policies are in force on this node (`kubectl get nodestatuses`); needs --definitions there.
+    #[arg(long, requires = "kubernetes")]
+    tell_status: bool,
     /// Enforce nothing; tell on how many nodes each policy is in force (`kubectl get policystatuses`), and write events on
     /// policies that cannot be represented. One such process in a cluster suffices.
-    #[arg(long, requires = "kubernetes", conflicts_with = "node_name")]
+    #[arg(long, requires = "kubernetes", conflicts_with = "tell_status")]
     report: bool,
     /// Print the definitions of the resources that are written, for `kubectl apply -f -`, and end.
     #[arg(long, exclusive = true)]
@@ -94,8 +98,9 @@ fn serve(args: Args) -> anyhow::Result<()> {
     let cluster = ClusterOptions { kubeconfig: args.kubeconfig, context: args.context, ..ClusterOptions::default() };
     let options = Options {
         objects: args.manifests.map_or_else(|| Objects::Cluster(cluster.clone()), Objects::Directory),
-        node_name: args.node_name,
+        tell_status: args.tell_status,
         run_dir: args.run_dir,
+        node_name: args.node_name.unwrap_or_else(node_name),
         admin: args.metrics_bind_address,
         quiet: Duration::from_millis(args.debounce_ms),
         quiet_wait_max: Duration::from_millis(args.debounce_max_ms),
@@ -120,6 +125,13 @@ fn serve(args: Args) -> anyhow::Result<()> {
     // A compilation in flight has nothing to save.
     runtime.shutdown_background();
     served
+}
+
+/// As the kubelet names a node that nobody named otherwise.
+fn node_name() -> String {
+    let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    let of_host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    given.unwrap_or_else(of_host)
 }
 
 fn start_log(form: LogForm) {

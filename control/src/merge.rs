@@ -2,6 +2,10 @@
 //!
 //! A terminating pod keeps its policies until its sandbox is gone: its object may vanish from the source while its
 //! endpoint is still attached, and until the dataplane reports the endpoint gone, the object last known stands in.
+//!
+//! The same name with another UID is another pod. Where both UIDs are known, an object of that name never stands in for
+//! the endpoint: a stale one gives nothing to a new sandbox, and what an ended pod was is forgotten with its object. Until
+//! the source shows the endpoint's own pod, the endpoint is unknown to the compiler, and so closed.
 
 use k8s_openapi::api::core::v1::Namespace;
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
@@ -31,11 +35,12 @@ impl Merger {
         for endpoint in endpoints {
             let key = (endpoint.port, endpoint.incarnation);
             let known = match objects.pods.get(&endpoint.pod) {
-                Some(pod) => {
+                Some(pod) if is_pod_of(pod, endpoint) => {
                     let namespace = objects.namespaces.get(&endpoint.pod.namespace).cloned();
                     Some(Attached { name: endpoint.pod.clone(), pod: pod.clone(), namespace })
                 }
-                None => self.attached.remove(&key).filter(|last| last.name == endpoint.pod),
+                // also where the name is taken by another pod: this one's object stands in again if that goes first
+                _ => self.attached.remove(&key).filter(|last| last.name == endpoint.pod && is_pod_of(&last.pod, endpoint)),
             };
             attached.extend(known.map(|known| (key, known)));
         }
@@ -53,6 +58,12 @@ impl Merger {
         snapshot.endpoints.sort();
         snapshot
     }
+}
+
+/// Whether an object of the endpoint's name can be its pod, as far as both UIDs are known.
+fn is_pod_of(pod: &Pod, endpoint: &LocalEndpoint) -> bool {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    uid.is_empty() || endpoint.uid.is_empty() || uid == endpoint.uid
 }
 
 #[cfg(test)]
@@ -90,6 +101,50 @@ mod tests {
         let replaced = merger.merge(&objects(&[]), &[endpoint("x/web", 2)]);
         assert!(!replaced.pods.contains_key(&web), "a new attachment inherits nothing");
         assert!(!merger.merge(&objects(&[]), &[endpoint("x/web", 1)]).pods.contains_key(&web));
+    }
+
+    /// The pod `x/web` with this UID.
+    fn web(uid: &str) -> Snapshot {
+        let mut snapshot = objects(&["x/web"]);
+        let mut pod = Pod::default();
+        pod.metadata.uid = Some(uid.into());
+        snapshot.pods.insert(ObjectName::parse("x/web"), Arc::new(pod));
+        snapshot
+    }
+
+    fn sandbox(uid: &str, incarnation: u32) -> LocalEndpoint {
+        LocalEndpoint { uid: uid.into(), ..endpoint("x/web", incarnation) }
+    }
+
+    fn uid_of_web(snapshot: &Snapshot) -> Option<&str> {
+        snapshot.pods.get(&ObjectName::parse("x/web"))?.metadata.uid.as_deref()
+    }
+
+    #[test]
+    fn an_object_with_another_uid_is_never_kept_for_a_sandbox() {
+        let mut merger = Merger::default();
+        // the source still shows the old pod when the new one's sandbox is attached
+        assert_eq!(uid_of_web(&merger.merge(&web("old"), &[sandbox("new", 1)])), Some("old"), "as the source says");
+        let gone = merger.merge(&objects(&[]), &[sandbox("new", 1)]);
+        assert_eq!(uid_of_web(&gone), None, "what the old pod was, nobody is any more");
+        assert_eq!(uid_of_web(&merger.merge(&web("new"), &[sandbox("new", 1)])), Some("new"));
+        assert_eq!(uid_of_web(&merger.merge(&objects(&[]), &[sandbox("new", 1)])), Some("new"), "its own object stands in");
+    }
+
+    #[test]
+    fn a_terminating_pod_s_object_gives_way_to_a_new_pod_of_its_name_and_comes_back_after_it() {
+        let mut merger = Merger::default();
+        merger.merge(&web("old"), &[sandbox("old", 1)]);
+        assert_eq!(uid_of_web(&merger.merge(&web("new"), &[sandbox("old", 1)])), Some("new"));
+        assert_eq!(uid_of_web(&merger.merge(&objects(&[]), &[sandbox("old", 1)])), Some("old"));
+        assert_eq!(uid_of_web(&merger.merge(&objects(&[]), &[])), None);
+    }
+
+    #[test]
+    fn a_runtime_that_tells_no_uid_is_believed_by_name() {
+        let mut merger = Merger::default();
+        merger.merge(&web("some"), &[sandbox("", 1)]);
+        assert_eq!(uid_of_web(&merger.merge(&objects(&[]), &[sandbox("", 1)])), Some("some"));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Cluster {
 
 /// An agent on a node, and its dataplane.
 fn node(cluster: &Cluster, name: &str, pod: &str, ip: &str) -> (Control, Session) {
-    let control = Control::start_on_with(&cluster.server.kubeconfig(), &["--node-name", name]);
+    let control = Control::start_on_with(&cluster.server.kubeconfig(), &["--node-name", name, "--tell-status"]);
     let session = Dataplane::start(&control).accept(vec![endpoint(0, pod, ip)], 0);
     (control, session)
 }

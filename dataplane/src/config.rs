@@ -11,11 +11,14 @@ use std::path::PathBuf;
 /// Attaches small programs to the pods' devices, serves what they cannot decide by themselves with pinned workers, and
 /// judges by the last table it was given: by sluice-control, or, before that is there, by the one kept in the run
 /// directory. Stopping it leaves the programs in place: established flows go on, new ones wait until it is back.
+///
+/// PODS THAT RUN ALREADY, and were not attached through sluice-cni, are CLOSED when it starts on their node, unless
+/// --existing-pods says otherwise.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "sluice-dataplane",
     version,
-    after_help = "EXAMPLES:\n  sluice-dataplane --workers 2 --cpus 2,3\n  sluice-dataplane --control-user sluice      sluice-control may run as that user instead of root\n  sluice-dataplane remove        take everything off this node; traffic then passes unjudged"
+    after_help = "EXAMPLES:\n  sluice-dataplane --workers 2 --cpus 2,3\n  sluice-dataplane --control-user sluice      sluice-control may run as that user instead of root\n  sluice-dataplane --existing-pods adopt      on a node with running pods: enforce policy on them without a restart\n  sluice-dataplane remove                     take everything off this node; traffic then passes unjudged"
 )]
 pub struct Arguments {
     /// Sockets, the last good table and the ports' state live here (a tmpfs).
@@ -30,6 +33,9 @@ pub struct Arguments {
     /// CPUs to pin the workers to, in order; fewer than workers are used in turn. Without it workers float.
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
+    /// What becomes of pods that run already and were not attached through sluice-cni.
+    #[arg(long, value_enum, default_value_t = ExistingPods::Close)]
+    pub existing_pods: ExistingPods,
     /// What a table does to established connections that it forbids.
     #[arg(long, value_enum, default_value_t = EstablishedArgument::Enforce)]
     pub established: EstablishedArgument,
@@ -59,6 +65,27 @@ pub struct Arguments {
 pub enum Command {
     /// Take programs, maps and trunks off this node. Traffic then passes unjudged.
     Remove,
+}
+
+/// Of pods whose devices are found and that no runtime told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExistingPods {
+    /// Nothing passes to or from them until they are attached anew: no packet gets past policy.
+    Close,
+    /// They go on as before, and no policy holds for them until they are attached anew.
+    Unmanaged,
+    /// Nothing passes until sluice-control proves by their addresses which pods they are; then policy holds for them.
+    Adopt,
+}
+
+impl std::fmt::Display for ExistingPods {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Close => "close",
+            Self::Unmanaged => "unmanaged",
+            Self::Adopt => "adopt",
+        })
+    }
 }
 
 /// See [`Established`].

@@ -26,3 +26,5 @@ pub mod netlink;
 pub mod privileges;
 #[cfg(feature = "kernel")]
 pub mod trunk;
+#[cfg(feature = "kernel")]
+pub mod veth;

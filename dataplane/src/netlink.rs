@@ -1,5 +1,11 @@
 //! The few questions and orders for the kernel's routing socket: links, veth pairs, addresses. Synchronous, no runtime.
 
+mod events;
+mod survey;
+
+pub use events::LinkEvents;
+pub use survey::Route;
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -27,6 +33,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// A veth's other half, as numbered where that is.
     pub peer_index: Option<u32>,
+    /// By which this namespace calls the one that the other half is in; none where that is this one.
+    pub peer_netns_id: Option<i32>,
 }
 
 /// A routing socket of the network namespace in which it was opened.
@@ -145,8 +153,16 @@ impl Netlink {
             let (received, _) = self.socket.recv_from_full()?;
             let mut rest = &received[..];
             while rest.len() >= 16 {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                let len = (answer.header.length as usize).next_multiple_of(4);
+                let len = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]).next_multiple_of(4).max(16) as usize;
+                let answer = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+                    Ok(answer) => answer,
+                    // one strange route or link among all must not hide the others
+                    Err(_) if flags & NLM_F_DUMP == NLM_F_DUMP => {
+                        rest = rest.get(len..).unwrap_or_default();
+                        continue;
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                };
                 let ours = answer.header.sequence_number == self.sequence;
                 match answer.payload {
                     NetlinkPayload::Error(error) if ours => match error.code {
@@ -179,6 +195,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer_index = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
                 LinkAttribute::LinkInfo(infos) => link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
                 _ => {}
             }

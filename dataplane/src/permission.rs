@@ -82,10 +82,13 @@ pub fn refusal(request: &ToDataplane, uid: u32, control: Option<ControlUser>) ->
         return None;
     }
     match request {
-        ToDataplane::Status | ToDataplane::Ports | ToDataplane::Connections { .. } | ToDataplane::Table | ToDataplane::CheckPort { .. } => {
-            None
-        }
-        ToDataplane::Control { .. } | ToDataplane::Publish { .. } => match control {
+        ToDataplane::Status
+        | ToDataplane::Ports
+        | ToDataplane::Found
+        | ToDataplane::Connections { .. }
+        | ToDataplane::Table
+        | ToDataplane::CheckPort { .. } => None,
+        ToDataplane::Control { .. } | ToDataplane::Publish { .. } | ToDataplane::Identify { .. } => match control {
             Some(control) if control.uid == uid => None,
             Some(control) => Some(format!("uid {uid} may not publish tables: only root and uid {} may (--control-user)", control.uid)),
             None => Some(format!("uid {uid} may not publish tables: only root may, unless the dataplane has --control-user {uid}")),

@@ -154,9 +154,12 @@ fn a_control_process_of_another_user_publishes_and_can_do_nothing_else() {
         host_ifname: "lo".into(),
         mac: [2, 0, 0, 0, 0, 1],
         addresses: vec!["10.88.9.9".parse().unwrap()],
+        network: String::new(),
         deadline_ms: 100,
     };
-    for request in [ToDataplane::AddPort(add), ToDataplane::DelPort { container_id, ifname }, ToDataplane::Enforce { on: false }] {
+    for request in
+        [ToDataplane::AddPort(add), ToDataplane::DelPort { container_id, ifname, host_ifindex: None }, ToDataplane::Enforce { on: false }]
+    {
         let reason = refused(asked_by(CONTROL, CONTROL, &run_dir, &request));
         assert!(reason.contains("only root may"), "{request:?}: {reason}");
     }

@@ -5,10 +5,11 @@ use crate::dataplane::{ANSWER_MAX, ask, unexpected};
 use crate::error::{CniError, Code};
 use crate::invocation::{Attachment, Environment};
 use crate::link::find_pair;
-use crate::request::{Addition, Question, Request};
+use crate::request::{Addition, Examination, Question, Request};
 use serde_json::{Value, json};
 use sluice_wire::{AddPort, FromDataplane, PortInfo, ToDataplane};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// Runs one command; `None` prints nothing.
@@ -24,8 +25,8 @@ pub fn run(environment: Environment<'_>, input: &[u8]) -> Result<Option<Value>, 
     };
     match question {
         Question::Add(addition) => add(&config, *addition).map(Some),
-        Question::Del(attachment) => del(&config, attachment).map(|()| None),
-        Question::Check(attachment) => check(&config, attachment).map(|()| None),
+        Question::Del(attachment, netns) => del(&config, attachment, netns.as_deref()).map(|()| None),
+        Question::Check(examination) => check(&config, *examination).map(|()| None),
         Question::Status => status(&config).map(|()| None),
         Question::Gc(valid) => gc(&config, &valid).map(|()| None),
     }
@@ -53,6 +54,7 @@ fn add(config: &Config, addition: Addition) -> Result<Value, CniError> {
         host_ifname: pair.host_ifname,
         mac: pair.mac,
         addresses: described.addresses,
+        network: config.name.clone(),
         deadline_ms: config.deadline_ms,
     });
     // The dataplane gives up first, so that its reason arrives instead of our time-out.
@@ -67,10 +69,12 @@ fn add(config: &Config, addition: Addition) -> Result<Value, CniError> {
     }
 }
 
-/// Succeeds with everything down: the port's device dies with the sandbox, and GC or the dataplane's own scan of
-/// vanished devices collects what this call could not.
-fn del(config: &Config, attachment: Attachment) -> Result<(), CniError> {
-    let request = ToDataplane::DelPort { container_id: attachment.container_id, ifname: attachment.ifname };
+/// Succeeds with everything down: the port's device dies with the sandbox, and the dataplane frees the ports of devices
+/// that are gone, when that happens or when it is back.
+fn del(config: &Config, attachment: Attachment, netns: Option<&Path>) -> Result<(), CniError> {
+    // a sandbox that is half gone is no reason to keep it
+    let host_ifindex = netns.and_then(|netns| find_pair(netns, &attachment.ifname).ok()).map(|pair| pair.host_ifindex);
+    let request = ToDataplane::DelPort { container_id: attachment.container_id, ifname: attachment.ifname, host_ifindex };
     match ask(&config.dataplane_socket, &request, ANSWER_MAX) {
         Ok(FromDataplane::Done) => Ok(()),
         Ok(other) => Err(unexpected(&other)),
@@ -82,8 +86,16 @@ fn del(config: &Config, attachment: Attachment) -> Result<(), CniError> {
     }
 }
 
-fn check(config: &Config, attachment: Attachment) -> Result<(), CniError> {
-    let request = ToDataplane::CheckPort { container_id: attachment.container_id, ifname: attachment.ifname };
+/// The attachment as it was made, and under policy. Where the runtime names the sandbox, its device is looked at too.
+fn check(config: &Config, examination: Examination) -> Result<(), CniError> {
+    let Examination { attachment, netns, described } = examination;
+    let pair = netns.map(|netns| find_pair(&netns, &attachment.ifname)).transpose()?;
+    let request = ToDataplane::CheckPort {
+        container_id: attachment.container_id,
+        ifname: attachment.ifname,
+        host_ifindex: pair.map(|pair| pair.host_ifindex),
+        addresses: described.map(|described| described.addresses).unwrap_or_default(),
+    };
     match ask(&config.dataplane_socket, &request, ANSWER_MAX)? {
         FromDataplane::Done => Ok(()),
         other => Err(unexpected(&other)),
@@ -107,8 +119,8 @@ fn status(config: &Config) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Deletes the ports that belong to no valid attachment. Ports carry no network name, so one network configuration
-/// of a node may chain this plugin, which is how every Kubernetes runtime is set up.
+/// Deletes this network's ports that belong to no valid attachment. The list speaks of one network only, so ports of other
+/// networks, and those whose network nobody said, are left alone; they end with their devices.
 fn gc(config: &Config, valid: &[ValidAttachment]) -> Result<(), CniError> {
     let ports = match ask(&config.dataplane_socket, &ToDataplane::Ports, ANSWER_MAX)? {
         FromDataplane::Ports { ports } => ports,
@@ -116,8 +128,8 @@ fn gc(config: &Config, valid: &[ValidAttachment]) -> Result<(), CniError> {
     };
     // Every stale port is tried before the first failure is reported.
     let mut outcome = Ok(());
-    for stale in stale_ports(ports, valid) {
-        let request = ToDataplane::DelPort { container_id: stale.container_id, ifname: stale.ifname };
+    for stale in stale_ports(ports, &config.name, valid) {
+        let request = ToDataplane::DelPort { container_id: stale.container_id, ifname: stale.ifname, host_ifindex: None };
         let deleted = match ask(&config.dataplane_socket, &request, ANSWER_MAX) {
             Ok(FromDataplane::Done) => Ok(()),
             Ok(other) => Err(unexpected(&other)),
@@ -128,8 +140,9 @@ fn gc(config: &Config, valid: &[ValidAttachment]) -> Result<(), CniError> {
     outcome
 }
 
-fn stale_ports(ports: Vec<PortInfo>, valid: &[ValidAttachment]) -> Vec<ValidAttachment> {
+fn stale_ports(ports: Vec<PortInfo>, network: &str, valid: &[ValidAttachment]) -> Vec<ValidAttachment> {
     let valid: BTreeSet<&ValidAttachment> = valid.iter().collect();
+    let of_network = ports.into_iter().filter(|port| !network.is_empty() && port.network == network);
     let attachment = |port: PortInfo| ValidAttachment { container_id: port.container_id, ifname: port.ifname };
-    ports.into_iter().map(attachment).filter(|attachment| !valid.contains(attachment)).collect()
+    of_network.map(attachment).filter(|attachment| !valid.contains(attachment)).collect()
 }

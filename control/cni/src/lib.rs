@@ -32,4 +32,4 @@ pub use command::run;
 pub use config::{CONFIG_BYTES_MAX, Config, ValidAttachment, version_of};
 pub use error::{CniError, Code};
 pub use invocation::{Attachment, Environment, PodIdentity};
-pub use request::{Addition, Question, Request};
+pub use request::{Addition, Examination, Question, Request};

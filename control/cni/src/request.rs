@@ -21,10 +21,10 @@ pub enum Request {
 pub enum Question {
     /// ADD.
     Add(Box<Addition>),
-    /// DEL.
-    Del(Attachment),
+    /// DEL; the sandbox's namespace where the runtime still names one.
+    Del(Attachment, Option<PathBuf>),
     /// CHECK.
-    Check(Attachment),
+    Check(Box<Examination>),
     /// STATUS.
     Status,
     /// GC: what still exists.
@@ -46,6 +46,17 @@ pub struct Addition {
     pub described: Described,
 }
 
+/// What CHECK is about.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Examination {
+    /// The sandbox and the interface in it.
+    pub attachment: Attachment,
+    /// The sandbox's network namespace, where it is named.
+    pub netns: Option<PathBuf>,
+    /// What ADD's result said, where the runtime gives it back.
+    pub described: Option<Described>,
+}
+
 impl Request {
     /// Reads the environment and stdin.
     ///
@@ -59,11 +70,11 @@ impl Request {
         let mut config = Config::parse(input)?;
         let question = match command {
             Command::Add => Question::Add(Box::new(Addition::read(environment, &mut config)?)),
-            Command::Del | Command::Check => {
+            Command::Del => {
                 config.check_version()?;
-                let attachment = Attachment::from_environment(environment)?;
-                if command == Command::Del { Question::Del(attachment) } else { Question::Check(attachment) }
+                Question::Del(Attachment::from_environment(environment)?, netns(environment).ok())
             }
+            Command::Check => Question::Check(Box::new(Examination::read(environment, &mut config)?)),
             Command::Status => {
                 config.check_version_1_1("STATUS")?;
                 Question::Status
@@ -87,5 +98,18 @@ impl Addition {
         let prev_result = config.required_prev_result()?;
         let described = describe(&prev_result, &netns, &attachment.ifname)?;
         Ok(Self { attachment, netns, identity, prev_result, described })
+    }
+}
+
+impl Examination {
+    fn read(environment: Environment<'_>, config: &mut Config) -> Result<Self, CniError> {
+        config.check_version()?;
+        let attachment = Attachment::from_environment(environment)?;
+        let netns = netns(environment).ok();
+        let described = match (&netns, config.prev_result.take()) {
+            (Some(netns), Some(previous)) => Some(describe(&previous, netns, &attachment.ifname)?),
+            _ => None,
+        };
+        Ok(Self { attachment, netns, described })
     }
 }

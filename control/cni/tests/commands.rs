@@ -150,11 +150,11 @@ fn del_and_check_name_the_attachment() {
         assert!(outcome.ok, "{command}: {}", outcome.stdout);
         assert!(outcome.stdout.is_empty(), "{command}");
         match dataplane.asked.recv().unwrap() {
-            ToDataplane::DelPort { container_id, ifname } if command == "DEL" => {
+            ToDataplane::DelPort { container_id, ifname, host_ifindex: None } if command == "DEL" => {
                 assert_eq!((container_id.as_str(), ifname.as_str()), ("c1", "eth0"));
             }
-            ToDataplane::CheckPort { container_id, ifname } if command == "CHECK" => {
-                assert_eq!((container_id.as_str(), ifname.as_str()), ("c1", "eth0"));
+            ToDataplane::CheckPort { container_id, ifname, host_ifindex: None, addresses } if command == "CHECK" => {
+                assert_eq!((container_id.as_str(), ifname.as_str(), addresses.as_slice()), ("c1", "eth0", [].as_slice()));
             }
             other => panic!("{command}: {other:?}"),
         }
@@ -189,8 +189,8 @@ fn a_refusal_carries_the_dataplane_s_own_words() {
 }
 
 #[test]
-fn gc_deletes_exactly_the_ports_without_a_valid_attachment() {
-    let port = |index: u16, container_id: &str| PortInfo {
+fn gc_deletes_exactly_its_network_s_ports_without_a_valid_attachment() {
+    let port = |index: u16, container_id: &str, network: &str| PortInfo {
         endpoint: LocalEndpoint {
             port: PortIndex(index),
             incarnation: Incarnation(1),
@@ -200,6 +200,7 @@ fn gc_deletes_exactly_the_ports_without_a_valid_attachment() {
         },
         container_id: container_id.into(),
         ifname: "eth0".into(),
+        network: network.into(),
         host_ifname: "v".into(),
         host_ifindex: 9,
         mac: String::new(),
@@ -210,7 +211,9 @@ fn gc_deletes_exactly_the_ports_without_a_valid_attachment() {
         connections: 0,
     };
     let dataplane = FakeDataplane::start(move |question| match question {
-        ToDataplane::Ports => FromDataplane::Ports { ports: vec![port(0, "alive"), port(1, "dead")] },
+        ToDataplane::Ports => FromDataplane::Ports {
+            ports: vec![port(0, "alive", "net"), port(1, "dead", "net"), port(2, "of another network", "storage"), port(3, "found:7", "")],
+        },
         _ => FromDataplane::Done,
     });
     let valid = json!({"cni.dev/valid-attachments": [{"containerID": "alive", "ifname": "eth0"}]});
@@ -221,6 +224,11 @@ fn gc_deletes_exactly_the_ports_without_a_valid_attachment() {
         ToDataplane::DelPort { container_id, .. } => assert_eq!(container_id, "dead"),
         other => panic!("{other:?}"),
     }
+    assert!(dataplane.asked.try_recv().is_err());
+    // a configuration without a name knows of no port that is its own
+    let nameless = json!({"cni.dev/valid-attachments": [], "name": ""});
+    assert!(run(&[("CNI_COMMAND", "GC")], &config("1.1.0", &dataplane.socket(), nameless)).ok);
+    assert!(matches!(dataplane.asked.recv().unwrap(), ToDataplane::Ports));
     assert!(dataplane.asked.try_recv().is_err());
 }
 
@@ -292,6 +300,29 @@ fn add_registers_the_kernel_s_view_and_prints_prev_result_untouched() {
     assert_eq!(port.host_ifindex.to_string(), index.trim());
     assert_ne!(port.mac, [0; 6]);
     assert_eq!(port.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.2", "fd00::2"]);
+    assert_eq!(port.network, "net");
+}
+
+#[test]
+fn del_and_check_name_the_sandbox_s_device_where_there_is_one() {
+    let Some(namespace) = Namespace::make("d") else { return };
+    let dataplane = FakeDataplane::start(|_| FromDataplane::Done);
+    let index = std::fs::read_to_string(format!("/sys/class/net/{}/ifindex", namespace.host)).unwrap();
+    let index: u32 = index.trim().parse().unwrap();
+    let config = config("1.1.0", &dataplane.socket(), json!({"prevResult": namespace.previous(&namespace.host)}));
+    assert!(run(&environment("CHECK", &namespace.path()), &config).ok);
+    let asked = dataplane.asked.recv().unwrap();
+    let ToDataplane::CheckPort { host_ifindex, addresses, .. } = asked else { panic!("{asked:?}") };
+    assert_eq!((host_ifindex, addresses.len()), (Some(index), 2));
+    assert!(run(&environment("DEL", &namespace.path()), &config).ok);
+    let asked = dataplane.asked.recv().unwrap();
+    assert!(matches!(asked, ToDataplane::DelPort { host_ifindex: Some(found), .. } if found == index), "{asked:?}");
+    // the device is gone: CHECK says so, DEL does not mind
+    assert!(ip(&["link", "del", &namespace.host]));
+    assert_eq!(run(&environment("CHECK", &namespace.path()), &config).error().0, 5);
+    assert!(run(&environment("DEL", &namespace.path()), &config).ok);
+    let asked = dataplane.asked.recv().unwrap();
+    assert!(matches!(asked, ToDataplane::DelPort { host_ifindex: None, .. }), "{asked:?}");
 }
 
 #[test]

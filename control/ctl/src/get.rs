@@ -6,7 +6,10 @@ use crate::output::{Columns, age, json, seconds_since};
 use anyhow::Result;
 use serde::Serialize;
 use sluice_flow::{DropReason, ObjectName};
-use sluice_wire::{ConnectionInfo, FromControl, FromDataplane, PolicyInfo, PortInfo, PortState, RealizationState, ToControl, ToDataplane};
+use sluice_wire::{
+    ConnectionInfo, FoundDevice, FoundState, FromControl, FromDataplane, PolicyInfo, PortInfo, PortState, RealizationState, ToControl,
+    ToDataplane,
+};
 use std::io::Write;
 
 pub(crate) fn run(client: &Client, what: &Get, form: Form, out: &mut dyn Write) -> Result<()> {
@@ -20,8 +23,10 @@ pub(crate) fn run(client: &Client, what: &Get, form: Form, out: &mut dyn Write) 
 
 fn endpoints(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
     let (FromDataplane::Ports { ports }, _) = client.dataplane(&ToDataplane::Ports)? else { return unexpected() };
+    let (FromDataplane::Found { devices }, _) = client.dataplane(&ToDataplane::Found)? else { return unexpected() };
     if form == Form::Json {
-        return json(out, &ports);
+        let rows = ports.into_iter().map(Endpoint::Port).chain(devices.into_iter().map(Endpoint::Found));
+        return json(out, &rows.collect::<Vec<_>>());
     }
     let headers = ["POD", "PORT", "ADDRESSES", "STATE", "ISOLATED", "DEVICE", "WORKER", "#CONNECTIONS", "CONTAINER"];
     let mut columns = Columns::new(&headers);
@@ -39,7 +44,29 @@ fn endpoints(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
             port.container_id.chars().take(12).collect(),
         ]);
     }
-    columns.print(out, "No pods are attached to this node.")
+    for device in &devices {
+        let addresses: Vec<String> = device.addresses.iter().map(ToString::to_string).collect();
+        let state = match device.state {
+            FoundState::Closed => "closed",
+            FoundState::Unmanaged => "unmanaged",
+        };
+        let nothing = String::new;
+        let (name, addresses) = (device.host_ifname.clone(), addresses.join(","));
+        columns.row(["?".into(), nothing(), addresses, state.into(), nothing(), name, nothing(), nothing(), nothing()]);
+    }
+    columns.print(out, "No pods are attached to this node.")?;
+    for device in devices {
+        writeln!(out, "{}: {}", device.host_ifname, device.reason)?;
+    }
+    Ok(())
+}
+
+/// One list for both: a found device is a pod of which less is known.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Endpoint {
+    Port(PortInfo),
+    Found(FoundDevice),
 }
 
 fn state(state: PortState) -> &'static str {

@@ -149,6 +149,7 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "  cache        {cache}, {} hits, {} punts, {} packets of pods not isolated", s.cache_hits, s.punts, s.not_isolated)?;
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
+    print_found(s, out)?;
     let headers =
         ["  WORKER", "CPU", "TRUNK", "#GENERATION", "#PORTS", "#CONNECTIONS", "#RECEIVED", "#FORWARDED", "#DROPPED", "#CUT", "STATE"];
     let mut columns = Columns::new(&headers);
@@ -168,6 +169,25 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
         ]);
     }
     columns.print(out, "  no workers")
+}
+
+/// Pods that nobody told of, if there are any.
+fn print_found(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
+    let choice = &s.existing_pods;
+    let more = "(sluicectl get endpoints)";
+    if s.found_closed > 0 {
+        let found = count(s.found_closed, "running pod", "running pods");
+        writeln!(
+            out,
+            "  existing     {}: {found} that nothing passes to or from, --existing-pods={choice} {more}",
+            "CLOSED".yellow().bold()
+        )?;
+    }
+    if s.found_unmanaged > 0 {
+        let found = count(s.found_unmanaged, "running pod", "running pods");
+        writeln!(out, "  existing     {}: {found} that no policy holds for, --existing-pods={choice} {more}", "UNMANAGED".red().bold())?;
+    }
+    Ok(())
 }
 
 fn print_control(s: &ControlStatus, out: &mut dyn Write) -> Result<()> {

@@ -5,8 +5,8 @@ use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
-    CONTROL_DIR, CONTROL_SOCKET, ControlStatus, DataplaneStatus, DropCount, Explanation, FromControl, FromDataplane, Listener,
-    ManifestProblem, Realization, RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
+    CONTROL_DIR, CONTROL_SOCKET, ControlStatus, DataplaneStatus, DropCount, Explanation, FoundDevice, FoundState, FromControl,
+    FromDataplane, Listener, ManifestProblem, Realization, RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -70,12 +70,25 @@ fn serve_dataplane(dir: &Path) {
             let answer = match question {
                 ToDataplane::Status => FromDataplane::Status(dataplane_status()),
                 ToDataplane::Ports => FromDataplane::Ports { ports: Vec::new() },
+                ToDataplane::Found => FromDataplane::Found { devices: vec![found(7, FoundState::Closed), found(9, FoundState::Unmanaged)] },
                 ToDataplane::Table => FromDataplane::Table { generation: 7, image_bytes: image.len() as u64 },
                 _ => FromDataplane::Failed { reason: "not today".into() },
             };
             connection.send(&answer, fd.as_ref().map(AsFd::as_fd)).unwrap();
         }
     });
+}
+
+fn found(host_ifindex: u32, state: FoundState) -> FoundDevice {
+    FoundDevice {
+        host_ifindex,
+        host_ifname: format!("veth{host_ifindex}"),
+        addresses: vec!["10.0.0.9".parse().unwrap()],
+        mac: None,
+        state,
+        reason: "ran before it could be attached".into(),
+        awaits_identity: false,
+    }
 }
 
 fn dataplane_status() -> DataplaneStatus {
@@ -97,6 +110,9 @@ fn dataplane_status() -> DataplaneStatus {
         not_isolated: 5,
         cache_entries: 2,
         ports: 1,
+        existing_pods: "close".into(),
+        found_closed: 1,
+        found_unmanaged: 2,
         workers: vec![WorkerStatus {
             worker: 0,
             cpu: Some(1),
@@ -232,6 +248,8 @@ fn status_shows_either_half_and_says_which_is_down() {
         "in force: the last good state",
         "following",
         "listing",
+        "CLOSED: 1 running pod that nothing passes to or from, --existing-pods=close",
+        "UNMANAGED: 2 running pods that no policy holds for",
     ] {
         assert!(shown.contains(expected), "{expected:?} in {shown}");
     }
@@ -313,7 +331,12 @@ fn lists_say_so_when_they_are_empty_and_drops_say_what_they_mean() {
     let dir = tempfile::tempdir().unwrap();
     serve_dataplane(dir.path());
     serve_control(dir.path(), true);
-    assert!(ends(&run(dir.path(), &["get", "endpoints"]), 0).contains("No pods"));
+    let endpoints = ends(&run(dir.path(), &["get", "endpoints"]), 0);
+    for expected in ["veth7", "closed", "veth9", "unmanaged", "10.0.0.9", "veth9: ran before it could be attached"] {
+        assert!(endpoints.contains(expected), "{expected:?} in {endpoints}");
+    }
+    let json: Value = serde_json::from_slice(&run(dir.path(), &["get", "endpoints", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&json[0]["state"], &json[1]["state"]), (&"closed".into(), &"unmanaged".into()));
     assert!(ends(&run(dir.path(), &["get", "policies"]), 0).contains("No policies"));
     let drops = ends(&run(dir.path(), &["get", "drops"]), 0);
     let lines: Vec<&str> = drops.lines().collect();

@@ -4,6 +4,7 @@
 //!   RUN/dataplane.sock ── requests.rs ──▶ ports (registry.rs), tables (adoption.rs)
 //!   the workers' bell  ── adoption.rs ──▶ acknowledgements, waiting ADDs
 //!   every few seconds  ── expiry.rs   ──▶ idle connections
+//!   links and routes   ── found.rs    ──▶ devices that are gone, pods that nobody told of
 //! ```
 //!
 //! A table is validated here, once, and handed to every worker; it is in force when all live workers have acknowledged
@@ -13,6 +14,8 @@ mod adoption;
 mod control_dir;
 mod deferral;
 mod expiry;
+mod found;
+mod identity;
 mod registry;
 mod requests;
 mod status;
@@ -27,6 +30,7 @@ use crate::worker::{Command, WorkerConfig};
 use adoption::{Image, PendingAdoption};
 use anyhow::{Context, Result, bail};
 use caps::Capability;
+use found::Found;
 use registry::Registry;
 use requests::{Client, WaitingAdd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -76,6 +80,7 @@ pub struct Keeper {
     enforcing: bool,
     next_scan: Instant,
     next_addresses: Instant,
+    found: Found,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -142,10 +147,12 @@ impl Keeper {
             enforcing: true,
             next_scan: now,
             next_addresses: now,
+            found: Found::new()?,
             _lock: lock,
         };
         keeper.take_over_ports()?;
         keeper.start_workers(&far)?;
+        keeper.survey()?;
         privileges::keep_only(&[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])?;
         info!(
             workers = keeper.workers.len(),
@@ -163,12 +170,14 @@ impl Keeper {
         self.image.as_ref().map_or(0, |image| image.table.generation())
     }
 
-    /// Ports of an earlier process: those whose device is gone are forgotten, the others get hooks and trunk.
+    /// Ports of an earlier process: those whose device is gone, or is another one by now, are forgotten; the others get hooks
+    /// and trunk.
     fn take_over_ports(&mut self) -> Result<()> {
         let workers = self.trunks.len() as u32;
         let mut gone = Vec::new();
         for port in self.registry.iter_mut() {
-            let Some(link) = self.netlink.link_by_index(port.host_ifindex)? else {
+            let link = self.netlink.link_by_index(port.host_ifindex)?;
+            let Some(link) = found::still_there(&mut self.netlink, port, link)? else {
                 gone.push(port.endpoint.port);
                 continue;
             };
@@ -265,6 +274,7 @@ impl Keeper {
                 self.serve_client(client);
             }
             self.progress();
+            self.look_around();
             let now = Instant::now();
             if now >= self.next_addresses {
                 self.refresh_node_addresses();
@@ -289,14 +299,19 @@ impl Keeper {
 
     /// Waits for something to do; returns the clients that have something to say.
     fn wait(&self) -> Result<Vec<u64>> {
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&self.bell, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.found.events(), PollFlags::IN),
+        ];
+        let others = fds.len();
         let keys: Vec<u64> = self.clients.keys().copied().collect();
         fds.extend(keys.iter().map(|key| PollFd::from_borrowed_fd(self.clients[key].connection.as_fd(), PollFlags::IN)));
-        match poll(&mut fds, Some(&TICK)) {
+        match poll(&mut fds, Some(&self.found.patience(TICK))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("wait for requests"),
         }
-        let speaking = fds[2..].iter().zip(&keys).filter(|(fd, _)| !fd.revents().is_empty());
+        let speaking = fds[others..].iter().zip(&keys).filter(|(fd, _)| !fd.revents().is_empty());
         Ok(speaking.map(|(_, key)| *key).collect())
     }
 
@@ -375,7 +390,7 @@ pub fn remove(arguments: &Arguments) -> Result<()> {
     trunk::remove_from(0)?;
     deferral::remove();
     FarNamespace::remove(&arguments.run_dir);
-    for file in ["ports.json", adoption::LAST_IMAGE, "dataplane.lock", DATAPLANE_SOCKET] {
+    for file in ["ports.json", "ports.new", adoption::LAST_IMAGE, "image.new", "image.damaged", "dataplane.lock", DATAPLANE_SOCKET] {
         let _ = std::fs::remove_file(arguments.run_dir.join(file));
     }
     control_dir::remove(&arguments.run_dir);

@@ -1,6 +1,7 @@
 //! Which pod stands on which port: on tmpfs, so that it survives a restart, and in the hooks' shared memory.
 
 use crate::kernel::Attachment;
+use crate::veth::Fingerprint;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sluice_bpf::{Shared, abi};
@@ -9,6 +10,7 @@ use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
 use sluice_wire::AddPort;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// One registered attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +22,34 @@ pub(super) struct Registered {
     pub(super) host_ifname: String,
     pub(super) mac: [u8; 6],
     pub(super) gateway_mac: [u8; 6],
+    /// The pod's end, as numbered in its namespace.
+    #[serde(default)]
+    pub(super) peer_index: Option<u32>,
+    /// The network configuration that attached it.
+    #[serde(default)]
+    pub(super) network: String,
     pub(super) worker: u32,
 }
 
+/// Begins the container's name of a port whose sandbox nobody named, because the pod ran before the dataplane did.
+const ADOPTED: &str = "found:";
+
+/// The name of such a port's container.
+pub(super) fn adopted_container(host_ifindex: u32) -> String {
+    format!("{ADOPTED}{host_ifindex}")
+}
+
 impl Registered {
+    /// Whether the pod was found, and not told of by its runtime.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.container_id.starts_with(ADOPTED)
+    }
+
+    /// What tells its device from another one of that index.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint { host_mac: self.gateway_mac, peer_index: self.peer_index }
+    }
+
     /// Its slot as the hooks see it; closed.
     pub(super) fn slot(&self, trunk_ifindex: u32, previous: &abi::Port) -> abi::Port {
         let Self { endpoint, host_ifindex, mac, gateway_mac, worker, .. } = self;
@@ -44,6 +70,12 @@ impl Registered {
 pub(super) struct Registry {
     last_incarnation: u32,
     ports: BTreeMap<u16, Registered>,
+    /// Of the machine when this was written; nothing outlives a reboot. Empty where an earlier version wrote it.
+    #[serde(default)]
+    boot_id: String,
+    /// Devices of no port that were closed because their pods ran before anybody told of them.
+    #[serde(default)]
+    closed: BTreeMap<u32, Fingerprint>,
     #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
@@ -52,7 +84,14 @@ pub(super) struct Registry {
 
 impl Registry {
     /// What an earlier process left, or nothing. A damaged file is an error: guessing would open or close the wrong pods.
+    /// Of ports from before a reboot only their incarnations stay, so that none is used again.
     pub(super) fn load(run_dir: &Path) -> Result<Self> {
+        // where it cannot be read, devices alone tell what is still there
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self::load_in_boot(run_dir, boot_id.trim())
+    }
+
+    fn load_in_boot(run_dir: &Path, boot_id: &str) -> Result<Self> {
         let path = run_dir.join("ports.json");
         let mut registry: Self = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -60,6 +99,11 @@ impl Registry {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self { new: true, ..Self::default() },
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
+        if !registry.boot_id.is_empty() && !boot_id.is_empty() && registry.boot_id != boot_id {
+            warn!(ports = registry.ports.len(), path = %path.display(), "from before a reboot: a fresh start");
+            registry = Self { last_incarnation: registry.last_incarnation, new: true, ..Self::default() };
+        }
+        registry.boot_id = boot_id.to_owned();
         registry.path = path;
         Ok(registry)
     }
@@ -81,7 +125,7 @@ impl Registry {
     }
 
     /// A free index with a new incarnation, written down before anything else happens to it.
-    pub(super) fn add(&mut self, request: &AddPort, gateway_mac: [u8; 6], workers: u32) -> Result<Registered> {
+    pub(super) fn add(&mut self, request: &AddPort, device: Fingerprint, workers: u32) -> Result<Registered> {
         let free = (0..PORTS_MAX as u16).find(|index| !self.ports.contains_key(index));
         let index = free.with_context(|| format!("all {PORTS_MAX} ports of this node are in use"))?;
         self.last_incarnation = self.last_incarnation.wrapping_add(1).max(1);
@@ -99,7 +143,9 @@ impl Registry {
             host_ifindex: request.host_ifindex,
             host_ifname: request.host_ifname.clone(),
             mac: request.mac,
-            gateway_mac,
+            gateway_mac: device.host_mac,
+            peer_index: device.peer_index,
+            network: request.network.clone(),
             worker: u32::from(index) % workers,
         };
         self.ports.insert(index, registered.clone());
@@ -116,6 +162,25 @@ impl Registry {
 
     pub(super) fn find(&self, container_id: &str, ifname: &str) -> Option<&Registered> {
         self.ports.values().find(|port| port.container_id == container_id && port.ifname == ifname)
+    }
+
+    /// The adopted port on this device.
+    pub(super) fn adopted_at(&self, host_ifindex: u32) -> Option<&Registered> {
+        self.ports.values().find(|port| port.is_adopted() && port.host_ifindex == host_ifindex)
+    }
+
+    /// Which devices of no port are closed by choice, so that another choice can open them.
+    pub(super) fn closed(&self) -> &BTreeMap<u32, Fingerprint> {
+        &self.closed
+    }
+
+    /// Writes them down.
+    pub(super) fn set_closed(&mut self, closed: BTreeMap<u32, Fingerprint>) -> Result<()> {
+        if self.closed == closed {
+            return Ok(());
+        }
+        self.closed = closed;
+        self.save()
     }
 
     pub(super) fn by_port(&self, port: PortIndex) -> Option<&Registered> {
@@ -140,4 +205,75 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, bytes).with_context(|| format!("write {}", temporary.display()))?;
     std::fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_flow::ObjectName;
+
+    fn request(container_id: &str) -> AddPort {
+        AddPort {
+            container_id: container_id.into(),
+            ifname: "eth0".into(),
+            pod: ObjectName::new("x", "web"),
+            uid: "u".into(),
+            host_ifindex: 9,
+            host_ifname: "veth9".into(),
+            mac: [2; 6],
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            network: "net".into(),
+            deadline_ms: 1,
+        }
+    }
+
+    const DEVICE: Fingerprint = Fingerprint { host_mac: [4; 6], peer_index: Some(2) };
+
+    #[test]
+    fn ports_survive_the_process_and_not_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        assert!(registry.is_new());
+        let registered = registry.add(&request("c"), DEVICE, 1).unwrap();
+        assert_eq!((registered.fingerprint(), registered.network.as_str()), (DEVICE, "net"));
+        registry.set_closed([(7, DEVICE)].into()).unwrap();
+        for same in ["one", ""] {
+            let registry = Registry::load_in_boot(dir.path(), same).unwrap();
+            assert_eq!((registry.find("c", "eth0"), registry.closed().len(), registry.is_new()), (Some(&registered), 1, false));
+        }
+        let mut registry = Registry::load_in_boot(dir.path(), "two").unwrap();
+        assert_eq!((registry.find("c", "eth0"), registry.closed().len(), registry.is_new()), (None, 0, true));
+        let next = registry.add(&request("d"), DEVICE, 1).unwrap();
+        assert!(next.endpoint.incarnation > registered.endpoint.incarnation, "no incarnation is used twice");
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        registry.add(&request("c"), DEVICE, 1).unwrap();
+        let path = dir.path().join("ports.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for field in ["boot_id", "closed"] {
+            json.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        for field in ["peer_index", "network"] {
+            json["ports"]["0"].as_object_mut().unwrap().remove(field).unwrap();
+        }
+        std::fs::write(&path, json.to_string()).unwrap();
+        let registry = Registry::load_in_boot(dir.path(), "two").unwrap();
+        let port = registry.find("c", "eth0").unwrap();
+        assert_eq!((port.peer_index, port.network.as_str(), port.is_adopted()), (None, "", false));
+    }
+
+    #[test]
+    fn an_adopted_port_is_found_by_its_device_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        registry.add(&request("c"), DEVICE, 1).unwrap();
+        assert_eq!(registry.adopted_at(9), None, "the runtime told of it");
+        let adopted = AddPort { host_ifindex: 11, ..request(&adopted_container(11)) };
+        let adopted = registry.add(&adopted, DEVICE, 1).unwrap();
+        assert_eq!((registry.adopted_at(11), registry.adopted_at(9)), (Some(&adopted), None));
+    }
 }

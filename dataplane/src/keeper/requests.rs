@@ -1,10 +1,12 @@
 //! What comes in over the socket.
 
 use super::Keeper;
+use super::found::still_there;
 use super::registry::Registered;
 use crate::netlink::Link;
 use crate::permission::refusal;
 use crate::trunk::TRUNK_MTU;
+use crate::veth::Fingerprint;
 use crate::worker::Command;
 use anyhow::{Context, Result, bail};
 use sluice_bpf::Hooks;
@@ -12,6 +14,7 @@ use sluice_bpf::abi::TRUNK_BYTES;
 use sluice_flow::limits::{POD_MTU_MAX, PORT_ADDRESSES_MAX};
 use sluice_flow::{LocalEndpoint, PortIndex};
 use sluice_wire::{AddPort, Connection, FromDataplane, PeerCredentials, ToDataplane, WIRE_VERSION, WireError};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -115,8 +118,14 @@ impl Keeper {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
-            ToDataplane::DelPort { container_id, ifname } => self.del_port(&container_id, &ifname).map(|()| FromDataplane::Done),
-            ToDataplane::CheckPort { container_id, ifname } => self.check_port(&container_id, &ifname).map(|()| FromDataplane::Done),
+            ToDataplane::DelPort { container_id, ifname, host_ifindex } => {
+                self.del_port(&container_id, &ifname, host_ifindex).map(|()| FromDataplane::Done)
+            }
+            ToDataplane::CheckPort { container_id, ifname, host_ifindex, addresses } => {
+                self.check_port(&container_id, &ifname, host_ifindex, &addresses).map(|()| FromDataplane::Done)
+            }
+            ToDataplane::Found => Ok(FromDataplane::Found { devices: self.found_devices() }),
+            ToDataplane::Identify { identities } => self.identify(identities).map(|()| FromDataplane::Done),
             ToDataplane::Enforce { on } => self.enforce(on).map(|()| FromDataplane::Done),
             ToDataplane::Status => Ok(FromDataplane::Status(self.status())),
             ToDataplane::Ports => Ok(FromDataplane::Ports { ports: self.port_infos() }),
@@ -145,11 +154,12 @@ impl Keeper {
         {
             self.clients.remove(&old);
         }
+        self.found.ask_anew();
         info!("control connected");
         Ok(self.endpoints_message())
     }
 
-    fn endpoints_message(&self) -> FromDataplane {
+    pub(super) fn endpoints_message(&self) -> FromDataplane {
         let newest = self.adopting.as_ref().map_or(self.generation(), |adopting| adopting.generation());
         FromDataplane::Endpoints { endpoints: self.registry.endpoints(), generation: newest }
     }
@@ -163,12 +173,7 @@ impl Keeper {
             self.forget(&old)?;
         }
         self.refresh_node_addresses();
-        let gateway_mac = link.mac.context("the host's end has no Ethernet address")?;
-        let registered = self.registry.add(&add, gateway_mac, self.trunks.len() as u32)?;
-        if let Err(error) = self.open_slot(&registered) {
-            self.forget(&registered)?;
-            return Err(error);
-        }
+        let registered = self.register(&add, &link)?;
         info!(pod = %add.pod, port = registered.endpoint.port.0, device = add.host_ifname, "port closed until a table knows its pod");
         let deadline = since + Duration::from_millis(add.deadline_ms);
         self.adds.push(WaitingAdd { client: id, endpoint: registered.endpoint, since, deadline });
@@ -177,7 +182,19 @@ impl Keeper {
         Ok(())
     }
 
-    fn check_attachment(&mut self, add: &AddPort) -> Result<Link> {
+    /// A closed port on a checked device.
+    pub(super) fn register(&mut self, add: &AddPort, link: &Link) -> Result<Registered> {
+        let device = Fingerprint::of(link).context("the host's end has no Ethernet address")?;
+        let registered = self.registry.add(add, device, self.trunks.len() as u32)?;
+        if let Err(error) = self.open_slot(&registered) {
+            self.forget(&registered)?;
+            return Err(error);
+        }
+        self.found.is_port_now(registered.host_ifindex);
+        Ok(registered)
+    }
+
+    pub(super) fn check_attachment(&mut self, add: &AddPort) -> Result<Link> {
         let name = &add.host_ifname;
         let link = self.netlink.link_by_index(add.host_ifindex)?;
         let link = link.with_context(|| format!("no device with index {} ({name}) in the node's network namespace", add.host_ifindex))?;
@@ -202,8 +219,10 @@ impl Keeper {
             !same_attachment && (port.host_ifindex == add.host_ifindex || port.endpoint.addresses.iter().any(|a| add.addresses.contains(a)))
         });
         if let Some(taken) = taken.cloned() {
-            // its device vanished without a DEL
-            if self.netlink.link_by_index(taken.host_ifindex)?.is_none() {
+            // its device vanished without a DEL; or the pod was adopted, and now its runtime speaks
+            let there = self.netlink.link_by_index(taken.host_ifindex)?;
+            let is_gone = still_there(&mut self.netlink, &taken, there)?.is_none();
+            if is_gone || (taken.is_adopted() && taken.host_ifindex == add.host_ifindex) {
                 self.forget(&taken)?;
                 return self.check_attachment(add);
             }
@@ -245,36 +264,64 @@ impl Keeper {
         for port in gone {
             self.forget(&port)?;
         }
+        self.enforce_on_found(on)?;
         if !failed.is_empty() {
             bail!("not enforced everywhere: {}", failed.join("; "));
         }
         Ok(())
     }
 
-    /// Undoes everything about a port.
-    fn forget(&mut self, registered: &Registered) -> Result<()> {
+    /// Undoes everything about a port. Whoever waits for it is told.
+    pub(super) fn forget(&mut self, registered: &Registered) -> Result<()> {
         let port: PortIndex = registered.endpoint.port;
         self.clear_slot(port);
+        self.found.speak_for(registered.host_ifindex, registered.fingerprint());
         self.command(registered.worker as usize, Command::ForgetPort(port));
-        self.adds.retain(|add| add.endpoint.port != port);
+        let waiting: Vec<u64> = self.adds.extract_if(.., |add| add.endpoint.port == port).map(|add| add.client).collect();
+        for client in waiting {
+            let reason =
+                format!("{}: the port was removed while ADD waited: by DEL, by another ADD, or with its device", registered.endpoint.pod);
+            self.answer(client, &FromDataplane::Failed { reason });
+        }
         self.registry.remove(port)?;
         let message = self.endpoints_message();
         self.tell_control(&message);
         Ok(())
     }
 
-    fn del_port(&mut self, container_id: &str, ifname: &str) -> Result<()> {
-        if let Some(registered) = self.registry.find(container_id, ifname).cloned() {
+    /// Also a pod that was adopted, by its device: nobody had named its sandbox.
+    fn registered(&self, container_id: &str, ifname: &str, host_ifindex: Option<u32>) -> Option<Registered> {
+        let adopted = || self.registry.adopted_at(host_ifindex?);
+        self.registry.find(container_id, ifname).or_else(adopted).cloned()
+    }
+
+    fn del_port(&mut self, container_id: &str, ifname: &str, host_ifindex: Option<u32>) -> Result<()> {
+        if let Some(registered) = self.registered(container_id, ifname, host_ifindex) {
             info!(pod = %registered.endpoint.pod, port = registered.endpoint.port.0, "port removed");
             self.forget(&registered)?;
+        } else if let Some(link) = host_ifindex.map(|index| self.netlink.link_by_index(index)).transpose()?.flatten()
+            && let Some(device) = Fingerprint::of(&link)
+        {
+            // about to go: not to be adopted any more
+            self.found.speak_for(link.index, device);
         }
         Ok(())
     }
 
-    fn check_port(&mut self, container_id: &str, ifname: &str) -> Result<()> {
-        let found = self.registry.find(container_id, ifname).cloned();
+    fn check_port(&mut self, container_id: &str, ifname: &str, host_ifindex: Option<u32>, addresses: &[IpAddr]) -> Result<()> {
+        let found = self.registered(container_id, ifname, host_ifindex);
         let registered = found.with_context(|| format!("no port for container {container_id}, interface {ifname}"))?;
         let pod = &registered.endpoint.pod;
+        let link = self.netlink.link_by_index(registered.host_ifindex)?;
+        if still_there(&mut self.netlink, &registered, link)?.is_none() {
+            bail!("{pod}: {} is gone, or another device by now", registered.host_ifname);
+        }
+        if host_ifindex.is_some_and(|index| index != registered.host_ifindex) {
+            bail!("{pod}: the sandbox's {ifname} leads to another device than {}", registered.host_ifname);
+        }
+        if let Some(unknown) = addresses.iter().find(|address| !registered.endpoint.addresses.contains(address)) {
+            bail!("{pod}: {unknown} is none of the addresses that were registered: {:?}", registered.endpoint.addresses);
+        }
         if !self.loaded.attached(Hooks::Device, registered.host_ifindex) {
             bail!("{pod}: the hooks on {} are gone", registered.host_ifname);
         }

@@ -7,7 +7,7 @@ use crate::worker::thread::now_ns;
 use anyhow::Result;
 use sluice_bpf::abi::{self, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
 use sluice_flow::{DropReason, FlowKey, ObjectName, Verdict};
-use sluice_wire::{ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, WorkerStatus};
+use sluice_wire::{ConnectionInfo, DataplaneStatus, DropCount, FoundState, FromDataplane, PortInfo, PortState, WorkerStatus};
 use std::collections::HashMap;
 
 impl Keeper {
@@ -34,6 +34,9 @@ impl Keeper {
             not_isolated: counters[abi::COUNT_NOT_ISOLATED],
             cache_entries: self.cache_entries,
             ports: self.registry.iter().count() as u64,
+            existing_pods: self.arguments.existing_pods.to_string(),
+            found_closed: self.found.count(FoundState::Closed),
+            found_unmanaged: self.found.count(FoundState::Unmanaged),
             workers: self.worker_statuses(),
             drops: self.drops(&counters),
         }
@@ -90,6 +93,7 @@ impl Keeper {
                     endpoint: port.endpoint.clone(),
                     container_id: port.container_id.clone(),
                     ifname: port.ifname.clone(),
+                    network: port.network.clone(),
                     host_ifname: port.host_ifname.clone(),
                     host_ifindex: port.host_ifindex,
                     mac: port.mac.map(|byte| format!("{byte:02x}")).join(":"),

@@ -1,5 +1,6 @@
 //! The dataplane's socket: control publishes, the CNI plugin registers ports, the CLI asks.
 
+use crate::found::{FoundDevice, Identity};
 use serde::{Deserialize, Serialize};
 use sluice_flow::{Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use std::net::IpAddr;
@@ -9,8 +10,9 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToDataplane {
-    /// "I am the control process." Answered by [`FromDataplane::Endpoints`]; from then on `Endpoints`, `Adopted` and
-    /// `Refused` arrive unasked. A newer control connection replaces an older one. Root and the control user only.
+    /// "I am the control process." Answered by [`FromDataplane::Endpoints`]; from then on `Endpoints`, `Adopted`,
+    /// `Refused` and `Unidentified` arrive unasked. A newer control connection replaces an older one. Root and the control
+    /// user only.
     Control {
         /// [`crate::WIRE_VERSION`].
         wire_version: u32,
@@ -31,13 +33,30 @@ pub enum ToDataplane {
         container_id: String,
         /// The interface inside it.
         ifname: String,
+        /// The host's end, where the sandbox still has one: finds a pod that was adopted, whose sandbox nobody named.
+        #[serde(default)]
+        host_ifindex: Option<u32>,
     },
-    /// Fails unless this attachment is registered and under policy.
+    /// Fails unless this attachment is registered, as it was made, and under policy.
     CheckPort {
         /// The runtime's sandbox.
         container_id: String,
         /// The interface inside it.
         ifname: String,
+        /// As in [`ToDataplane::DelPort`].
+        #[serde(default)]
+        host_ifindex: Option<u32>,
+        /// What the pod's addresses should be; empty where the caller was not told.
+        #[serde(default)]
+        addresses: Vec<IpAddr>,
+    },
+    /// The pods' devices that no port owns.
+    Found,
+    /// Who is behind found devices. Taken where the dataplane adopts existing pods, and else no more than noted. As
+    /// [`ToDataplane::Control`]: only who may publish.
+    Identify {
+        /// As many as one knows.
+        identities: Vec<Identity>,
     },
     /// Take the hooks off every port, or put them back: for measuring what they cost and for emergencies. Off, nothing is
     /// enforced, and the status says so. A restart puts them back. Root only.
@@ -80,6 +99,9 @@ pub struct AddPort {
     pub mac: [u8; 6],
     /// The pod's addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
+    /// The network configuration's name: GC of one network leaves the ports of others alone.
+    #[serde(default)]
+    pub network: String,
     /// Give up, undo and fail after so long.
     pub deadline_ms: u64,
 }
@@ -94,6 +116,11 @@ pub enum FromDataplane {
         endpoints: Vec<LocalEndpoint>,
         /// The generation in force, 0 for none; a new control process continues above it.
         generation: u64,
+    },
+    /// The found devices that wait for an [`Identity`], whole; sent to control after every change.
+    Unidentified {
+        /// All of them.
+        devices: Vec<FoundDevice>,
     },
     /// Every live worker judges by this generation.
     Adopted {
@@ -136,6 +163,11 @@ pub enum FromDataplane {
         /// By index.
         ports: Vec<PortInfo>,
     },
+    /// To [`ToDataplane::Found`].
+    Found {
+        /// By index.
+        devices: Vec<FoundDevice>,
+    },
     /// To [`ToDataplane::Connections`].
     Connections {
         /// At most as many as asked for.
@@ -174,6 +206,9 @@ pub struct PortInfo {
     pub container_id: String,
     /// The pod's interface.
     pub ifname: String,
+    /// The network configuration that attached it; empty where nobody said, as of adopted pods.
+    #[serde(default)]
+    pub network: String,
     /// The host's end.
     pub host_ifname: String,
     /// Its index.
@@ -267,6 +302,15 @@ pub struct DataplaneStatus {
     pub cache_entries: u64,
     /// Ports.
     pub ports: u64,
+    /// `close`, `unmanaged` or `adopt`: what becomes of pods that nobody told the dataplane of.
+    #[serde(default)]
+    pub existing_pods: String,
+    /// Pods' devices that no port owns and that are closed.
+    #[serde(default)]
+    pub found_closed: u64,
+    /// Pods' devices that no port owns and that no policy holds for.
+    #[serde(default)]
+    pub found_unmanaged: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// Each reason that occurred.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  sluice-control ──ToDataplane::Control, Publish(+memfd)──▶ RUN/dataplane.sock   sluice-dataplane
-//!                 ◀──FromDataplane::Endpoints, Adopted, Refused──
+//!                 ◀──FromDataplane::Endpoints, Adopted, Refused, Unidentified──
+//!                 ──Identify──▶                             (same socket, a connection of its own)
 //!  sluice-cni     ──AddPort, DelPort, CheckPort──▶           (same socket)
 //!  sluicectl      ──Status, Connections, Table──▶            (same socket)
 //!  sluicectl      ──ToControl──▶ RUN/control/control.sock     sluice-control
@@ -15,6 +16,7 @@
 mod connection;
 mod control;
 mod dataplane;
+mod found;
 
 pub use connection::{Connection, Listener, PeerCredentials, WireError};
 pub use control::{
@@ -22,6 +24,7 @@ pub use control::{
     ToControl, WatchStatus,
 };
 pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
+pub use found::{FoundDevice, FoundState, Identified, Identity};
 
 /// The version of these messages; both ends say it first and refuse another.
 pub const WIRE_VERSION: u32 = 1;

@@ -9,14 +9,17 @@
 pub mod cni;
 mod fixture;
 pub mod frames;
+mod knock;
 mod leftovers;
 mod manifests;
+pub mod node;
 mod packet_socket;
 mod status;
 mod turn;
 pub mod upstream;
 
 pub use fixture::{Live, assert_nothing_left, lab_name};
+pub use knock::knock;
 pub use leftovers::leftovers;
 pub use manifests::{POLICY_HEAD, pod, policy};
 pub use packet_socket::PacketSocket;

@@ -144,8 +144,9 @@ fn options(server: &Server, directory: &Path) -> Result<Options> {
     Ok(Options {
         objects: Objects::Cluster(ClusterOptions { kubeconfig: Some(kubeconfig), context: None, pace }),
         run_dir: directory.to_owned(),
+        node_name: "node".to_owned(),
         admin: None,
-        node_name: None,
+        tell_status: false,
         quiet: Duration::from_millis(2),
         quiet_wait_max: Duration::from_millis(10),
         proof_wait: Duration::from_secs(5),
