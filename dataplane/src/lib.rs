@@ -24,4 +24,6 @@ pub mod netlink;
 #[cfg(feature = "kernel")]
 pub mod privileges;
 #[cfg(feature = "kernel")]
+pub mod process;
+#[cfg(feature = "kernel")]
 pub mod trunk;

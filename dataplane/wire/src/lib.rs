@@ -20,7 +20,9 @@ pub use connection::{Connection, Listener, PeerCredentials, WireError};
 pub use control::{
     ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, ToControl, WatchStatus,
 };
-pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
+pub use dataplane::{
+    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, TakenOver, ToDataplane, WorkerStatus,
+};
 
 /// The version of these messages; both ends say it first and refuse another.
 pub const WIRE_VERSION: u32 = 1;
