@@ -47,7 +47,7 @@ pub enum Misfit {
 
 /// Whether a record names its entry or is what stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// What it does not know of a key it must not forget: two entries could become one.
     Key,
     /// What it does not know of a value is dropped.
@@ -154,7 +154,7 @@ fn shape(mut found: BtfType<'_>) -> Option<(usize, Kind)> {
 
 /// How to carry records from one layout into another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversion {
+pub(crate) struct Conversion {
     from_bytes: usize,
     to_bytes: usize,
     moves: Vec<(Field, Field)>,
@@ -167,7 +167,7 @@ impl Conversion {
     ///
     /// # Errors
     /// [`Misfit::Type`] where the structs have different names, [`Misfit::Size`] where a field of both cannot be carried over.
-    pub fn between(from: &Layout, to: &Layout, role: Role) -> Result<Self, Misfit> {
+    pub(crate) fn between(from: &Layout, to: &Layout, role: Role) -> Result<Self, Misfit> {
         if from.name != to.name {
             return Err(Misfit::Type { from: from.name.clone(), to: to.name.clone() });
         }
@@ -186,7 +186,7 @@ impl Conversion {
     }
 
     /// Length of a converted record.
-    pub fn to_bytes(&self) -> usize {
+    pub(crate) fn to_bytes(&self) -> usize {
         self.to_bytes
     }
 
@@ -194,7 +194,7 @@ impl Conversion {
     ///
     /// # Panics
     /// When the lengths are not those of the layouts.
-    pub fn convert(&self, from: &[u8], to: &mut [u8]) -> bool {
+    pub(crate) fn convert(&self, from: &[u8], to: &mut [u8]) -> bool {
         assert_eq!((from.len(), to.len()), (self.from_bytes, self.to_bytes));
         to.fill(0);
         for (source, target) in &self.moves {

@@ -24,7 +24,7 @@ pub mod testing;
 #[cfg(feature = "load")]
 pub use handover::{Handover, Step};
 #[cfg(feature = "load")]
-pub use layout::{Conversion, Layout, Misfit, Role};
+pub use layout::{Layout, Misfit};
 #[cfg(feature = "load")]
 pub use load::{Hooks, LoadError, LoadOptions, Loaded};
 #[cfg(feature = "load")]

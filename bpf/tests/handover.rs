@@ -11,7 +11,7 @@ use node::{
 };
 use sluice_bpf::abi::{CACHE_ALLOW, CACHE_DENY, CACHE_REPLY, COUNT_HIT, Port};
 use sluice_bpf::testing::other::{self, VERSION};
-use sluice_bpf::{Loaded, Step};
+use sluice_bpf::{LoadOptions, Loaded, Step};
 use std::io;
 
 /// What passes and what does not, in the end by our maps.
@@ -100,6 +100,29 @@ fn every_map_is_converted_and_what_does_not_fit_is_left_out_and_counted() {
 fn wide_generation() -> Option<other::Generation> {
     let wide = u64::from(u32::MAX) + 1;
     (size_of::<other::Generation>() == 8).then(|| wide.try_into().ok()).flatten()
+}
+
+#[test]
+fn many_entries_are_taken_in_batches_and_those_without_room_are_counted() {
+    const MANY: u16 = 20_000;
+    on_a_node(|node| {
+        let other = node.unhooked_with(u32::from(MANY) + 1);
+        for sport in 0..MANY {
+            other.put("cache", &their_key([sport, 1]), &their_value(u64::from(sport)));
+        }
+        drop(other);
+        let loaded = Loaded::new(&LoadOptions { cache_entries: 15_000, ..node.options() }).unwrap();
+        let done = loaded.handover().unwrap();
+        println!("{done}");
+        let mut found = 0;
+        let read = loaded.cache.scan(|key, value| {
+            found += 1;
+            assert!(*key == our_key(ALLOWED) || value.packets == u64::from(key.sport));
+        });
+        read.unwrap();
+        assert_eq!((done.entries, done.entries + done.skipped), (found, u64::from(MANY) + 1), "{done}");
+        assert!((14_000..=15_000).contains(&found), "{found}");
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use sluice_flow::Family;
 use sluice_lab::{Agent, Lab, agents, probe};
-use sluice_tests::live::{Live, pod, policy, program, turn, until};
+use sluice_tests::live::{Live, drops, pod, policy, program, turn, until};
 use sluice_tests::traffic::{TcpPlan, TcpStreams, UdpFlows, UdpPlan, median_and_max, ms, wildcard};
 use sluice_wire::{ConnectionInfo, DataplaneStatus};
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ const ROUNDS: usize = 4;
 const FLOWS: UdpPlan = UdpPlan { port: 9000, flows: 1000, packets_per_second: 50_000, answer_every: 16 };
 const STREAMS: TcpPlan = TcpPlan { port: 9001, streams: 8, bytes_per_second: 2 << 20 };
 const FORBIDDEN_PORT: u16 = 9300;
+const UNTRIED_PORT: u16 = 10_000;
 const ASKED_PORT: u16 = 9200;
 const QUICK: Duration = Duration::from_millis(400);
 
@@ -77,7 +78,8 @@ fn reaches(lab: &Lab, from: &str, to: (IpAddr, u16)) -> bool {
     lab.in_pod(from, || Ok(probe::tcp(SocketAddr::from(to), QUICK).outcome.reached())).unwrap()
 }
 
-/// Datagrams that must not arrive, one a millisecond, to eight ports in turn: some meet a cached denial, some nothing.
+/// Datagrams that must not arrive, one a millisecond: every second one to one of eight ports in turn, where it meets a cached
+/// denial, the others to ports that were never tried before. Where nobody listens, the pod's kernel counts what arrives.
 struct Forbidden {
     stop: Arc<AtomicBool>,
     sender: JoinHandle<u64>,
@@ -98,7 +100,8 @@ impl Forbidden {
             let begin = Instant::now();
             while !seen.load(Ordering::Relaxed) {
                 if u128::from(sent) < begin.elapsed().as_millis() {
-                    let port = ports[sent as usize % ports.len()];
+                    let known = ports[sent as usize / 2 % ports.len()];
+                    let port = if sent % 2 == 0 { known } else { UNTRIED_PORT + (sent % 50_000) as u16 };
                     sent += u64::from(socket.send_to(b"forbidden", (address, port)).is_ok());
                     continue;
                 }
@@ -123,6 +126,18 @@ impl Forbidden {
         }
         (sent, arrived)
     }
+}
+
+/// Datagrams that arrived in a pod where nobody listens.
+fn to_nobody(lab: &Lab, pod: &str) -> u64 {
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    lab.in_pod(pod, || {
+        let (v4, v6) = (std::fs::read_to_string("/proc/thread-self/net/snmp")?, std::fs::read_to_string("/proc/thread-self/net/snmp6")?);
+        let v4 = v4.lines().filter_map(|line| line.strip_prefix("Udp: ")).nth(1).and_then(|line| line.split(' ').nth(1)).map(number);
+        let v6 = v6.lines().find_map(|line| line.strip_prefix("Udp6NoPorts")).map(|line| number(line.trim()));
+        Ok(v4.expect("Udp: InDatagrams NoPorts") + v6.expect("Udp6NoPorts"))
+    })
+    .unwrap()
 }
 
 /// An asker whose question was answered once, and somebody who asked nothing.
@@ -190,6 +205,8 @@ fn upgrades_there_and_back_lose_nothing_and_let_nothing_in() {
         [("x/a", "x/b", Family::V4), ("x/b", "x/a", Family::V6)].map(|(from, to, family)| Forbidden::start(&live, from, to, family));
     std::thread::sleep(Duration::from_millis(500));
     let before = connections(&live);
+    let unheard = ["x/a", "x/b"].map(|pod| to_nobody(&live, pod));
+    let unserved = drops(live.layout(), "no_worker");
     assert_eq!(before.len(), 2 * (FLOWS.flows + STREAMS.streams + answers.len()), "one for each end");
     let (own_version, mut last) = (status(&live).abi_version, status(&live));
     let (mut back_after, mut takeovers) = (Vec::new(), Vec::new());
@@ -248,11 +265,14 @@ fn upgrades_there_and_back_lose_nothing_and_let_nothing_in() {
         streams.cut.len(),
         ms(streams.longest_silence)
     );
-    println!("forbidden, sent and arrived: {forbidden:?}");
+    let unserved = drops(live.layout(), "no_worker") - unserved;
+    println!("forbidden, sent and arrived: {forbidden:?}; {unserved} packets met no worker");
     flows.assert_whole();
     streams.assert_whole();
     for (sent, arrived) in forbidden {
-        assert!(sent > 1000 && arrived == 0, "{arrived} of {sent} forbidden datagrams arrived");
+        assert!(sent > 2000 && arrived == 0, "{arrived} of {sent} forbidden datagrams arrived");
     }
+    assert_eq!(["x/a", "x/b"].map(|pod| to_nobody(&live, pod)), unheard, "forbidden datagrams arrived where nobody listens");
+    assert!(unserved > 0, "what nobody could judge was dropped under its name");
     live.down();
 }

@@ -46,10 +46,12 @@ pub(crate) fn on_a_node(test: impl FnOnce(Node) + Send) {
     let run = || {
         // SAFETY: this thread holds no file system or namespace state that another one relies on, and ends here.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("a network namespace");
+        // as the dataplane's own trunks: nothing but punts
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("no IPv6 on the trunk");
         ip("link set lo up");
         ip("link add near type veth peer name far");
-        let status = Command::new("ethtool").args(["-K", "near", "gro", "on", "tx", "off"]).status().expect("ethtool");
-        assert!(status.success());
+        let offload = Command::new("ethtool").args(["-K", "near", "gro", "on", "tx", "off"]).output().expect("ethtool");
+        assert!(offload.status.success(), "{offload:?}");
         ip("link set near up");
         ip("link set far up");
         let index = |name: &str| -> u32 {
@@ -95,7 +97,12 @@ impl Node {
 
     /// The same without links.
     pub(crate) fn unhooked(&self) -> Other {
-        let other = Other::load(&self.bpf_dir, 1000);
+        self.unhooked_with(1000)
+    }
+
+    /// The same with room for so many entries.
+    pub(crate) fn unhooked_with(&self, entries: u32) -> Other {
+        let other = Other::load(&self.bpf_dir, entries);
         other.put("ports", &PORT, &self.their_port());
         other.put("port_of_ifindex", &LO, &PORT);
         other.put("worker_of_trunk", &self.far, &0u32);
