@@ -33,6 +33,15 @@ release: ## Optimised binaries in target/release
 	@echo "building optimised binaries (some minutes the first time) ..."
 	@$(CARGO) build --release --workspace $(KERNEL)
 
+# The same dependencies as those of `make build`, so only two crates are compiled again.
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+NEXT_DIR = $(TARGET_DIR)/abi-next/$(or $(PROFILE),debug)
+.PHONY: abi-next
+abi-next: ## A dataplane of another ABI version, to upgrade to and back from: target/abi-next/debug/sluice-dataplane (PROFILE=release)
+	@$(CARGO) build -q --workspace --bin sluice-dataplane-next $(KERNEL),sluice-dataplane/abi-next $(if $(PROFILE),--profile $(PROFILE))
+	@mkdir -p $(NEXT_DIR)
+	@ln -f $(TARGET_DIR)/$(or $(PROFILE),debug)/sluice-dataplane-next $(NEXT_DIR)/sluice-dataplane
+
 .PHONY: demo
 demo: prepare release ## The walkthrough of default-deny policies on live traffic (KEEP=1 leaves it up)
 	@target/release/sluice-lab demo $(if $(KEEP),--keep)

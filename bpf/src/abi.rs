@@ -1,6 +1,28 @@
-//! The layouts of `src/c/abi.h`. Field by field the same; sizes are asserted in both languages.
+//! The layouts of `src/c/abi.h`. Field by field the same, which a test reads from the compiled programs' type information.
+//!
+//! Feature `abi-next` puts the layouts of `src/c/abi_next.h` in their place: the version that nobody ships, with which
+//! upgrades are tested in both directions.
 
 use bytemuck::{Pod, Zeroable};
+
+#[cfg(any(not(feature = "abi-next"), feature = "load"))]
+mod current;
+#[cfg(any(feature = "abi-next", feature = "load"))]
+mod next;
+
+#[cfg(not(feature = "abi-next"))]
+pub use current::{CacheValue, Denial, Generation, Key, Port};
+#[cfg(feature = "abi-next")]
+pub use next::{CacheValue, Denial, Generation, Key, Port};
+
+/// The layouts of the version that this build is not, for tests.
+#[cfg(feature = "load")]
+pub(crate) mod other {
+    #[cfg(feature = "abi-next")]
+    pub use super::current::{CacheValue, Denial, Generation, Key, Port};
+    #[cfg(not(feature = "abi-next"))]
+    pub use super::next::{CacheValue, Denial, Generation, Key, Port};
+}
 
 /// See `SLUICE_TRUNK_MAGIC`.
 pub const TRUNK_MAGIC: u16 = 0x5c1e;
@@ -18,6 +40,8 @@ pub const PORT_OPEN: u32 = 1;
 pub const PORT_ISOLATED_INGRESS: u32 = 2;
 /// Isolated for traffic leaving it.
 pub const PORT_ISOLATED_EGRESS: u32 = 4;
+/// Every bit of a port's state there is.
+pub const PORT_BITS: u32 = PORT_OPEN | PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS;
 /// Where the incarnation begins in the state word.
 pub const PORT_STATE_SHIFT: u32 = 8;
 /// The bits of a packet's mark that are ours.
@@ -34,10 +58,14 @@ pub const CACHE_ALLOW: u8 = 1;
 pub const CACHE_ALLOW_DEFERRED: u8 = 2;
 /// Cached verdict: drop.
 pub const CACHE_DENY: u8 = 3;
+/// Every verdict there is.
+pub const CACHE_VERDICTS: [u8; 3] = [CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_DENY];
 /// Flag: made for answers.
 pub const CACHE_REPLY: u8 = 1;
 /// Flag: picked up in mid-flow, allowed only as long as it is so both ways.
 pub const CACHE_BOTH_WAYS: u8 = 2;
+/// Every flag there is.
+pub const CACHE_FLAGS: u8 = CACHE_REPLY | CACHE_BOTH_WAYS;
 /// Slots of the port array.
 pub const PORTS_MAX: usize = 256;
 /// Slots of the socket map.
@@ -95,38 +123,6 @@ pub struct TrunkHeader {
     pub reserved: u32,
 }
 
-/// One port, as the programs see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Port {
-    /// Host's end; 0: the slot is free.
-    pub ifindex: u32,
-    /// Which use of the slot.
-    pub incarnation: u32,
-    /// Cache entries with another one are void.
-    pub epoch: u32,
-    /// Denials with another one are void.
-    pub deny_epoch: u32,
-    /// [`PORT_OPEN`] and the isolation bits.
-    pub state: u32,
-    /// The near end of the owner's trunk.
-    pub trunk_ifindex: u32,
-    /// The owner.
-    pub worker: u16,
-    /// 0.
-    pub pad: u16,
-    /// The pod's MAC.
-    pub mac: [u8; 6],
-    /// The host's end's MAC.
-    pub gateway_mac: [u8; 6],
-    /// Network order; 0: none.
-    pub ip4: [u8; 4],
-    /// 0 or 1.
-    pub has_ip6: u32,
-    /// Network order.
-    pub ip6: [u8; 16],
-}
-
 impl Port {
     /// The state word that opens this incarnation of a port with these bits.
     pub fn state_word(incarnation: u32, bits: u32) -> u32 {
@@ -138,70 +134,6 @@ impl Port {
         let current = self.state >> PORT_STATE_SHIFT == self.incarnation & (u32::MAX >> PORT_STATE_SHIFT);
         if current { self.state & ((1 << PORT_STATE_SHIFT) - 1) } else { 0 }
     }
-}
-
-/// Key of cache, denials and origins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
-pub struct Key {
-    /// The port's.
-    pub incarnation: u32,
-    /// Port index.
-    pub port: u16,
-    /// 0 ingress, 1 egress.
-    pub direction: u8,
-    /// IP protocol.
-    pub protocol: u8,
-    /// IPv4 mapped.
-    pub src: [u8; 16],
-    /// IPv4 mapped.
-    pub dst: [u8; 16],
-    /// Host order.
-    pub sport: u16,
-    /// Host order.
-    pub dport: u16,
-}
-
-/// Value of the verdict cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct CacheValue {
-    /// The port's when it was judged.
-    pub epoch: u32,
-    /// [`CACHE_ALLOW`], [`CACHE_ALLOW_DEFERRED`] or [`CACHE_DENY`].
-    pub verdict: u8,
-    /// [`CACHE_REPLY`].
-    pub flags: u8,
-    /// Seen in the kernel.
-    pub tcp_flags: u8,
-    /// 0.
-    pub pad: u8,
-    /// Void when idle for longer.
-    pub timeout_ns: u64,
-    /// Counted in the kernel.
-    pub packets: u64,
-    /// Counted in the kernel.
-    pub bytes: u64,
-    /// CLOCK_MONOTONIC, coarse.
-    pub last_seen_ns: u64,
-    /// Of `generation`.
-    pub rule: u32,
-    /// Low bits of the generation that judged it.
-    pub generation: u32,
-}
-
-/// Value of the denial cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Denial {
-    /// The port's when it was judged.
-    pub deny_epoch: u32,
-    /// 0.
-    pub pad: u32,
-    /// Dropped by it.
-    pub packets: u64,
-    /// CLOCK_MONOTONIC, coarse.
-    pub last_seen_ns: u64,
 }
 
 /// The one configuration record.
@@ -217,9 +149,6 @@ pub struct Config {
 }
 
 const _: () = assert!(size_of::<TrunkHeader>() == TRUNK_BYTES);
-const _: () = assert!(size_of::<Port>() == 64);
-const _: () = assert!(size_of::<Key>() == 44);
-const _: () = assert!(size_of::<CacheValue>() == 48);
 
 #[cfg(test)]
 mod tests {
@@ -244,7 +173,7 @@ mod tests {
     fn both_languages_agree_on_every_number() {
         let defines = defines();
         for (name, value) in [
-            ("ABI_VERSION", u64::from(crate::ABI_VERSION)),
+            ("ABI_CURRENT", u64::from(crate::ABI_VERSION) - u64::from(cfg!(feature = "abi-next"))),
             ("PORTS_MAX", super::PORTS_MAX as u64),
             ("WORKERS_MAX", super::WORKERS_MAX as u64),
             ("EXTENSION_HEADERS_MAX", sluice_flow::limits::EXTENSION_HEADERS_MAX as u64),

@@ -9,16 +9,26 @@
 
 pub mod abi;
 #[cfg(feature = "load")]
+mod handover;
+#[cfg(feature = "load")]
+mod layout;
+#[cfg(feature = "load")]
 mod load;
 #[cfg(feature = "load")]
 mod maps;
 #[cfg(feature = "load")]
+mod pinned;
+#[cfg(feature = "load")]
 pub mod testing;
 
+#[cfg(feature = "load")]
+pub use handover::{Handover, Step};
+#[cfg(feature = "load")]
+pub use layout::{Layout, Misfit};
 #[cfg(feature = "load")]
 pub use load::{Hooks, LoadError, LoadOptions, Loaded};
 #[cfg(feature = "load")]
 pub use maps::{HashMapFd, MapError, Shared};
 
-/// The version of the maps' layouts and the trunk header.
-pub const ABI_VERSION: u32 = 1;
+/// The version of the maps' layouts and the trunk header: that of `src/c/abi.h`, one above with the feature `abi-next`.
+pub const ABI_VERSION: u32 = 1 + cfg!(feature = "abi-next") as u32;

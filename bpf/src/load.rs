@@ -6,9 +6,10 @@
 //! ```
 //!
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
-//! ever meets an unhooked device.
+//! ever meets an unhooked device. What a dataplane of another ABI version left is taken over: see [`crate::handover`].
 
 use crate::abi::{Config, Denial, Key, Port};
+use crate::handover::{Directories, Handover, Step, take_over};
 use crate::maps::{HashMapFd, Shared};
 use crate::{ABI_VERSION, abi};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -52,12 +53,12 @@ pub enum LoadError {
     },
 }
 
-fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> LoadError {
+pub(crate) fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> LoadError {
     let what = what.into();
     move |source| LoadError::Bpf { what, source }
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> LoadError {
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> LoadError {
     let what = what.into();
     move |source| LoadError::Io { what, source }
 }
@@ -92,7 +93,8 @@ pub enum Hooks {
 /// The loaded programs and their maps.
 pub struct Loaded {
     skeleton: SluiceSkel<'static>,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
+    handover: Option<Handover>,
     /// One record.
     pub config: Shared<Config>,
     /// By port index.
@@ -107,6 +109,8 @@ pub struct Loaded {
     pub origins: HashMapFd<Key, u64>,
     /// far ifindex → worker.
     pub worker_of_trunk: HashMapFd<u32, u32>,
+    /// By counter: what other versions had counted.
+    pub(crate) counted_before: HashMapFd<u32, u64>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -116,12 +120,32 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    /// Loads the programs onto new or pinned maps and swaps all pinned links to them.
+    /// Loads the programs onto new or pinned maps, swaps all pinned links to them, and takes over from other versions.
     ///
     /// # Errors
-    /// [`LoadError`]; existing links and maps are left as they were.
+    /// [`LoadError`]; whatever enforced before still does.
     pub fn new(options: &LoadOptions) -> Result<Self, LoadError> {
-        let directory = options.bpf_dir.join(format!("v{ABI_VERSION}"));
+        Self::new_watched(options, &mut |_| Ok(()))
+    }
+
+    /// As [`Loaded::new`], and tells `watch` of every step of a takeover; where that fails, everything stays as it is then, as
+    /// if this process had died. For tests.
+    ///
+    /// # Errors
+    /// As [`Loaded::new`], and those of `watch`.
+    pub fn new_watched(options: &LoadOptions, watch: &mut dyn FnMut(&Step) -> io::Result<()>) -> Result<Self, LoadError> {
+        let directories = Directories::find(&options.bpf_dir)?;
+        let mut loaded = Self::load(options, directories.workplace())?;
+        loaded.handover = take_over(&mut loaded, &directories, watch)?;
+        Ok(loaded)
+    }
+
+    /// What was taken over from other versions, where there were any.
+    pub fn handover(&self) -> Option<&Handover> {
+        self.handover.as_ref()
+    }
+
+    fn load(options: &LoadOptions, directory: PathBuf) -> Result<Self, LoadError> {
         let maps = directory.join("maps");
         for path in [&maps, &directory.join("links")] {
             std::fs::create_dir_all(path).map_err(|error| match error.kind() {
@@ -149,7 +173,7 @@ impl Loaded {
         let config = Shared::map(maps.config.as_fd(), 1).map_err(system("map the configuration"))?;
         config.write(0, Config { abi_version: ABI_VERSION, fail_open: u32::from(options.fail_open), reserved: [0; 6] });
         let ports = Shared::map(maps.ports.as_fd(), abi::PORTS_MAX).map_err(system("map the ports"))?;
-        let loaded = Self {
+        Ok(Self {
             config,
             ports,
             port_of_ifindex: HashMapFd::new(duplicate(maps.port_of_ifindex.as_fd())?, "port_of_ifindex"),
@@ -157,11 +181,11 @@ impl Loaded {
             denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
             origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
             worker_of_trunk: HashMapFd::new(duplicate(maps.worker_of_trunk.as_fd())?, "worker_of_trunk"),
+            counted_before: HashMapFd::new(duplicate(maps.counted_before.as_fd())?, "counted_before"),
             skeleton,
             directory,
-        };
-        loaded.swap_pinned_links()?;
-        Ok(loaded)
+            handover: None,
+        })
     }
 
     /// Delivers a worker's punts to this socket from now on.
@@ -171,36 +195,34 @@ impl Loaded {
         map.update(&worker.to_ne_bytes(), &fd.to_ne_bytes(), libbpf_rs::MapFlags::ANY).map_err(io::Error::other)
     }
 
-    fn link_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn link_path(&self, name: &str) -> PathBuf {
         self.directory.join("links").join(name)
     }
 
-    /// Points every link that an earlier process pinned to this process's programs. Links whose device is gone are
-    /// removed.
-    fn swap_pinned_links(&self) -> Result<(), LoadError> {
+    /// Points every link that an earlier process pinned to this process's programs.
+    pub(crate) fn swap_pinned_links(&self) -> Result<(), LoadError> {
         let links = self.directory.join("links");
         for entry in std::fs::read_dir(&links).map_err(system("list pinned links"))? {
-            let path = entry.map_err(system("list pinned links"))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some(program) = self.program_named(&name) else { continue };
-            let swapped = Link::open(&path).and_then(|link| {
-                let fd = link.as_fd().as_raw_fd();
-                // SAFETY: both descriptors are open for the length of the call; no options are given.
-                let result = unsafe { libbpf_sys::bpf_link_update(fd, program, std::ptr::null()) };
-                if result == 0 { Ok(()) } else { Err(libbpf_rs::Error::from_raw_os_error(-result)) }
-            });
-            if let Err(error) = swapped {
-                // a link whose device vanished is defunct: nothing passes there any more. Any other one still enforces.
-                match Link::open(&path).ok().and_then(|link| link_ifindex(&link)) {
-                    None => drop(std::fs::remove_file(&path)),
-                    Some(_) => return Err(LoadError::Bpf { what: format!("swap the program of {name}"), source: error }),
-                }
-            }
+            self.swap_pinned_link(&entry.map_err(system("list pinned links"))?.path())?;
         }
         Ok(())
     }
 
-    fn program_named(&self, link: &str) -> Option<i32> {
+    /// Points one pinned link to this process's program of its name. A link whose device is gone is removed: `false`.
+    pub(crate) fn swap_pinned_link(&self, path: &Path) -> Result<bool, LoadError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(program) = self.program_named(&name) else { return Ok(false) };
+        let Err(error) = update_link(path, program) else { return Ok(true) };
+        // a link whose device vanished is defunct: nothing passes there any more. Any other one still enforces.
+        match Link::open(path).ok().and_then(|link| link_ifindex(&link)) {
+            None => drop(std::fs::remove_file(path)),
+            Some(_) => return Err(LoadError::Bpf { what: format!("swap the program of {name}"), source: error }),
+        }
+        Ok(false)
+    }
+
+    /// The program that a link of this name runs, none for a name that is not ours.
+    pub(crate) fn program_named(&self, link: &str) -> Option<BorrowedFd<'_>> {
         let programs = &self.skeleton.progs;
         let program = match link.rsplit_once('-')?.1 {
             "leaving" => &programs.leaving,
@@ -209,7 +231,7 @@ impl Loaded {
             "far" => &programs.far,
             _ => return None,
         };
-        Some(program.as_fd().as_raw_fd())
+        Some(program.as_fd())
     }
 
     /// Attaches a device's hooks, first in their chain, and pins the links. Links that are there already stay: they were
@@ -271,50 +293,65 @@ impl Loaded {
     }
 
     fn attach_tcx(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
-        let Some(path) = self.missing(ifindex, name) else { return Ok(()) };
-        // before all others: whatever stands behind us sees only what policy allows
-        let options = libbpf_sys::bpf_tcx_opts {
-            sz: size_of::<libbpf_sys::bpf_tcx_opts>() as _,
-            flags: libbpf_sys::BPF_F_BEFORE,
-            ..Default::default()
-        };
-        // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
-        let link = unsafe { libbpf_sys::bpf_program__attach_tcx(program.as_libbpf_object().as_ptr(), ifindex as i32, &options) };
-        self.pin(link, &path, name, ifindex)
+        self.missing(ifindex, name).map_or(Ok(()), |path| pin_tcx(program, ifindex, &path))
     }
 
     fn attach_xdp(&self, program: &ProgramMut<'_>, ifindex: u32, name: &str) -> Result<(), LoadError> {
-        let Some(path) = self.missing(ifindex, name) else { return Ok(()) };
-        // SAFETY: the program is loaded and outlives the call.
-        let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
-        self.pin(link, &path, name, ifindex)
+        self.missing(ifindex, name).map_or(Ok(()), |path| pin_xdp(program, ifindex, &path))
     }
 
-    fn pin(&self, link: *mut libbpf_sys::bpf_link, path: &Path, name: &str, ifindex: u32) -> Result<(), LoadError> {
-        if link.is_null() {
-            return Err(system(format!("attach {name} to ifindex {ifindex}"))(io::Error::last_os_error()));
-        }
-        let c_path = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("paths have no NUL");
-        // SAFETY: the link was just returned by libbpf and is not null.
-        let pinned = unsafe { libbpf_sys::bpf_link__pin(link, c_path.as_ptr()) };
-        // SAFETY: as above; destroying the handle of a pinned link leaves it attached.
-        unsafe { libbpf_sys::bpf_link__destroy(link) };
-        if pinned != 0 {
-            return Err(system(format!("pin link {name} at {}", path.display()))(io::Error::from_raw_os_error(-pinned)));
-        }
-        Ok(())
-    }
-
-    /// All counters, summed over CPUs.
+    /// All counters, summed over CPUs and versions.
     pub fn counters(&self) -> Vec<u64> {
         (0..abi::COUNTERS as u32)
             .map(|index| {
                 let found = self.skeleton.maps.counters.lookup_percpu(&index.to_ne_bytes(), libbpf_rs::MapFlags::ANY);
                 let values = found.ok().flatten().unwrap_or_default();
-                values.iter().filter_map(|value| value.first_chunk::<8>()).map(|bytes| u64::from_ne_bytes(*bytes)).sum()
+                let counted: u64 = values.iter().filter_map(|value| value.first_chunk::<8>()).map(|bytes| u64::from_ne_bytes(*bytes)).sum();
+                counted + self.counted_before.get(&index).unwrap_or(0)
             })
             .collect()
     }
+}
+
+/// Attaches to a device, first in its chain, and pins the link.
+pub(crate) fn pin_tcx(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Result<(), LoadError> {
+    // before all others: whatever stands behind us sees only what policy allows
+    let options =
+        libbpf_sys::bpf_tcx_opts { sz: size_of::<libbpf_sys::bpf_tcx_opts>() as _, flags: libbpf_sys::BPF_F_BEFORE, ..Default::default() };
+    // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
+    let link = unsafe { libbpf_sys::bpf_program__attach_tcx(program.as_libbpf_object().as_ptr(), ifindex as i32, &options) };
+    pin(link, path, ifindex)
+}
+
+/// Attaches to a device and pins the link.
+pub(crate) fn pin_xdp(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Result<(), LoadError> {
+    // SAFETY: the program is loaded and outlives the call.
+    let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
+    pin(link, path, ifindex)
+}
+
+fn pin(link: *mut libbpf_sys::bpf_link, path: &Path, ifindex: u32) -> Result<(), LoadError> {
+    if link.is_null() {
+        let error = io::Error::last_os_error();
+        return Err(system(format!("attach {} to ifindex {ifindex}", path.file_name().unwrap_or_default().display()))(error));
+    }
+    let c_path = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("paths have no NUL");
+    // SAFETY: the link was just returned by libbpf and is not null.
+    let pinned = unsafe { libbpf_sys::bpf_link__pin(link, c_path.as_ptr()) };
+    // SAFETY: as above; destroying the handle of a pinned link leaves it attached.
+    unsafe { libbpf_sys::bpf_link__destroy(link) };
+    if pinned != 0 {
+        return Err(system(format!("pin a link at {}", path.display()))(io::Error::from_raw_os_error(-pinned)));
+    }
+    Ok(())
+}
+
+/// Points a link to another program, in one step for the packets that meet it.
+pub(crate) fn update_link(path: &Path, program: BorrowedFd<'_>) -> Result<(), libbpf_rs::Error> {
+    let link = Link::open(path)?;
+    // SAFETY: both descriptors are open for the length of the call; no options are given.
+    let result = unsafe { libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
+    if result == 0 { Ok(()) } else { Err(libbpf_rs::Error::from_raw_os_error(-result)) }
 }
 
 /// A pinned link, where there is one. Asked first, because libbpf reports a missing pin on its own.

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -193,49 +193,66 @@ impl<K: Pod, V: Pod> HashMapFd<K, V> {
         result == 0
     }
 
-    /// Every entry, in batches; entries that come or go meanwhile may or may not be among them, all others are.
-    ///
-    /// A batch too small for one bucket is retried larger: taking that error for the end is how scans lose entries.
+    /// Every entry; see [`scan_bytes`].
     pub fn scan(&self, mut each: impl FnMut(&K, &V)) -> Result<(), MapError> {
-        let mut room = 4096usize;
-        let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
-        let mut token = [0u8; 64];
-        let mut first = true;
-        loop {
-            let mut count = room as u32;
-            let from = if first { std::ptr::null_mut() } else { token.as_mut_ptr().cast() };
-            let mut next = [0u8; 64];
-            // SAFETY: both vectors have room for `count` elements of the map's sizes; a token is at most a key (44 bytes).
-            let result = unsafe {
-                libbpf_sys::bpf_map_lookup_batch(
-                    self.fd.as_raw_fd(),
-                    from,
-                    next.as_mut_ptr().cast(),
-                    keys.as_mut_ptr().cast(),
-                    values.as_mut_ptr().cast(),
-                    &mut count,
-                    std::ptr::null(),
-                )
-            };
-            let error = io::Error::last_os_error();
-            if result != 0 && error.raw_os_error() == Some(libc::ENOSPC) {
-                room *= 2;
-                keys.resize(room, K::zeroed());
-                values.resize(room, V::zeroed());
-                continue;
-            }
-            let end = result != 0 && error.raw_os_error() == Some(libc::ENOENT);
-            if result != 0 && !end {
-                return Err(MapError::System { map: self.name, what: "scan", source: error });
-            }
-            for (key, value) in keys.iter().zip(&values).take(count as usize) {
-                each(key, value);
-            }
-            if end {
-                return Ok(());
-            }
-            token = next;
-            first = false;
+        scan_bytes(self.fd.as_fd(), self.name, size_of::<K>(), size_of::<V>(), |key, value| {
+            each(&bytemuck::pod_read_unaligned(key), &bytemuck::pod_read_unaligned(value));
+        })
+    }
+}
+
+/// Every entry of a map, in batches; entries that come or go meanwhile may or may not be among them, all others are.
+///
+/// A batch too small for one bucket is retried larger: taking that error for the end is how scans lose entries.
+///
+/// # Panics
+/// When a key is longer than 64 bytes, which no map here has.
+pub(crate) fn scan_bytes(
+    fd: BorrowedFd<'_>,
+    name: &'static str,
+    key_bytes: usize,
+    value_bytes: usize,
+    mut each: impl FnMut(&[u8], &[u8]),
+) -> Result<(), MapError> {
+    let mut token = [0u8; 64];
+    assert!((1..=token.len()).contains(&key_bytes) && value_bytes > 0, "{name}: keys of {key_bytes} bytes");
+    let mut room = 4096usize;
+    let (mut keys, mut values) = (vec![0u8; room * key_bytes], vec![0u8; room * value_bytes]);
+    let mut first = true;
+    loop {
+        let mut count = room as u32;
+        let from = if first { std::ptr::null_mut() } else { token.as_mut_ptr().cast() };
+        let mut next = [0u8; 64];
+        // SAFETY: both vectors have room for `count` elements of the map's sizes; a token is at most a key, which was checked.
+        let result = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                fd.as_raw_fd(),
+                from,
+                next.as_mut_ptr().cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                std::ptr::null(),
+            )
+        };
+        let error = io::Error::last_os_error();
+        if result != 0 && error.raw_os_error() == Some(libc::ENOSPC) {
+            room *= 2;
+            keys.resize(room * key_bytes, 0);
+            values.resize(room * value_bytes, 0);
+            continue;
         }
+        let end = result != 0 && error.raw_os_error() == Some(libc::ENOENT);
+        if result != 0 && !end {
+            return Err(MapError::System { map: name, what: "scan", source: error });
+        }
+        for (key, value) in keys.chunks_exact(key_bytes).zip(values.chunks_exact(value_bytes)).take(count as usize) {
+            each(key, value);
+        }
+        if end {
+            return Ok(());
+        }
+        token = next;
+        first = false;
     }
 }

@@ -7,8 +7,13 @@
 //! A test run takes place on the loopback device of the calling thread's network namespace, with a socket of its own: for
 //! [`Hooks`] every packet without an ingress device is one that this node made.
 
+pub mod other;
+
 use crate::abi::{COUNT_STALE, COUNTERS, CacheValue, Denial, Key, Port, TRUNK_BYTES, TrunkHeader};
+use crate::layout::Layout;
 use bytemuck::AnyBitPattern;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Struct;
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
 use sluice_flow::{Direction, DropReason};
 use std::cell::RefCell;
@@ -41,6 +46,20 @@ pub fn root() -> bool {
         eprintln!("SKIPPED: needs root to run BPF programs");
     }
     root
+}
+
+/// How the compiler laid out a struct of `abi.h`.
+///
+/// # Panics
+/// When no map holds it.
+pub fn layout(name: &str) -> Layout {
+    layout_in(SLUICE, name)
+}
+
+fn layout_in(object: &[u8], name: &str) -> Layout {
+    let btf = Btf::from_raw("sluice", object).expect("the object is ours").expect("the compiler wrote types");
+    let found = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("struct {name}"));
+    Layout::of(&btf, found.type_id().into()).unwrap_or_else(|misfit| panic!("{name}: {misfit}"))
 }
 
 fn load(bytes: &[u8]) -> Object {

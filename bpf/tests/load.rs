@@ -1,7 +1,7 @@
 //! The programs pass the verifier, and a second load finds the first one's maps. Needs root; says so when it is skipped.
 #![cfg(feature = "load")]
 
-use sluice_bpf::abi::{CACHE_ALLOW, CacheValue, Key};
+use sluice_bpf::abi::{CACHE_ALLOW, CacheValue, Key, Port};
 use sluice_bpf::{LoadOptions, Loaded};
 use std::path::PathBuf;
 
@@ -9,13 +9,7 @@ struct BpfDir(PathBuf);
 
 impl Drop for BpfDir {
     fn drop(&mut self) {
-        for sub in ["v1/maps", "v1/links", "v1", ""] {
-            let path = self.0.join(sub);
-            for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_file(entry.path());
-            }
-            let _ = std::fs::remove_dir(path);
-        }
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -37,23 +31,11 @@ fn programs_load_and_maps_survive_their_loader() {
     let dir = BpfDir(PathBuf::from(format!("/sys/fs/bpf/sluice-test-{}", std::process::id())));
     let options = LoadOptions { bpf_dir: dir.0.clone(), cache_entries: 20_000, denial_entries: 64, origin_entries: 64, fail_open: false };
     let key = |number: u32| Key { incarnation: number, port: 1, direction: 0, protocol: 6, src: [1; 16], dst: [2; 16], sport: 3, dport: 4 };
-    let value = CacheValue {
-        epoch: 1,
-        verdict: CACHE_ALLOW,
-        flags: 0,
-        tcp_flags: 0,
-        pad: 0,
-        timeout_ns: 1,
-        packets: 0,
-        bytes: 0,
-        last_seen_ns: 0,
-        rule: 0,
-        generation: 0,
-    };
+    let value = CacheValue { epoch: 1, verdict: CACHE_ALLOW, timeout_ns: 1, ..bytemuck::Zeroable::zeroed() };
     let first = Loaded::new(&options).unwrap();
     let keys: Vec<Key> = (0..15_000).map(key).collect();
     first.cache.put_batch(&keys, &vec![value; keys.len()]).unwrap();
-    first.ports.publish(7, 16, 1);
+    first.ports.publish(7, std::mem::offset_of!(Port, state), 1);
     drop(first);
 
     let second = Loaded::new(&options).unwrap();

@@ -135,12 +135,11 @@ fn load_hooks(owner: Host, state: u32) -> Hooks {
         state: Port::state_word(INCARNATION, state),
         trunk_ifindex: 9,
         worker: WORKER,
-        pad: 0,
         mac: POD.mac,
-        gateway_mac: [0; 6],
         ip4: owner.v4,
         has_ip6: 1,
         ip6: owner.v6,
+        ..Zeroable::zeroed()
     })
 }
 

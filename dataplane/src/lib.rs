@@ -25,6 +25,8 @@ pub mod netlink;
 #[cfg(feature = "kernel")]
 pub mod privileges;
 #[cfg(feature = "kernel")]
+pub mod process;
+#[cfg(feature = "kernel")]
 pub mod trunk;
 #[cfg(feature = "kernel")]
 pub mod veth;

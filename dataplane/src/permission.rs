@@ -105,7 +105,7 @@ mod tests {
     use sluice_flow::ObjectName;
     use sluice_wire::AddPort;
 
-    fn every_request() -> [(ToDataplane, &'static str); 10] {
+    fn every_request() -> [(ToDataplane, &'static str); 12] {
         let (container_id, ifname) = (String::new(), String::new());
         let add = AddPort {
             container_id: container_id.clone(),
@@ -116,15 +116,18 @@ mod tests {
             host_ifname: String::new(),
             mac: [0; 6],
             addresses: Vec::new(),
+            network: String::new(),
             deadline_ms: 1,
         };
         [
             (ToDataplane::Control { wire_version: 1 }, "publish"),
             (ToDataplane::Publish { generation: 1, image_bytes: 1 }, "publish"),
             (ToDataplane::AddPort(add), "change"),
-            (ToDataplane::DelPort { container_id: container_id.clone(), ifname: ifname.clone() }, "change"),
+            (ToDataplane::DelPort { container_id: container_id.clone(), ifname: ifname.clone(), host_ifindex: None }, "change"),
+            (ToDataplane::Identify { identities: Vec::new() }, "publish"),
+            (ToDataplane::Found, "look"),
             (ToDataplane::Enforce { on: false }, "change"),
-            (ToDataplane::CheckPort { container_id, ifname }, "look"),
+            (ToDataplane::CheckPort { container_id, ifname, host_ifindex: None, addresses: Vec::new() }, "look"),
             (ToDataplane::Status, "look"),
             (ToDataplane::Ports, "look"),
             (ToDataplane::Connections { pod: None, max: 1 }, "look"),

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The far ends are out of everybody's sight: nothing else can send into a trunk. The near end does neither IPv6 nor ARP,
-//! and completes checksums itself (`tx off`), because XDP sees frames after that.
+//! and completes checksums itself (`tx off`), because XDP sees frames after that. It receives by NAPI (`gro on`): what the far
+//! end's program redirects to it, a punt that found no worker, is otherwise lost without a trace.
 
 use crate::netlink::{Link, Netlink, inside};
 use anyhow::{Context, Result, bail};
@@ -100,7 +101,8 @@ pub fn ensure(worker: u32, far_namespace: &FarNamespace) -> Result<Trunk> {
     }
     let near_link = netlink.link_by_name(&near)?.with_context(|| format!("trunk {near} vanished"))?;
     disable_ipv6(&near)?;
-    transmit_checksums_off(&near).with_context(|| format!("ethtool -K {near} tx off"))?;
+    switch(&near, ETHTOOL_STXCSUM, false).with_context(|| format!("ethtool -K {near} tx off"))?;
+    switch(&near, ETHTOOL_SGRO, true).with_context(|| format!("ethtool -K {near} gro on"))?;
     netlink.set_up_noarp(near_link.index)?;
     let far_link = inside(far_namespace.fd(), || {
         let mut netlink = Netlink::open()?;
@@ -135,16 +137,18 @@ fn disable_ipv6(interface: &str) -> io::Result<()> {
     }
 }
 
-/// `ETHTOOL_STXCSUM` by ioctl. Source: linux/ethtool.h.
-fn transmit_checksums_off(interface: &str) -> io::Result<()> {
+const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// An offload on or off, by ioctl. Source: linux/ethtool.h.
+fn switch(interface: &str, command: u32, on: bool) -> io::Result<()> {
     #[repr(C)]
     struct EthtoolValue {
         command: u32,
         data: u32,
     }
-    const ETHTOOL_STXCSUM: u32 = 0x17;
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: 0 };
+    let mut value = EthtoolValue { command, data: u32::from(on) };
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {

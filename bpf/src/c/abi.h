@@ -1,9 +1,27 @@
 /* What the BPF programs, the workers and the pinned maps agree on. Rust's side is bpf/src/abi.rs; tests hold the two
- * together. Any change of a layout here raises SLUICE_ABI_VERSION: pins of another version live in another directory. */
+ * together. Any change of a layout or of a map's size raises SLUICE_ABI_CURRENT: pins of another version live in another
+ * directory, and a dataplane that starts converts them (bpf/src/handover), whether they are older or newer.
+ *
+ * What keeps that right, for ever and in both directions:
+ *  - maps and structs keep their names; fields are matched by theirs, so a field that changes its meaning or its unit gets
+ *    a new one;
+ *  - a field that was not there is 0, so 0 must mean what was before the field was;
+ *  - a field of a value that a build does not know is dropped, so it must not be one that only restricts: a restriction is
+ *    a verdict or a flag of its own, and entries with verdicts or flags that a build does not know are not taken over;
+ *  - a field of a key that a build does not know must be 0 to be taken over;
+ *  - fields in network order have a type named __be..., and never change their size; pad... and reserved... are not data;
+ *  - counters and drop reasons keep their numbers, marks their bits, a trunk header its first 17 bytes. */
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
 
-#define SLUICE_ABI_VERSION 1
+#define SLUICE_ABI_CURRENT 1
+
+/* A version that nobody ships, one above: its different layouts keep the conversion honest (make abi-next). */
+#ifdef SLUICE_ABI_NEXT
+#define SLUICE_ABI_VERSION (SLUICE_ABI_CURRENT + 1)
+#else
+#define SLUICE_ABI_VERSION SLUICE_ABI_CURRENT
+#endif
 
 #define SLUICE_PORTS_MAX 256
 #define SLUICE_WORKERS_MAX 16
@@ -60,6 +78,7 @@ struct sluice_trunk_header {
 /* The rest of the state word is the incarnation it was set for, so that a late write for an earlier pod opens nothing. */
 #define SLUICE_PORT_STATE_SHIFT 8
 
+#ifndef SLUICE_ABI_NEXT
 struct sluice_port {
 	__u32 ifindex; /* host's end; 0: the slot is free */
 	__u32 incarnation;
@@ -75,8 +94,10 @@ struct sluice_port {
 	__u32 has_ip6;
 	__u8 ip6[16];
 };
+#endif
 
 /* ---- the verdict cache ------------------------------------------------------------------------------------------- */
+#ifndef SLUICE_ABI_NEXT
 struct sluice_key {
 	__u32 incarnation;
 	__u16 port;
@@ -87,6 +108,7 @@ struct sluice_key {
 	__u16 sport; /* host order; ICMP: identifier */
 	__u16 dport; /* host order; ICMP: class */
 };
+#endif
 
 #define SLUICE_ICMP_REQUEST 1
 #define SLUICE_ICMP_REPLY 2
@@ -99,6 +121,7 @@ struct sluice_key {
 #define SLUICE_CACHE_REPLY 1     /* flags: made for answers; never admits an opener */
 #define SLUICE_CACHE_BOTH_WAYS 2 /* flags: picked up in mid-flow, allowed only as long as it is so both ways */
 
+#ifndef SLUICE_ABI_NEXT
 struct sluice_cache_value {
 	__u32 epoch;
 	__u8 verdict;
@@ -112,14 +135,17 @@ struct sluice_cache_value {
 	__u32 rule;         /* of `generation` */
 	__u32 generation;
 };
+#endif
 
 /* A denial covers every source port, so its key has sport 0. */
+#ifndef SLUICE_ABI_NEXT
 struct sluice_denial {
 	__u32 deny_epoch;
 	__u32 pad;
 	__u64 packets;
 	__u64 last_seen_ns;
 };
+#endif
 
 /* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
 struct sluice_origin {
@@ -132,6 +158,10 @@ struct sluice_config {
 	__u32 fail_open;
 	__u32 reserved[6];
 };
+
+#ifdef SLUICE_ABI_NEXT
+#include "abi_next.h"
+#endif
 
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)

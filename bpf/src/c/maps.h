@@ -74,6 +74,14 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* What programs of other versions had counted when this one took over from them; no program touches it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counted_before SEC(".maps");
+
 static __always_inline void count(__u32 what)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &what);

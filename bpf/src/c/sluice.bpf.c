@@ -22,9 +22,11 @@
 #include "guard.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
+#ifndef SLUICE_ABI_NEXT
 _Static_assert(sizeof(struct sluice_port) == 64, "port");
 _Static_assert(sizeof(struct sluice_key) == 44, "key");
 _Static_assert(sizeof(struct sluice_cache_value) == 48, "cache value");
+#endif
 
 static __always_inline int pass(__u32 what)
 {

@@ -135,6 +135,14 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "  table        generation {generation}, {} bytes, in force for {kept}", s.image_bytes)?;
         }
     }
+    if let Some(taken) = &s.taken_over {
+        let from: Vec<String> = taken.abi_versions.iter().map(ToString::to_string).collect();
+        let (entries, from) = (count(taken.entries, "entry", "entries"), from.join(", "));
+        writeln!(out, "  taken over   {entries} from ABI {from} in {} us, {} left out", taken.took_us, taken.skipped)?;
+        for unreadable in &taken.unreadable {
+            writeln!(out, "               {}", unreadable.yellow())?;
+        }
+    }
     if !s.enforcing {
         writeln!(out, "  enforcement  {}: the hooks were taken off; put them back with: sluicectl enforce on", "OFF".red().bold())?;
     }

@@ -95,6 +95,7 @@ fn dataplane_status() -> DataplaneStatus {
     DataplaneStatus {
         version: "0.1.0".into(),
         abi_version: 1,
+        taken_over: None,
         pid: 1,
         uptime_s: 600,
         generation: 7,

@@ -159,6 +159,7 @@ impl Keeper {
             ports = keeper.registry.iter().count(),
             generation = keeper.generation(),
             abi_version = sluice_bpf::ABI_VERSION,
+            taken_over = keeper.loaded.handover().map(tracing::field::display),
             start_us = keeper.started.elapsed().as_micros() as u64,
             "dataplane serves"
         );
@@ -188,8 +189,9 @@ impl Keeper {
             let trunk_ifindex = self.trunks[port.worker as usize].near_ifindex;
             let slot = self.loaded.ports.read(index);
             if slot.ifindex == port.host_ifindex && slot.incarnation == port.endpoint.incarnation.0 {
-                // verdicts in the cache stay in force
-                let taken_over = sluice_bpf::abi::Port { trunk_ifindex, worker: port.worker as u16, ..slot };
+                // verdicts in the cache stay in force; what another version's layout had no room for is filled in
+                let sluice_bpf::abi::Port { epoch, deny_epoch, state, .. } = slot;
+                let taken_over = sluice_bpf::abi::Port { epoch, deny_epoch, state, ..port.slot(trunk_ifindex, &slot) };
                 if taken_over != slot {
                     self.loaded.ports.write(index, taken_over);
                 }

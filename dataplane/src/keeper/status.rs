@@ -7,7 +7,7 @@ use crate::worker::thread::now_ns;
 use anyhow::Result;
 use sluice_bpf::abi::{self, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
 use sluice_flow::{DropReason, FlowKey, ObjectName, Verdict};
-use sluice_wire::{ConnectionInfo, DataplaneStatus, DropCount, FoundState, FromDataplane, PortInfo, PortState, WorkerStatus};
+use sluice_wire::{ConnectionInfo, DataplaneStatus, DropCount, FoundState, FromDataplane, PortInfo, PortState, TakenOver, WorkerStatus};
 use std::collections::HashMap;
 
 impl Keeper {
@@ -16,6 +16,13 @@ impl Keeper {
         DataplaneStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             abi_version: sluice_bpf::ABI_VERSION,
+            taken_over: self.loaded.handover().map(|handover| TakenOver {
+                abi_versions: handover.from.clone(),
+                entries: handover.entries,
+                skipped: handover.skipped,
+                unreadable: handover.unreadable.clone(),
+                took_us: handover.took.as_micros() as u64,
+            }),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             generation: self.generation(),

@@ -1,5 +1,6 @@
 //! What stands in a port's slot: how an attachment is written into it, and how it is cleared.
 
+use bytemuck::Zeroable;
 use sluice_bpf::abi::Port;
 use sluice_flow::{Addr, LocalEndpoint};
 
@@ -32,13 +33,13 @@ impl Attachment<'_> {
             state: 0,
             trunk_ifindex: self.trunk_ifindex,
             worker: self.worker,
-            pad: 0,
             mac: self.mac,
-            gateway_mac: self.gateway_mac,
             ip4: [0; 4],
             has_ip6: 0,
             ip6: [0; 16],
-        };
+            ..Zeroable::zeroed()
+        }
+        .with_gateway_mac(self.gateway_mac);
         for &address in &self.endpoint.addresses {
             let address = Addr::from(address);
             match address.to_v4() {

@@ -5,7 +5,7 @@ use super::{Judged, Worker};
 use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
-use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
+use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Generation, Key};
 use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, Protocol, RuleId, TcpFlags, Verdict};
 
 /// A parsed packet with where and when it was seen.
@@ -269,13 +269,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             verdict,
             flags: reply | both_ways,
             tcp_flags: 0,
-            pad: 0,
             timeout_ns: 0,
             packets: 0,
             bytes: 0,
             last_seen_ns: 0,
             rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
-            generation: self.table.as_ref().map_or(0, |table| table.generation() as u32),
+            generation: self.table.as_ref().map_or(0, |table| table.generation() as Generation),
+            ..bytemuck::Zeroable::zeroed()
         }
     }
 }

@@ -264,6 +264,22 @@ pub struct WorkerStatus {
     pub alive: bool,
 }
 
+/// From a dataplane of another ABI version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TakenOver {
+    /// Which; more than one after a takeover that was interrupted.
+    pub abi_versions: Vec<u32>,
+    /// Entries of the verdict cache that stayed in force.
+    pub entries: u64,
+    /// Records that could not be taken: their flows were judged again.
+    pub skipped: u64,
+    /// Maps that could not be read, with the reason.
+    pub unreadable: Vec<String>,
+    /// How long it took.
+    pub took_us: u64,
+}
+
 /// The dataplane as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -272,6 +288,9 @@ pub struct DataplaneStatus {
     pub version: String,
     /// Version of the maps' and the trunk header's layout.
     pub abi_version: u32,
+    /// What this process took over from other such versions when it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<TakenOver>,
     /// Its process.
     pub pid: u32,
     /// Since this process began to serve.

@@ -23,7 +23,9 @@ pub use control::{
     ControlStatus, Explanation, FromControl, HalfExplanation, ManifestProblem, NearestMiss, PolicyInfo, Realization, RealizationState,
     ToControl, WatchStatus,
 };
-pub use dataplane::{AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, ToDataplane, WorkerStatus};
+pub use dataplane::{
+    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, TakenOver, ToDataplane, WorkerStatus,
+};
 pub use found::{FoundDevice, FoundState, Identified, Identity};
 
 /// The version of these messages; both ends say it first and refuse another.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_wire::{
-    CONTROL_SOCKET, Connection, ControlStatus, DATAPLANE_SOCKET, DataplaneStatus, Explanation, FromControl, FromDataplane, PortInfo,
-    ToControl, ToDataplane, WireError,
+    CONTROL_SOCKET, Connection, ConnectionInfo, ControlStatus, DATAPLANE_SOCKET, DataplaneStatus, Explanation, FromControl, FromDataplane,
+    PortInfo, ToControl, ToDataplane, WireError,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -177,6 +177,14 @@ pub fn ports(layout: &Layout) -> Result<Vec<PortInfo>> {
     match ask_dataplane(layout, &ToDataplane::Ports)? {
         FromDataplane::Ports { ports } => Ok(ports),
         other => bail!("the dataplane answered a request for ports with {other:?}"),
+    }
+}
+
+/// Tracked connections of all pods, no more than so many.
+pub fn connections(layout: &Layout, max: u32) -> Result<Vec<ConnectionInfo>> {
+    match ask_dataplane(layout, &ToDataplane::Connections { pod: None, max })? {
+        FromDataplane::Connections { connections, .. } => Ok(connections),
+        other => bail!("the dataplane answered a request for connections with {other:?}"),
     }
 }
 

@@ -68,12 +68,11 @@ fn port(owner: Host, state: u32) -> Port {
         state: Port::state_word(INCARNATION, state),
         trunk_ifindex: TRUNK_IFINDEX,
         worker: 2,
-        pad: 0,
         mac: POD.mac,
-        gateway_mac: [0; 6],
         ip4: owner.v4,
         has_ip6: 1,
         ip6: owner.v6,
+        ..Zeroable::zeroed()
     }
 }
 
