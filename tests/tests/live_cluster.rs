@@ -117,7 +117,7 @@ fn pods_namespaces_and_policies_that_change_on_the_server() {
     an_ended_pod_is_nobody(&live);
     a_terminating_pod_keeps_its_policies(&live);
 
-    let namespace = |team: &str| format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: y, labels: {{team: {team}}}}}\n");
+    let namespace = |team: &str| format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: \"y\", labels: {{team: {team}}}}}\n");
     for (team, allowed) in [("red", true), ("blue", false), ("red", true)] {
         let change = live.apply_yaml(&namespace(team)).unwrap();
         println!("namespace relabelled {team}: in force {:?}", change.on_nodes);
@@ -335,7 +335,9 @@ fn a_dataplane_of_another_build_a_new_sandbox_and_a_reboot() {
     live.settle().unwrap();
     assert!(reaches_both(&live, "x/a", "x/b") && !reaches_both(&live, "x/b", "x/a"));
     live.check_attachment("x/b").unwrap();
-    Crossing::start(&live).finish("after the reboot");
+    let traffic = Crossing::start(&live);
+    std::thread::sleep(Duration::from_secs(1));
+    traffic.finish("after the reboot");
     live.down();
 }
 

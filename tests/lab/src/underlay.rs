@@ -54,7 +54,9 @@ pub(crate) fn connect(layout: &Layout, node: &str, nodes: &BTreeMap<String, Node
     if ip(&["-n", &underlay, "link", "show", &port]).is_ok() {
         let _ = ip(&["-n", &underlay, "link", "del", &port]);
     }
-    ip(&["-n", &underlay, "link", "add", &port, "type", "veth", "peer", "name", UPLINK, "netns", &netns])?;
+    // A rebooted node has its old Ethernet address, by which the others know it.
+    let mac = format!("02:00:ac:1e:00:{:02x}", own.number);
+    ip(&["-n", &underlay, "link", "add", &port, "type", "veth", "peer", "name", UPLINK, "address", &mac, "netns", &netns])?;
     ip(&["-n", &underlay, "link", "set", &port, "master", BRIDGE, "up"])?;
     ip(&["-n", &netns, "link", "set", UPLINK, "up"])?;
     give_addresses(&netns, UPLINK, &own.addresses().map(|address| address.to_string()))?;
