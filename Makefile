@@ -46,6 +46,10 @@ abi-next: ## A dataplane of another ABI version, to upgrade to and back from: ta
 demo: prepare release ## The walkthrough of default-deny policies on live traffic (KEEP=1 leaves it up)
 	@target/release/sluice-lab demo $(if $(KEEP),--keep)
 
+.PHONY: cluster-demo
+cluster-demo: prepare release ## Two nodes behind an API server: a rollout, outages and crashes under traffic (KEEP=1 leaves it up)
+	@target/release/sluice-lab cluster-demo $(if $(KEEP),--keep)
+
 .PHONY: test
 test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and what was skipped
 	@tests/run

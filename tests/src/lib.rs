@@ -7,6 +7,7 @@ pub mod cases;
 pub mod live;
 pub mod node;
 pub mod simulation;
+pub mod starts;
 pub mod traffic;
 pub mod vectors;
 pub mod walkthrough;

@@ -153,7 +153,8 @@ fn removal_under_traffic_loses_nothing_and_leaves_nothing() {
     assert!(!refused.status.success() && said.contains("stop it first"), "while it runs: {said}");
     let state = live.state().unwrap();
     for agent in Agent::ALL {
-        assert!(Agent::stop(agent.process(&state).unwrap()));
+        let node = state.nodes.values().next().unwrap();
+        assert!(Agent::stop(agent.process(node).unwrap()));
         live.kill_agent(agent).unwrap();
     }
     let began = Instant::now();

@@ -224,6 +224,7 @@ fn watches(well: bool) -> Vec<WatchStatus> {
         objects: 2,
         listed: true,
         lists: 1,
+        version: "4711".into(),
         heard_s: 90,
         trouble: (!well).then(|| "failed to start watching object: connection refused".into()),
         trouble_s: 75,

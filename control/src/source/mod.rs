@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     pub(crate) is_listed: bool,
     /// How often all of it was listed.
     pub(crate) lists: u64,
+    /// Up to which everything was told; empty before the first list.
+    pub(crate) version: String,
     /// When the server said anything last, be it that nothing is new.
     pub(crate) heard: Instant,
     /// Why it is broken, and since when.
@@ -63,6 +65,7 @@ impl Watch {
             objects: self.objects as u64,
             listed: self.is_listed,
             lists: self.lists,
+            version: self.version.clone(),
             heard_s: self.heard.elapsed().as_secs(),
             trouble,
             trouble_s: since.map_or(0, |since| since.elapsed().as_secs()),

@@ -146,6 +146,8 @@ pub struct WatchStatus {
     pub listed: bool,
     /// How often all of it was listed: once, unless the server or its history was lost.
     pub lists: u64,
+    /// The resourceVersion up to which everything is taken in; empty before the first list.
+    pub version: String,
     /// Seconds since the server said anything, be it that nothing is new.
     pub heard_s: u64,
     /// Why it is broken; what was known of it stays in force meanwhile.

@@ -27,7 +27,10 @@ Examples:
   A recorded server, at ten times its pace:
     sluice-apiserver --replay recorded.tar.xz --speed 10
 
-A pod's status is written to its /status; a pod on a node goes when it is deleted with gracePeriodSeconds=0.";
+A pod's status is written to its /status; a pod on a node goes when it is deleted with gracePeriodSeconds=0.
+
+SIGUSR1 begins an outage: everybody is cut off and new connections are refused. SIGUSR2 ends it, on the same address
+and with the same objects.";
 
 /// A test API server: speaks the Kubernetes API well enough for clients, watches and faults.
 ///
@@ -113,6 +116,7 @@ async fn main() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     tokio::select! {
         () = changes => {}
+        outage = outages(&server) => outage?,
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for an interrupt")?,
     }
@@ -120,6 +124,18 @@ async fn main() -> Result<()> {
     // The real server ends its watches in order before it goes.
     tokio::time::sleep(Duration::from_millis(100)).await;
     Ok(())
+}
+
+/// SIGUSR1 begins an outage, SIGUSR2 ends it; what is held stays.
+async fn outages(server: &Server) -> Result<()> {
+    let mut down = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+    let mut back = signal(SignalKind::user_defined2()).context("cannot wait for SIGUSR2")?;
+    loop {
+        tokio::select! {
+            _ = down.recv() => server.go_down().await.context("cannot begin an outage")?,
+            _ = back.recv() => server.come_back().await.context("cannot end the outage")?,
+        }
+    }
 }
 
 async fn start(options: &Options) -> Result<Server> {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running process that ends with the test.
 struct Running {
@@ -56,6 +57,27 @@ fn manifests_faults_and_the_ordinary_api_work_together() {
     assert!(ask(&running, "GET /api/v1/services", "").starts_with("HTTP/1.1 200"));
     assert_eq!(ask(&running, "GET /api/v1/pods", "").matches(r#""podIP""#).count(), 10);
     assert!(std::fs::read_to_string(kubeconfig).unwrap().contains(&running.url));
+}
+
+#[test]
+fn an_outage_refuses_everybody_and_keeps_every_object() {
+    let running = start(&["--pods", "10"]);
+    let address = running.url.strip_prefix("http://").unwrap().to_owned();
+    let pid = rustix::process::Pid::from_child(&running.child);
+    let reachable = |wanted: bool| {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(&address).is_ok() != wanted {
+            assert!(Instant::now() < deadline, "reachable: {}", !wanted);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+        reachable(false);
+        rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+        reachable(true);
+        assert_eq!(ask(&running, "GET /api/v1/pods", "").matches(r#""podIP""#).count(), 10);
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! The two agents of the node: starting, waiting until they serve, asking, and ending them.
+//! The two agents of a node: starting, waiting until they serve, asking, and ending them.
 //!
-//! Both run in the node's network namespace with the machine's own mounts, so that the dataplane sees the bpffs under
+//! A [`Layout`] says which node's. Both run in the node's network namespace with the machine's own mounts, so that the dataplane sees the bpffs under
 //! `/sys/fs/bpf`. They outlive the command that starts them; what they say goes to `STATE/logs`.
 
+use crate::layout::Layout;
 use crate::netns::NetNs;
+use crate::objects::Mark;
 use crate::process::{ProcessId, log_tail, spawn_detached};
-use crate::state::{Layout, State};
+use crate::state::{NodeState, State};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,45 +57,50 @@ impl Agent {
 
     /// Its log.
     pub fn log(self, layout: &Layout) -> PathBuf {
-        layout.logs().join(format!("{}.log", self.name()))
+        layout.agent_log(self.name())
     }
 
     /// Its recorded process.
-    pub fn process(self, state: &State) -> Option<ProcessId> {
+    pub fn process(self, node: &NodeState) -> Option<ProcessId> {
         match self {
-            Self::Dataplane => state.dataplane,
-            Self::Control => state.control,
+            Self::Dataplane => node.dataplane,
+            Self::Control => node.control,
         }
     }
 
     /// Where its process is recorded.
-    pub fn process_mut(self, state: &mut State) -> &mut Option<ProcessId> {
+    pub fn process_mut(self, node: &mut NodeState) -> &mut Option<ProcessId> {
         match self {
-            Self::Dataplane => &mut state.dataplane,
-            Self::Control => &mut state.control,
+            Self::Dataplane => &mut node.dataplane,
+            Self::Control => &mut node.control,
         }
     }
 
-    fn command(self, layout: &Layout, state: &State) -> Command {
-        let mut command = Command::new(state.bin_dir.join(self.program()));
+    fn command(self, layout: &Layout, state: &State, node: &NodeState) -> Command {
+        let usual = state.bin_dir.join(self.program());
         match self {
             Self::Dataplane => {
+                let mut command = Command::new(node.dataplane_program.as_ref().unwrap_or(&usual));
                 command.arg("--run-dir").arg(layout.run_dir()).arg("--bpf-dir").arg(layout.bpf_dir());
-                command.args(["--workers", &state.workers.to_string(), "--cpus", &state.cpus]).args(&state.dataplane_args)
+                command.args(["--workers", &state.workers.to_string(), "--cpus", &state.cpus]).args(&state.dataplane_args);
+                command
             }
             Self::Control => {
-                command.arg("--manifests").arg(layout.manifests()).arg("--run-dir").arg(layout.run_dir());
-                command.args(&state.control_args)
+                let mut command = Command::new(usual);
+                match &state.api {
+                    None => command.arg("--manifests").arg(layout.manifests()),
+                    Some(_) => command.arg("--kubernetes").arg("--kubeconfig").arg(layout.kubeconfig()),
+                };
+                command.arg("--run-dir").arg(layout.run_dir()).args(&state.control_args);
+                command
             }
-        };
-        command
+        }
     }
 
     /// Starts it; it does not serve yet.
-    pub fn start(self, layout: &Layout, state: &State) -> Result<ProcessId> {
-        let node = NetNs::named(layout.node_netns());
-        let mut command = self.command(layout, state);
-        let child = node.run(|| spawn_detached(&mut command, &self.log(layout), None))?;
+    pub fn start(self, layout: &Layout, state: &State, node: &NodeState) -> Result<ProcessId> {
+        let mut command = self.command(layout, state, node);
+        let child = NetNs::named(layout.node_netns()).run(|| spawn_detached(&mut command, &self.log(layout), None))?;
         ProcessId::of(child.id() as i32).with_context(|| format!("{} ended at once:\n{}", self.program(), log_tail(&self.log(layout), 20)))
     }
 
@@ -196,28 +203,41 @@ pub fn control_status(layout: &Layout) -> Result<ControlStatus> {
     }
 }
 
-/// Waits until everything written so far is in force.
+/// Waits until everything written so far is in force: in the directory, or, up to the mark, on the API server.
 ///
 /// # Errors
 ///
 /// A manifest that could not be used, or a table that was not adopted in time.
+pub fn settle_up_to(layout: &Layout, mark: &Mark) -> Result<ControlStatus> {
+    let start = Instant::now();
+    loop {
+        let timeout_ms = SETTLE_TIMEOUT.saturating_sub(start.elapsed()).as_millis() as u64;
+        let status = match ask_control(layout, &ToControl::Settle { timeout_ms })? {
+            FromControl::Status(status) => status,
+            other => bail!("the control process answered Settle with {other:?}"),
+        };
+        if let Some(failure) = &status.last_failure {
+            bail!("the change is not in force: {failure}");
+        }
+        let Some(missing) = mark.missing(&status) else {
+            if status.settled {
+                return Ok(status);
+            }
+            let ControlStatus { published_generation, adopted_generation, .. } = status;
+            bail!(
+                "the change is not in force after {SETTLE_TIMEOUT:?}: published generation {published_generation}, adopted {adopted_generation}"
+            );
+        };
+        if start.elapsed() > SETTLE_TIMEOUT {
+            bail!("the change is not in force after {SETTLE_TIMEOUT:?}: the control process has heard of {missing}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// As [`settle_up_to`], of the directory.
 pub fn settle(layout: &Layout) -> Result<ControlStatus> {
-    let timeout_ms = SETTLE_TIMEOUT.as_millis() as u64;
-    let status = match ask_control(layout, &ToControl::Settle { timeout_ms })? {
-        FromControl::Status(status) => status,
-        other => bail!("the control process answered Settle with {other:?}"),
-    };
-    if let Some(failure) = &status.last_failure {
-        bail!("the change is not in force: {failure}");
-    }
-    if !status.settled {
-        bail!(
-            "the change is not in force after {SETTLE_TIMEOUT:?}: published generation {}, adopted {}",
-            status.published_generation,
-            status.adopted_generation
-        );
-    }
-    Ok(status)
+    settle_up_to(layout, &Mark::default())
 }
 
 /// Why a connection passes or not.

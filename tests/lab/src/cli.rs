@@ -13,9 +13,11 @@ Examples:
   sluice-lab matrix                                  who reaches whom, tried for real
   sluice-lab matrix --port 80/TCP --port 53/UDP
   sluice-lab delete networkpolicy default/deny-all
+  sluice-lab up --api-server --nodes 3 -f manifests/ several nodes that follow an API server
+  sluice-lab outage on                               that server is away; then `outage off`
   sluice-lab down                                    remove everything";
 
-/// A Kubernetes node on this machine: pods in network namespaces, attached by real CNI plugins, under Sluice's policy.
+/// Kubernetes nodes on this machine: pods in network namespaces, attached by real CNI plugins, under Sluice's policy.
 #[derive(Debug, Parser)]
 #[command(name = "sluice-lab", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -65,8 +67,17 @@ pub(crate) enum Command {
     Restart(AgentArg),
     /// SIGKILL an agent, as a crash would.
     Kill(AgentArg),
+    /// Cut everybody off from the API server, or let them back; its objects stay.
+    Outage(Outage),
+    /// Take a node down with everything on it, and bring it back.
+    Reboot {
+        /// Which one.
+        node: String,
+    },
     /// Play a walkthrough of default-deny policies on live traffic.
     Demo(Demo),
+    /// Play a walkthrough of two nodes behind an API server: a rollout, outages and crashes under traffic.
+    ClusterDemo(ClusterDemo),
     /// Remove the lab and everything of it, also after a crash.
     Down,
     /// The server of one pod.
@@ -78,7 +89,9 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sluice-lab up -f manifests/\n  sluice-lab --lab base up -f manifests/ --no-sluice")]
+#[command(
+    after_help = "Examples:\n  sluice-lab up -f manifests/\n  sluice-lab up --api-server --nodes 3 -f manifests/\n  sluice-lab --lab base up -f manifests/ --no-sluice"
+)]
 pub(crate) struct Up {
     /// Manifest files or directories.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
@@ -88,12 +101,21 @@ pub(crate) struct Up {
     /// Without agents and without policy: plain ptp, a baseline to measure against.
     #[arg(long)]
     pub(crate) no_sluice: bool,
+    /// Put the objects on a test API server, which the agents follow, instead of in a directory.
+    #[arg(long)]
+    pub(crate) api_server: bool,
+    /// Nodes of the cluster [default: 2].
+    #[arg(long, value_name = "COUNT", requires = "api_server", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) nodes: Option<u8>,
+    /// How long after ADD a pod's addresses appear in its status.
+    #[arg(long, value_name = "MS", requires = "api_server", default_value_t = 0)]
+    pub(crate) status_delay_ms: u64,
 }
 
 /// How a lab is made, for `up` and `demo`.
 #[derive(Debug, Args)]
 pub(crate) struct Make {
-    /// Workers of the dataplane.
+    /// Workers of each dataplane.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) workers: u32,
     /// CPUs of the workers, such as 0,1 [default: the first ones allowed].
@@ -175,6 +197,7 @@ pub(crate) enum LogOf {
     Dataplane,
     Control,
     Servers,
+    Apiserver,
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +205,22 @@ pub(crate) struct AgentArg {
     /// Which one.
     #[arg(value_enum)]
     pub(crate) agent: AgentName,
+    /// Of this node only [default: of every node].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Outage {
+    /// Whether the server is away.
+    #[arg(value_enum)]
+    pub(crate) state: Switch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -206,6 +245,15 @@ pub(crate) struct Demo {
     pub(crate) keep: bool,
     #[command(flatten)]
     pub(crate) make: Make,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDemo {
+    #[command(flatten)]
+    pub(crate) demo: Demo,
+    /// Another build of sluice-dataplane, which takes the place of node2's under traffic, and leaves it again.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) next: Option<PathBuf>,
 }
 
 fn family(text: &str) -> Result<u8, String> {

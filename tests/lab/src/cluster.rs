@@ -1,11 +1,12 @@
 //! From manifests to what the lab must run: pods with their ports, and the names that DNS serves.
 //!
-//! There is no scheduler and no kubelet here. A pod is its network namespace and one small server on the ports it
-//! declares; a pod on the host network is its node, so the lab has nothing to attach for it.
+//! A pod is its network namespace and one small server on the ports it declares; a pod on the host network is its node,
+//! so the lab has nothing to attach for it.
 
-use crate::state::{PodState, ServedPort, Transport};
+use crate::layout::ONLY_NODE;
+use crate::state::{NodeState, PodState, ServedPort, Transport};
 use crate::store::{Document, parse_documents};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Service;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
@@ -26,7 +27,9 @@ const CLUSTER_DOMAIN: &str = "cluster.local";
 pub(crate) struct PodSpec {
     /// The pod.
     pub(crate) pod: ObjectName,
-    /// From the manifest, or made up from the name, the same in every run.
+    /// Where it runs.
+    pub(crate) node: String,
+    /// From the object, or made up from the name, the same in every run.
     pub(crate) uid: String,
     /// The ports to serve.
     pub(crate) served: Vec<ServedPort>,
@@ -34,11 +37,25 @@ pub(crate) struct PodSpec {
     pub(crate) dns: bool,
 }
 
-/// The pods to attach, in the order in which they get their addresses: DNS first, then by name.
-pub(crate) fn pods(snapshot: &Snapshot) -> Vec<PodSpec> {
-    let mut specs: Vec<PodSpec> = snapshot.pods.iter().filter(|(_, pod)| has_network(pod)).map(|(name, pod)| spec(name, pod)).collect();
+/// The pods to attach, in the order in which they get their addresses: DNS first, then by name. In a cluster those that
+/// have a node.
+///
+/// # Errors
+///
+/// A pod is bound to a node that there is not.
+pub(crate) fn pods(snapshot: &Snapshot, nodes: &BTreeMap<String, NodeState>) -> Result<Vec<PodSpec>> {
+    let mut specs = Vec::new();
+    for (name, pod) in snapshot.pods.iter().filter(|(_, pod)| has_network(pod)) {
+        let node = match pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+            _ if nodes.contains_key(ONLY_NODE) => ONLY_NODE,
+            Some(node) if nodes.contains_key(node) => node,
+            Some(node) => bail!("pod {name} is bound to node {node}; there is {}", nodes.keys().cloned().collect::<Vec<_>>().join(", ")),
+            None => continue,
+        };
+        specs.push(spec(name, pod, node));
+    }
     specs.sort_by_key(|spec| (!spec.dns, spec.pod.clone()));
-    specs
+    Ok(specs)
 }
 
 /// The DNS pod and its service, unless the manifests bring one.
@@ -47,9 +64,22 @@ pub(crate) fn missing_dns(snapshot: &Snapshot) -> Result<Vec<Document>> {
 }
 
 fn has_network(pod: &Pod) -> bool {
-    let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !host_network && !matches!(phase, Some("Succeeded" | "Failed"))
+    !is_on_host(pod) && !is_over(pod)
+}
+
+/// Whether it shares its node's network.
+pub(crate) fn is_on_host(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
+/// Whether it has succeeded or failed.
+pub(crate) fn is_over(pod: &Pod) -> bool {
+    matches!(phase(pod), Some("Succeeded" | "Failed"))
+}
+
+/// As its status says.
+pub(crate) fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
 }
 
 fn is_dns(name: &ObjectName, pod: &Pod) -> bool {
@@ -57,9 +87,9 @@ fn is_dns(name: &ObjectName, pod: &Pod) -> bool {
     name.namespace == DNS_NAMESPACE && label.is_some_and(|value| value == "kube-dns") && has_network(pod)
 }
 
-fn spec(name: &ObjectName, pod: &Pod) -> PodSpec {
+fn spec(name: &ObjectName, pod: &Pod, node: &str) -> PodSpec {
     let uid = pod.metadata.uid.as_deref().filter(|uid| !uid.is_empty()).map_or_else(|| made_up_uid(name), str::to_owned);
-    PodSpec { pod: name.clone(), uid, served: served_ports(pod), dns: is_dns(name, pod) }
+    PodSpec { pod: name.clone(), node: node.to_owned(), uid, served: served_ports(pod), dns: is_dns(name, pod) }
 }
 
 /// TCP and UDP ports of all containers; 80 of both where none is declared, as an unconfigured web server would.

@@ -1,22 +1,26 @@
 //! The container runtime's side of CNI: a chain of plugins, each given its predecessor's result.
 //!
 //! ```text
-//!   ADD:  ptp (host-local) ──result──▶ sluice-cni ──result──▶ kept in STATE/cni
+//!   ADD:  ptp (host-local) ──result──▶ sluice-cni ──result──▶ kept in the node's cni/
 //!   DEL:  sluice-cni ▶ ptp, both with the kept result
 //! ```
 //!
 //! Source: CNI specification 1.0.0, sections 3 and 4. The plugins run in the node's network namespace, as they would
 //! on a node of a cluster. A failed ADD is followed by a DEL, as real runtimes do.
 
+use crate::layout::Layout;
 use crate::netns::NetNs;
+use crate::state::NodeState;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use sluice_flow::ObjectName;
+use sluice_wire::DATAPLANE_SOCKET;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const CNI_VERSION: &str = "1.0.0";
 const NETWORK_NAME: &str = "sluice-lab";
@@ -24,74 +28,78 @@ const NETWORK_NAME: &str = "sluice-lab";
 const PLUGIN_DIR: &str = "/usr/lib/cni";
 /// The interface inside each pod.
 const IFNAME: &str = "eth0";
-/// The pods' IPv4 range.
-const SUBNET_V4: &str = "10.88.0.0/16";
-/// The pods' IPv6 range.
-const SUBNET_V6: &str = "fd88::/64";
-/// The first address after the network's own and the gateway's.
-const FIRST_HOST: u32 = 2;
-/// Pods that the IPv4 range has room for.
-pub(crate) const SLOTS_MAX: u32 = 65_000;
 /// How long sluice-cni waits for the pod to come under policy.
 const ADD_DEADLINE_MS: u64 = 10_000;
 
+const POLICY_PLUGIN: &str = "sluice-cni";
+
 /// One attachment, as the runtime names it to the plugins.
 #[derive(Debug, Clone)]
-pub(crate) struct Attachment {
+pub struct Attachment {
     /// The pod.
-    pub(crate) pod: ObjectName,
+    pub pod: ObjectName,
     /// Its UID.
-    pub(crate) uid: String,
+    pub uid: String,
     /// The sandbox.
-    pub(crate) container_id: String,
+    pub container_id: String,
     /// Where it is attached.
-    pub(crate) netns: NetNs,
-    /// Its place in the address ranges.
-    pub(crate) slot: u32,
+    pub netns: NetNs,
+    /// Its place in the node's address ranges.
+    pub slot: u32,
 }
 
 /// What an ADD brought about.
 #[derive(Debug, Clone)]
-pub(crate) struct Attached {
+pub struct Attached {
     /// The pod's addresses.
-    pub(crate) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// The node's end of the veth pair.
-    pub(crate) host_ifname: String,
+    pub host_ifname: String,
+    /// From the start of sluice-cni to its end, its process included; zero in a lab without policy.
+    pub policy_took: Duration,
 }
 
-/// The plugins of one lab.
+/// The plugins of one node.
 #[derive(Debug, Clone)]
-pub(crate) struct Chain {
-    node: NetNs,
+pub struct Chain {
+    netns: NetNs,
+    node: NodeState,
     results: PathBuf,
     bin_dir: PathBuf,
     plugins: Vec<Value>,
 }
 
 impl Chain {
-    /// Writes the conflist and makes the chain. Without `dataplane_socket` it is plain ptp.
-    pub(crate) fn create(node: NetNs, dir: &Path, ipam: &Path, bin_dir: &Path, dataplane_socket: Option<&Path>) -> Result<Self> {
+    /// Writes the node's conflist and makes the chain. Without policy it is plain ptp.
+    pub(crate) fn create(layout: &Layout, node: &NodeState, bin_dir: &Path, with_policy: bool) -> Result<Self> {
+        let ranges = node.pod_networks().map(|subnet| json!([{ "subnet": subnet }]));
         let mut plugins = vec![json!({
             "type": "ptp",
             "ipMasq": false,
             "ipam": {
                 "type": "host-local",
-                "dataDir": ipam,
-                "ranges": [[{ "subnet": SUBNET_V4 }], [{ "subnet": SUBNET_V6 }]],
+                "dataDir": layout.ipam(),
+                "ranges": ranges,
                 "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
             },
         })];
-        if let Some(socket) = dataplane_socket {
-            plugins.push(json!({ "type": "sluice-cni", "dataplaneSocket": socket, "deadlineMs": ADD_DEADLINE_MS }));
+        if with_policy {
+            let socket = layout.run_dir().join(DATAPLANE_SOCKET);
+            plugins.push(json!({ "type": POLICY_PLUGIN, "dataplaneSocket": socket, "deadlineMs": ADD_DEADLINE_MS }));
         }
         let conflist = json!({ "cniVersion": CNI_VERSION, "name": NETWORK_NAME, "plugins": plugins });
         let text = serde_json::to_vec_pretty(&conflist).context("the conflist as JSON")?;
-        crate::state::replace_file(&dir.join("10-sluice-lab.conflist"), &text)?;
-        Ok(Self { node, results: dir.into(), bin_dir: bin_dir.into(), plugins })
+        crate::state::replace_file(&layout.cni().join("10-sluice-lab.conflist"), &text)?;
+        let netns = NetNs::named(layout.node_netns());
+        Ok(Self { netns, node: node.clone(), results: layout.cni(), bin_dir: bin_dir.into(), plugins })
     }
 
     /// Attaches a pod. On failure nothing is left behind.
-    pub(crate) fn add(&self, attachment: &Attachment) -> Result<Attached> {
+    ///
+    /// # Errors
+    ///
+    /// A plugin's, with its name.
+    pub fn add(&self, attachment: &Attachment) -> Result<Attached> {
         self.add_all(attachment).inspect_err(|_| {
             // The first error is the one to report.
             let _ = self.del(attachment);
@@ -99,19 +107,28 @@ impl Chain {
     }
 
     fn add_all(&self, attachment: &Attachment) -> Result<Attached> {
-        let mut result = None;
+        let (mut result, mut policy_took) = (None, Duration::ZERO);
         for plugin in &self.plugins {
+            let start = Instant::now();
             result = Some(self.execute("ADD", plugin, attachment, result.as_ref())?);
+            if plugin["type"] == POLICY_PLUGIN {
+                policy_took = start.elapsed();
+            }
         }
         let result = result.context("the chain is empty")?;
         let text = serde_json::to_vec_pretty(&result).context("a CNI result as JSON")?;
         crate::state::replace_file(&self.result_path(attachment), &text)?;
-        read_result(&result).with_context(|| format!("the plugins' result is not understood: {result}"))
+        let (addresses, host_ifname) = read_result(&result).with_context(|| format!("the plugins' result is not understood: {result}"))?;
+        Ok(Attached { addresses, host_ifname, policy_took })
     }
 
     /// Detaches a pod: the plugins in reverse order, each given the result of the ADD. All of them are called, and
     /// the first error is returned.
-    pub(crate) fn del(&self, attachment: &Attachment) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// A plugin's, with its name.
+    pub fn del(&self, attachment: &Attachment) -> Result<()> {
         let path = self.result_path(attachment);
         let result = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let mut outcome = Ok(());
@@ -139,7 +156,7 @@ impl Chain {
         let kind = plugin["type"].as_str().context("a plugin without a type")?;
         let program = [Path::new(PLUGIN_DIR), &self.bin_dir].iter().map(|dir| dir.join(kind)).find(|path| path.exists());
         let program = program.with_context(|| format!("no CNI plugin {kind} in {PLUGIN_DIR} or {}", self.bin_dir.display()))?;
-        let config = plugin_config(plugin, attachment.slot, previous);
+        let config = plugin_config(plugin, self.node.pod_addresses(attachment.slot), previous);
         let mut command = Command::new(program);
         command
             .env("CNI_COMMAND", verb)
@@ -152,7 +169,7 @@ impl Chain {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let output = self.node.run(|| {
+        let output = self.netns.run(|| {
             let mut child = command.spawn().with_context(|| format!("cannot start the CNI plugin {kind}"))?;
             let mut stdin = child.stdin.take().context("a piped stdin is there")?;
             // A plugin that fails early closes its input; its answer says more than our broken pipe.
@@ -174,21 +191,15 @@ impl Chain {
 
 /// The configuration that one plugin reads. The address is asked for through `args.cni.ips`, which host-local honours,
 /// so that pods get the same addresses in every run although they are attached in parallel.
-fn plugin_config(plugin: &Value, slot: u32, previous: Option<&Value>) -> Value {
+fn plugin_config(plugin: &Value, addresses: [IpAddr; 2], previous: Option<&Value>) -> Value {
     let mut config: Map<String, Value> = plugin.as_object().cloned().unwrap_or_default();
     config.insert("cniVersion".into(), CNI_VERSION.into());
     config.insert("name".into(), NETWORK_NAME.into());
-    config.insert("args".into(), json!({ "cni": { "ips": addresses_of(slot) } }));
+    config.insert("args".into(), json!({ "cni": { "ips": addresses } }));
     if let Some(previous) = previous {
         config.insert("prevResult".into(), previous.clone());
     }
     Value::Object(config)
-}
-
-fn addresses_of(slot: u32) -> [IpAddr; 2] {
-    let host = slot + FIRST_HOST;
-    let [_, _, high, low] = host.to_be_bytes();
-    [IpAddr::from([10, 88, high, low]), IpAddr::from([0xfd88, 0, 0, 0, 0, 0, 0, host as u16])]
 }
 
 fn cni_args(attachment: &Attachment) -> String {
@@ -199,13 +210,13 @@ fn cni_args(attachment: &Attachment) -> String {
 }
 
 /// Addresses and the node's interface out of a result. Source: CNI specification 1.0.0, "ADD Success".
-fn read_result(result: &Value) -> Option<Attached> {
+fn read_result(result: &Value) -> Option<(Vec<IpAddr>, String)> {
     let interfaces = result["interfaces"].as_array()?;
     let host = interfaces.iter().find(|interface| interface["sandbox"].as_str().is_none_or(str::is_empty))?;
     let ips = result["ips"].as_array()?;
     let address = |ip: &Value| ip["address"].as_str()?.split_once('/')?.0.parse::<IpAddr>().ok();
     let addresses = ips.iter().map(address).collect::<Option<Vec<_>>>()?;
-    Some(Attached { addresses, host_ifname: host["name"].as_str()?.into() })
+    Some((addresses, host["name"].as_str()?.into()))
 }
 
 #[cfg(test)]
@@ -213,19 +224,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_slots_follow_the_gateway() {
-        assert_eq!(addresses_of(0).map(|a| a.to_string()), ["10.88.0.2", "fd88::2"]);
-        assert_eq!(addresses_of(298).map(|a| a.to_string()), ["10.88.1.44", "fd88::12c"]);
-    }
-
-    #[test]
     fn a_result_names_the_nodes_end() {
         let result = json!({
             "interfaces": [{ "name": "veth1", "mac": "0a:00:00:00:00:01" }, { "name": "eth0", "sandbox": "/run/netns/x" }],
             "ips": [{ "address": "10.88.0.2/16", "interface": 1 }, { "address": "fd88::2/64", "interface": 1 }],
         });
-        let attached = read_result(&result).unwrap();
-        assert_eq!(attached.host_ifname, "veth1");
-        assert_eq!(attached.addresses.len(), 2);
+        let (addresses, host_ifname) = read_result(&result).unwrap();
+        assert_eq!((addresses.len(), host_ifname.as_str()), (2, "veth1"));
     }
 }

@@ -1,21 +1,26 @@
 //! What each command does and prints.
 
-use crate::cli::{AgentArg, Cli, Command, Delete, Exec, LogOf, Logs, Make, Matrix, Output, Up};
-use crate::{demo, print};
+use crate::cli::{AgentArg, Cli, Command, Delete, Exec, LogOf, Logs, Make, Matrix, Output, Switch, Up};
+use crate::{cluster_demo, demo, print};
 use anstream::{eprintln, println};
 use anyhow::{Context, Result};
 use owo_colors::OwoColorize;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sluice_flow::Family;
-use sluice_lab::{Change, Kind, Lab, LabConfig, MatrixRequest, ObjectRef, agents, pod, read_documents};
+use sluice_lab::{Change, ClusterConfig, Kind, Lab, LabConfig, MatrixRequest, ObjectRef, agents, pod, read_documents};
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
-    let usual = if matches!(cli.command, Command::Demo(_)) { "demo" } else { "lab" };
+    let usual = match cli.command {
+        Command::Demo(_) => "demo",
+        Command::ClusterDemo(_) => "clusterdemo",
+        _ => "lab",
+    };
     let name = cli.lab.as_deref().unwrap_or(usual);
     let json = cli.output == Output::Json;
     match cli.command {
@@ -27,19 +32,29 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(args) => delete(name, json, &args),
         Command::Exec(args) => exec(name, args),
         Command::Logs(args) => logs(name, &args),
-        Command::Start(AgentArg { agent }) => {
+        Command::Start(AgentArg { agent, node }) => {
             let start = Instant::now();
-            Lab::open(name)?.start_agent(agent.into())?;
+            on_nodes(name, node, |lab, node| lab.start_agent_on(node, agent.into()))?;
             done(json, &format!("{agent:?} serves after {}", short(start.elapsed())), json!({ "tookUs": micros(start.elapsed()) }))
         }
-        Command::Restart(AgentArg { agent }) => {
+        Command::Restart(AgentArg { agent, node }) => {
             let start = Instant::now();
-            Lab::open(name)?.restart_agent(agent.into())?;
+            on_nodes(name, node, |lab, node| lab.restart_agent_on(node, agent.into()))?;
             done(json, &format!("{agent:?} serves again after {}", short(start.elapsed())), json!({ "tookUs": micros(start.elapsed()) }))
         }
-        Command::Kill(AgentArg { agent }) => {
-            let ran = Lab::open(name)?.kill_agent(agent.into())?;
+        Command::Kill(AgentArg { agent, node }) => {
+            let ran = on_nodes(name, node, |lab, node| lab.kill_agent_on(node, agent.into()))?.contains(&true);
             done(json, &format!("{agent:?} {}", if ran { "killed" } else { "did not run" }), json!({ "killed": ran }))
+        }
+        Command::Outage(args) => {
+            let on = args.state == Switch::On;
+            Lab::open(name)?.outage(on)?;
+            done(json, if on { "the API server is away" } else { "the API server is back" }, json!({ "outage": on }))
+        }
+        Command::Reboot { node } => {
+            let start = Instant::now();
+            Lab::open(name)?.reboot(&node)?;
+            done(json, &format!("{node} is back after {}", short(start.elapsed())), json!({ "tookUs": micros(start.elapsed()) }))
         }
         Command::Down => {
             let removed = Lab::remove(name)?;
@@ -61,7 +76,18 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Matrix(args) => matrix(name, json, args),
         Command::Status => status(name, json),
         Command::Demo(args) => demo::run(name, config(name, args.make)?, args.keep),
+        Command::ClusterDemo(args) => cluster_demo::run(name, config(name, args.demo.make)?, args.demo.keep, args.next.as_deref()),
     }
+}
+
+/// Does something to one node, or to each.
+fn on_nodes<T>(name: &str, node: Option<String>, work: impl Fn(&Lab, &str) -> Result<T>) -> Result<Vec<T>> {
+    let lab = Lab::open(name)?;
+    let nodes = match node {
+        Some(node) => vec![node],
+        None => lab.state()?.nodes.into_keys().collect(),
+    };
+    nodes.iter().map(|node| work(&lab, node)).collect()
 }
 
 /// Tells the lab that the ports are bound. Nothing is printed afterwards: the lab closes its end.
@@ -106,6 +132,10 @@ fn up(name: &str, json: bool, args: Up) -> Result<ExitCode> {
     let mut config = config(name, args.make)?;
     config.manifests = args.files;
     config.sluice = !args.no_sluice;
+    config.cluster = args.api_server.then(|| {
+        let usual = ClusterConfig::default();
+        ClusterConfig { nodes: args.nodes.map_or(usual.nodes, usize::from), status_delay: Duration::from_millis(args.status_delay_ms) }
+    });
     let lab = Lab::up(&config);
     end_progress();
     let lab = lab?;
@@ -123,7 +153,8 @@ fn up(name: &str, json: bool, args: Up) -> Result<ExitCode> {
         Some(status) => format!("{} policies in force", status.policies),
         None => "without policy enforcement".into(),
     };
-    println!("lab {} is up after {}: {} pods, {enforced}", name.bold(), short(start.elapsed()), state.pods.len());
+    let nodes = if state.api.is_some() { format!("{} nodes, ", state.nodes.len()) } else { String::new() };
+    println!("lab {} is up after {}: {nodes}{} pods, {enforced}", name.bold(), short(start.elapsed()), state.pods.len());
     let flag = if name == "lab" { String::new() } else { format!("--lab {name} ") };
     let example = state.pods.values().find(|pod| !pod.dns).map_or("default/POD".into(), |pod| pod.pod.to_string());
     println!(
@@ -149,6 +180,7 @@ fn print_change(json: bool, verb: &str, change: &Change) -> Result<ExitCode> {
         let value = json!({
             "objects": change.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "inForceAfterUs": change.in_force_after.map(micros),
+            "nodesUs": change.on_nodes.iter().map(|(node, took)| (node, micros(*took))).collect::<std::collections::BTreeMap<_, _>>(),
             "attached": change.pods.attached,
             "detached": change.pods.detached,
             "control": change.status,
@@ -165,7 +197,12 @@ fn print_change(json: bool, verb: &str, change: &Change) -> Result<ExitCode> {
         println!("pod {pod} detached");
     }
     if let (Some(took), Some(status)) = (change.in_force_after, &change.status) {
-        println!("in force after {} (generation {})", short(took).bold(), status.adopted_generation);
+        if change.on_nodes.len() > 1 {
+            let nodes: Vec<String> = change.on_nodes.iter().map(|(node, took)| format!("{node} {}", short(*took))).collect();
+            println!("in force after {} ({})", short(took).bold(), nodes.join(", "));
+        } else {
+            println!("in force after {} (generation {})", short(took).bold(), status.adopted_generation);
+        }
         for problem in &status.problems {
             eprintln!("{} {}:{}: {}", "warning:".yellow(), problem.file, problem.line, problem.message);
         }
@@ -200,34 +237,46 @@ fn matrix(name: &str, json: bool, args: Matrix) -> Result<ExitCode> {
 fn status(name: &str, json: bool) -> Result<ExitCode> {
     let lab = Lab::open(name)?;
     let state = lab.state()?;
-    let layout = lab.layout();
     let text = |error: anyhow::Error| format!("{error:#}");
-    let dataplane = state.sluice.then(|| agents::dataplane_status(layout).map_err(text));
-    let control = state.sluice.then(|| agents::control_status(layout).map_err(text));
-    // Without a dataplane there are no ports to tell of, and its own line says so.
-    let ports = if state.sluice { agents::ports(layout).unwrap_or_default() } else { Vec::new() };
+    let on_node = |node: &String| {
+        let layout = lab.at(node);
+        print::NodeStatus {
+            name: node.clone(),
+            dataplane: state.sluice.then(|| agents::dataplane_status(&layout).map_err(text)),
+            control: state.sluice.then(|| agents::control_status(&layout).map_err(text)),
+            // Without a dataplane there are no ports to tell of, and its own line says so.
+            ports: if state.sluice { agents::ports(&layout).unwrap_or_default() } else { Vec::new() },
+        }
+    };
+    let nodes: Vec<print::NodeStatus> = state.nodes.keys().map(on_node).collect();
     if json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&json!({
-                "lab": name, "state": state, "ports": ports,
-                "dataplane": dataplane.and_then(Result::ok), "control": control.and_then(Result::ok),
-            }))?
-        );
+        let nodes: std::collections::BTreeMap<String, Value> = nodes
+            .into_iter()
+            .map(|node| {
+                let said = json!({
+                    "ports": node.ports, "dataplane": node.dataplane.and_then(Result::ok), "control": node.control.and_then(Result::ok),
+                });
+                (node.name, said)
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&json!({ "lab": name, "state": state, "nodes": nodes }))?);
     } else {
-        print::status(name, &print::Status { state, dataplane, control, ports });
+        print::status(name, &state, &nodes);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn logs(name: &str, args: &Logs) -> Result<ExitCode> {
     let lab = Lab::open(name)?;
-    for (of, file) in [(LogOf::Dataplane, "dataplane.log"), (LogOf::Control, "control.log"), (LogOf::Servers, "servers.log")] {
-        let path = lab.layout().logs().join(file);
-        if args.of.is_none_or(|wanted| wanted == of) && path.exists() {
-            println!("{}", format!("== {}", path.display()).dimmed());
-            println!("{}", sluice_lab::log_tail(&path, args.tail));
-        }
+    let state = lab.state()?;
+    let agent = |of, agent: &'static str| state.nodes.keys().map(move |node| (of, node.clone(), agent));
+    let agents = agent(LogOf::Dataplane, "dataplane").chain(agent(LogOf::Control, "control"));
+    let mut files: Vec<(LogOf, PathBuf)> = agents.map(|(of, node, agent)| (of, lab.at(&node).agent_log(agent))).collect();
+    files.push((LogOf::Servers, lab.layout().logs().join("servers.log")));
+    files.push((LogOf::Apiserver, lab.layout().logs().join("apiserver.log")));
+    for (_, path) in files.iter().filter(|(of, path)| args.of.is_none_or(|wanted| wanted == *of) && path.exists()) {
+        println!("{}", format!("== {}", path.display()).dimmed());
+        println!("{}", sluice_lab::log_tail(path, args.tail));
     }
     Ok(ExitCode::SUCCESS)
 }

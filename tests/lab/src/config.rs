@@ -1,10 +1,12 @@
 //! What a lab is made from.
 
 use crate::agents::Agent;
+use crate::underlay::API_SERVER;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What [`crate::Lab::up`] builds. Made with [`LabConfig::new`] and changed field by field.
 #[derive(Clone)]
@@ -15,9 +17,11 @@ pub struct LabConfig {
     pub manifests: Vec<PathBuf>,
     /// Further manifests, as text.
     pub yaml: String,
+    /// Several nodes that follow an API server; `None` is one node on a directory.
+    pub cluster: Option<ClusterConfig>,
     /// False leaves the agents and the CNI plugin out: plain ptp, the baseline of measurements.
     pub sluice: bool,
-    /// Workers of the dataplane.
+    /// Workers of each dataplane.
     pub workers: u32,
     /// Their CPUs as the dataplane takes them; `None` means the first ones that this process may use.
     pub cpus: Option<String>,
@@ -35,6 +39,22 @@ pub struct LabConfig {
     pub progress: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// A cluster behind an API server.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// How many.
+    pub nodes: usize,
+    /// How long after ADD a pod's addresses are written to its status.
+    pub status_delay: Duration,
+}
+
+impl Default for ClusterConfig {
+    /// Two nodes, statuses at once.
+    fn default() -> Self {
+        Self { nodes: 2, status_delay: Duration::ZERO }
+    }
+}
+
 impl LabConfig {
     /// Two workers, the agents beside the running program, nothing in the cluster but DNS.
     pub fn new(name: impl Into<String>) -> Self {
@@ -42,6 +62,7 @@ impl LabConfig {
             name: name.into(),
             manifests: Vec::new(),
             yaml: String::new(),
+            cluster: None,
             sluice: true,
             workers: 2,
             cpus: None,
@@ -74,8 +95,9 @@ impl LabConfig {
             None => beside_this_program()?,
         };
         let agents = Agent::ALL.map(Agent::program);
-        let needed = ["sluice-lab", "sluice-cni"].into_iter().chain(agents);
-        for program in needed.filter(|program| self.sluice || *program == "sluice-lab") {
+        let policy = ["sluice-cni"].into_iter().chain(agents).filter(|_| self.sluice);
+        let server = self.cluster.as_ref().map(|_| API_SERVER);
+        for program in ["sluice-lab"].into_iter().chain(policy).chain(server) {
             if !dir.join(program).exists() {
                 bail!(
                     "{program} is not in {}; build it with `cargo build --workspace`, or bring the lab up without \

@@ -1,19 +1,25 @@
 //! The lab itself: up, change, use, down.
 
-use crate::agents::{self, Agent};
+use crate::agents::Agent;
+use crate::api::ApiClient;
 use crate::cluster;
 use crate::config::LabConfig;
+use crate::kubelet;
+use crate::layout::{LabLock, Layout};
 use crate::netns::NetNs;
+use crate::nodes;
+use crate::objects::{Lists, Mark, Objects};
 use crate::process::ProcessId;
-use crate::state::{LabLock, Layout, Phase, PodState, State};
+use crate::state::{ApiState, Phase, PodState, State};
 use crate::store::{Document, Store, parse_documents, read_documents};
 use crate::teardown::{self, Removed};
+use crate::underlay;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use sluice_flow::{Family, ObjectName};
-use sluice_wire::ControlStatus;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// The node forwards between its pods and leads nowhere else: it has no uplink and no default route.
 const NODE_SYSCTLS: [(&str, &str); 7] = [
@@ -30,6 +36,7 @@ const NODE_SYSCTLS: [(&str, &str); 7] = [
 pub struct Lab {
     pub(crate) layout: Layout,
     owned: bool,
+    api: OnceLock<ApiClient>,
 }
 
 impl Lab {
@@ -48,7 +55,7 @@ impl Lab {
         }
         let lock = layout.lock()?;
         make_way(&layout, config)?;
-        let mut lab = Self { layout, owned: false };
+        let mut lab = Self { layout, owned: false, api: OnceLock::new() };
         if let Err(error) = lab.build(config, bin_dir, &documents) {
             (config.progress)("undoing");
             remove_with_lock(&lab.layout, &lock).context(format!("{error:#}; and then"))?;
@@ -61,7 +68,7 @@ impl Lab {
     /// The lab of that name, made by another process. Dropping it changes nothing.
     pub fn open(name: &str) -> Result<Self> {
         let layout = Layout::new(name.parse()?);
-        let lab = Self { layout, owned: false };
+        let lab = Self { layout, owned: false, api: OnceLock::new() };
         let state = lab.state()?;
         if state.phase == Phase::Starting && !state.owner.is_some_and(ProcessId::is_alive) {
             bail!("lab {name} is the rest of an `up` that crashed; remove it with `sluice-lab --lab {name} down`");
@@ -102,103 +109,90 @@ impl Lab {
             cpus: config.cpu_list()?,
             dataplane_args: config.dataplane_args.clone(),
             control_args: config.control_args.clone(),
-            dataplane: None,
-            control: None,
+            nodes: match &config.cluster {
+                Some(cluster) => nodes::several(cluster.nodes)?,
+                None => nodes::only(),
+            },
+            api: None,
             pods: Default::default(),
         };
         self.layout.create()?;
         self.layout.save(&state)?;
-        (config.progress)("node: making its network namespace");
-        let node = self.node();
-        node.create()?;
-        node.set_sysctls(&NODE_SYSCTLS)?;
-        let store = self.store();
-        documents.iter().try_for_each(|document| store.put(document).map(|_| ()))?;
-        cluster::missing_dns(&store.snapshot())?.iter().try_for_each(|document| store.put(document).map(|_| ()))?;
+        if let Some(cluster) = &config.cluster {
+            (config.progress)("API server: starting");
+            underlay::create(&self.layout)?;
+            let process = underlay::start_api_server(&self.layout, &state.bin_dir)?;
+            state.api = Some(ApiState { process, status_delay_ms: cluster.status_delay.as_millis() as u64 });
+            self.layout.save(&state)?;
+            kubelet::register(self.api()?, &state.nodes)?;
+        } else {
+            std::fs::create_dir_all(self.layout.manifests()).context("cannot create the directory of manifests")?;
+        }
+        (config.progress)("nodes: making their network namespaces");
+        state.nodes.keys().try_for_each(|node| self.make_node(&state, node))?;
+        let objects = self.objects(&state)?;
+        objects.put(documents)?;
+        objects.put(&cluster::missing_dns(&objects.snapshot()?)?)?;
         if config.sluice {
             mount_bpffs()?;
             for agent in Agent::ALL {
                 config.check_interrupted()?;
                 (config.progress)(&format!("{}: starting", agent.program()));
-                self.start_agent_in(&mut state, agent, &|| config.check_interrupted().is_err())?;
+                self.start_agents(&mut state, agent, &|| config.check_interrupted().is_err())?;
             }
         }
         self.reconcile(&mut state, &|| config.check_interrupted(), &*config.progress)?;
         if config.sluice {
             (config.progress)("policies: waiting until they are in force");
-            agents::settle(&self.layout)?;
+            self.settle_all(&state)?;
         }
         config.check_interrupted()?;
         state.phase = Phase::Up;
         self.layout.save(&state)
     }
 
-    /// SIGKILLs an agent. True when it ran.
-    pub fn kill_agent(&self, agent: Agent) -> Result<bool> {
-        self.end_agent(agent, ProcessId::kill)
+    /// A node's namespace and directories, and in a cluster its place in the network.
+    pub(crate) fn make_node(&self, state: &State, node: &str) -> Result<()> {
+        let layout = self.layout.at(node);
+        layout.create_node()?;
+        let netns = NetNs::named(layout.node_netns());
+        netns.create()?;
+        netns.set_sysctls(&NODE_SYSCTLS)?;
+        if state.api.is_some() { underlay::connect(&self.layout, node, &state.nodes) } else { Ok(()) }
     }
 
-    /// Starts an agent that does not run, and waits until it serves.
-    pub fn start_agent(&self, agent: Agent) -> Result<()> {
-        let _lock = self.layout.lock()?;
-        let mut state = self.state()?;
-        if !state.sluice {
-            bail!("lab {} was brought up without agents (--no-sluice)", self.layout.name);
+    /// Starts an agent on every node, all at once, and waits until each serves.
+    fn start_agents(&self, state: &mut State, agent: Agent, interrupted: &dyn Fn() -> bool) -> Result<()> {
+        let nodes: Vec<String> = state.nodes.keys().cloned().collect();
+        for node in &nodes {
+            self.launch(state, node, agent)?;
         }
-        if agent.process(&state).is_some_and(ProcessId::is_alive) {
-            bail!("{} runs already", agent.program());
+        nodes.iter().try_for_each(|node| self.await_agent(state, node, agent, interrupted))
+    }
+
+    /// The API server of a lab that has one.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn api(&self) -> Result<&ApiClient> {
+        if let Some(api) = self.api.get() {
+            return Ok(api);
         }
-        self.start_agent_in(&mut state, agent, &|| false)
-    }
-
-    /// Ends an agent with SIGTERM, if it runs, and starts it again.
-    pub fn restart_agent(&self, agent: Agent) -> Result<()> {
-        self.end_agent(agent, Agent::stop)?;
-        self.start_agent(agent)
-    }
-
-    fn end_agent(&self, agent: Agent, end: fn(ProcessId) -> bool) -> Result<bool> {
-        let _lock = self.layout.lock()?;
-        let mut state = self.state()?;
-        let Some(process) = agent.process_mut(&mut state).take() else { return Ok(false) };
-        let ran = process.is_alive();
-        if !end(process) {
-            bail!("{} (pid {}) does not end", agent.program(), process.pid);
+        if self.state()?.api.is_none() {
+            bail!("lab {} has no API server; make one with `sluice-lab up --api-server`", self.layout.name);
         }
-        self.layout.save(&state)?;
-        Ok(ran)
+        let api = ApiClient::new(NetNs::named(self.layout.underlay_netns()), &self.layout.kubeconfig())?;
+        Ok(self.api.get_or_init(|| api))
     }
 
-    fn start_agent_in(&self, state: &mut State, agent: Agent, interrupted: &dyn Fn() -> bool) -> Result<()> {
-        let process = agent.start(&self.layout, state)?;
-        *agent.process_mut(state) = Some(process);
-        self.layout.save(state)?;
-        agent.wait_ready(&self.layout, process, interrupted)
+    pub(crate) fn objects(&self, state: &State) -> Result<Objects<'_>> {
+        Ok(if state.api.is_some() { Objects::Server(self.api()?) } else { Objects::Directory(self.store()) })
     }
 
-    /// Kills the dataplane, as a crash would.
-    pub fn kill_dataplane(&self) -> Result<bool> {
-        self.kill_agent(Agent::Dataplane)
-    }
-
-    /// Starts the dataplane after [`Lab::kill_dataplane`].
-    pub fn start_dataplane(&self) -> Result<()> {
-        self.start_agent(Agent::Dataplane)
-    }
-
-    /// Kills the control process, as a crash would.
-    pub fn kill_control(&self) -> Result<bool> {
-        self.kill_agent(Agent::Control)
-    }
-
-    /// Starts the control process after [`Lab::kill_control`].
-    pub fn start_control(&self) -> Result<()> {
-        self.start_agent(Agent::Control)
-    }
-
-    /// Waits until every manifest in the directory is in force.
-    pub fn settle(&self) -> Result<ControlStatus> {
-        agents::settle(&self.layout)
+    /// What every control process has to have heard of now. Nothing in a directory: that is read when it is asked for.
+    pub(crate) fn mark(&self, state: &State) -> Result<Mark> {
+        if state.api.is_some() { Ok(Lists::read(self.api()?)?.mark()) } else { Ok(Mark::default()) }
     }
 
     /// What the lab has written down.
@@ -230,14 +224,24 @@ impl Lab {
         addresses.into_iter().find(is_wanted).with_context(|| format!("pod {pod} has no {family:?} address"))
     }
 
-    /// The lab's paths.
+    /// The lab's paths; of what a node has of its own, those of the only node of a lab on a directory.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The node's network namespace.
+    /// The lab's paths as a node sees them.
+    pub fn at(&self, node: &str) -> Layout {
+        self.layout.at(node)
+    }
+
+    /// The network namespace of the only node of a lab on a directory.
     pub fn node(&self) -> NetNs {
         NetNs::named(self.layout.node_netns())
+    }
+
+    /// A node's network namespace.
+    pub fn node_netns(&self, node: &str) -> NetNs {
+        NetNs::named(self.at(node).node_netns())
     }
 
     /// A pod's network namespace.

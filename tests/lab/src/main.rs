@@ -1,6 +1,7 @@
 //! `sluice-lab`: a cluster on one machine, from manifests to live traffic and back to nothing.
 
 mod cli;
+mod cluster_demo;
 mod commands;
 mod demo;
 mod print;

@@ -127,7 +127,7 @@ impl Lab {
             Transport::Udp => "UDP",
         };
         let (src, dst) = (job.source.to_string(), job.address.ip().to_string());
-        Ok(agents::explain(&self.layout, &src, &dst, job.port.port, protocol)?.allowed)
+        Ok(agents::explain(&self.at(&job.from.node), &src, &dst, job.port.port, protocol)?.allowed)
     }
 
     fn probe_all(&self, jobs: &[Job<'_>], timeout: Duration) -> Result<Vec<Outcome>> {

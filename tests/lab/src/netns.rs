@@ -113,7 +113,7 @@ impl NetNs {
 }
 
 /// Runs iproute2 and turns its complaint into our error.
-fn ip(args: &[&str]) -> Result<()> {
+pub(crate) fn ip(args: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(args).output().context("cannot run `ip`; is iproute2 installed?")?;
     if !output.status.success() {
         bail!("`ip {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());

@@ -3,9 +3,10 @@
 //! The files are bound over the machine's in a private mount namespace that ends with the process, so nothing is left
 //! to unmount and no other process sees them.
 
+use crate::layout::Layout;
 use crate::netns::NetNs;
 use crate::process::{ProcessId, spawn_detached};
-use crate::state::{Layout, PodState};
+use crate::state::PodState;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};

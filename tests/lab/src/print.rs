@@ -105,26 +105,49 @@ pub(crate) fn verdict(allowed: bool) -> String {
     if allowed { "allowed".green().to_string() } else { "denied".red().to_string() }
 }
 
-/// Everything that `status` knows.
-pub(crate) struct Status {
-    pub(crate) state: State,
+/// What `status` knows of one node.
+pub(crate) struct NodeStatus {
+    pub(crate) name: String,
     pub(crate) dataplane: Option<Result<DataplaneStatus, String>>,
     pub(crate) control: Option<Result<ControlStatus, String>>,
     pub(crate) ports: Vec<PortInfo>,
 }
 
-/// Agents first, then pods.
-pub(crate) fn status(name: &str, status: &Status) {
-    println!("lab {}: {:?}, {} pods", name.bold(), status.state.phase, status.state.pods.len());
-    if !status.state.sluice {
+/// Agents first, then pods, node by node.
+pub(crate) fn status(name: &str, state: &State, nodes: &[NodeStatus]) {
+    println!("lab {}: {:?}, {} pods", name.bold(), state.phase, state.pods.len());
+    if !state.sluice {
         println!("  {}", "without policy enforcement (--no-sluice)".yellow());
     }
-    for agent in Agent::ALL.into_iter().filter(|_| status.state.sluice) {
+    if let Some(api) = &state.api {
+        let said = if api.process.is_alive() { format!("pid {}", api.process.pid) } else { "dead".red().to_string() };
+        println!("  {:<10} {said}", "apiserver");
+    }
+    let width = state.pods.keys().map(String::len).max().unwrap_or(0);
+    for node in nodes {
+        if state.api.is_some() {
+            println!("{}", node.name.bold());
+        }
+        agents(state, node);
+        for (name, pod) in state.pods.iter().filter(|(_, pod)| pod.node == node.name) {
+            let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+            let served: Vec<String> = pod.served.iter().map(ToString::to_string).collect();
+            let policy = node.ports.iter().find(|port| port.endpoint.pod == pod.pod);
+            let policy = policy.map_or(String::new(), |port| format!("{:?}, {} connections", port.state, port.connections));
+            let server = if pod.server.is_some_and(ProcessId::is_alive) { String::new() } else { " server dead".red().to_string() };
+            println!("  {name:<width$}  {:<26} {:<16} {policy}{server}", addresses.join(" "), served.join(" "));
+        }
+    }
+}
+
+fn agents(state: &State, node: &NodeStatus) {
+    let Some(processes) = state.nodes.get(&node.name) else { return };
+    for agent in Agent::ALL.into_iter().filter(|_| state.sluice) {
         let said = match agent {
-            Agent::Dataplane => status.dataplane.as_ref().map(|answer| answer.as_ref().map(dataplane_line)),
-            Agent::Control => status.control.as_ref().map(|answer| answer.as_ref().map(control_line)),
+            Agent::Dataplane => node.dataplane.as_ref().map(|answer| answer.as_ref().map(dataplane_line)),
+            Agent::Control => node.control.as_ref().map(|answer| answer.as_ref().map(control_line)),
         };
-        let process = match agent.process(&status.state) {
+        let process = match agent.process(processes) {
             Some(process) if process.is_alive() => format!("pid {}", process.pid),
             Some(process) => format!("{} (was pid {})", "dead".red(), process.pid),
             None => "stopped".yellow().to_string(),
@@ -135,19 +158,10 @@ pub(crate) fn status(name: &str, status: &Status) {
             None => println!("  {:<10} {process}", agent.name()),
         }
     }
-    if let Some(Ok(control)) = &status.control {
+    if let Some(Ok(control)) = &node.control {
         for problem in &control.problems {
             println!("  {} {}:{}: {}", "problem".red(), problem.file, problem.line, problem.message);
         }
-    }
-    let width = status.state.pods.keys().map(String::len).max().unwrap_or(0);
-    for (name, pod) in &status.state.pods {
-        let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
-        let served: Vec<String> = pod.served.iter().map(ToString::to_string).collect();
-        let policy = status.ports.iter().find(|port| port.endpoint.pod == pod.pod);
-        let policy = policy.map_or(String::new(), |port| format!("{:?}, {} connections", port.state, port.connections));
-        let server = if pod.server.is_some_and(ProcessId::is_alive) { String::new() } else { " server dead".red().to_string() };
-        println!("  {name:<width$}  {:<26} {:<16} {policy}{server}", addresses.join(" "), served.join(" "));
     }
 }
 

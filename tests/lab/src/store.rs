@@ -42,6 +42,16 @@ impl Kind {
             Self::NetworkPolicy => "NetworkPolicy",
         }
     }
+
+    /// As in a path of the API.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+            Self::Service => "services",
+            Self::NetworkPolicy => "networkpolicies",
+        }
+    }
 }
 
 impl std::str::FromStr for Kind {
@@ -193,6 +203,19 @@ fn objects(snapshot: &Snapshot) -> Result<Vec<Document>> {
     namespaces.chain(pods).chain(services).chain(policies).collect()
 }
 
+/// Every object of one namespace, and the namespace itself.
+pub(crate) fn in_namespace(snapshot: &Snapshot, namespace: &str) -> Vec<ObjectRef> {
+    let of = |kind: Kind, names: Vec<&ObjectName>| {
+        let own = names.into_iter().filter(|name| name.namespace == namespace).cloned();
+        own.map(|name| ObjectRef { kind, name }).collect::<Vec<_>>()
+    };
+    let mut objects = of(Kind::Pod, snapshot.pods.keys().collect());
+    objects.extend(of(Kind::Service, snapshot.services.keys().collect()));
+    objects.extend(of(Kind::NetworkPolicy, snapshot.policies.keys().collect()));
+    objects.push(ObjectRef::new(Kind::Namespace, namespace));
+    objects
+}
+
 /// The directory itself.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -225,16 +248,6 @@ impl Store {
     /// All objects, as sluice-control reads them.
     pub fn snapshot(&self) -> Snapshot {
         load_paths(std::slice::from_ref(&self.dir)).snapshot
-    }
-
-    /// Every object of one namespace, and the namespace itself.
-    pub fn in_namespace(&self, namespace: &str) -> Result<Vec<ObjectRef>> {
-        let all = objects(&self.snapshot())?;
-        let belongs = |object: &ObjectRef| match object.kind {
-            Kind::Namespace => object.name.name == namespace,
-            _ => object.name.namespace == namespace,
-        };
-        Ok(all.into_iter().map(|document| document.object).filter(belongs).collect())
     }
 
     /// Where the files are.

@@ -5,9 +5,10 @@
 //! namespaces and maps alive; the state last, since without it a second attempt would know less.
 
 use crate::agents::Agent;
+use crate::layout::Layout;
 use crate::netns::NetNs;
 use crate::process::kill_inside;
-use crate::state::{Layout, State};
+use crate::state::State;
 use anyhow::{Context, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
 use serde::Serialize;
@@ -42,9 +43,9 @@ impl Removed {
 
 /// Whether anything of a lab's recorded processes still runs.
 pub(crate) fn is_alive(state: &State) -> bool {
-    let agents = [state.dataplane, state.control];
-    let servers = state.pods.values().map(|pod| pod.server);
-    agents.into_iter().chain(servers).flatten().any(|process| process.is_alive())
+    let agents = state.nodes.values().flat_map(|node| [node.dataplane, node.control]);
+    let servers = state.pods.values().map(|pod| pod.server).chain([state.api.as_ref().map(|api| api.process)]);
+    agents.chain(servers).flatten().any(|process| process.is_alive())
 }
 
 /// Removes everything of the lab. The caller holds its lock.
@@ -80,10 +81,10 @@ pub(crate) fn remove(layout: &Layout) -> Result<Removed> {
             Err(error) => errors.push(error),
         }
     }
-    removed.bpf = remove_dir(&layout.bpf_dir()).unwrap_or_else(|error| {
-        errors.push(error);
-        true
-    });
+    for dir in layout.bpf_dirs() {
+        removed.bpf = true;
+        errors.extend(remove_dir(&dir).err());
+    }
     if errors.is_empty() {
         match remove_dir(&layout.root) {
             Ok(state) => removed.state = state,
@@ -99,8 +100,8 @@ pub(crate) fn remove(layout: &Layout) -> Result<Removed> {
 
 /// Ends the recorded processes; control first, so that it does not see its dataplane go.
 fn end_recorded(state: &State) -> usize {
-    let agents = Agent::ALL.into_iter().rev().filter_map(|agent| agent.process(state));
-    let servers: Vec<_> = state.pods.values().filter_map(|pod| pod.server).collect();
+    let agents = Agent::ALL.into_iter().rev().flat_map(|agent| state.nodes.values().filter_map(move |node| agent.process(node)));
+    let servers: Vec<_> = state.pods.values().filter_map(|pod| pod.server).chain(state.api.as_ref().map(|api| api.process)).collect();
     let mut ended = 0;
     for agent in agents {
         if agent.is_alive() {
@@ -119,28 +120,24 @@ fn end_recorded(state: &State) -> usize {
     ended
 }
 
-/// All namespaces of the lab, with the one that the dataplane keeps for the far ends of its trunks.
+/// All namespaces of the lab, with those that the dataplanes keep for the far ends of their trunks.
 fn identities(layout: &Layout, namespaces: &[NetNs]) -> BTreeSet<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let mut identities: BTreeSet<(u64, u64)> = namespaces.iter().filter_map(|ns| ns.identity().ok()).collect();
-    let far = layout.run_dir().join("netns-far");
-    if mounts_below(&layout.root).contains(&far)
-        && let Ok(meta) = fs::metadata(&far)
-    {
-        identities.insert((meta.dev(), meta.ino()));
-    }
+    let far = mounts_below(&layout.root).into_iter().filter(|mount| mount.ends_with("netns-far"));
+    identities.extend(far.filter_map(|far| fs::metadata(far).ok()).map(|meta| (meta.dev(), meta.ino())));
     identities
 }
 
 /// Mount points below a directory, outer ones first. Source: proc(5), mountinfo, fifth field.
-fn mounts_below(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn mounts_below(root: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     points.filter(|point| point.starts_with(root)).collect()
 }
 
 /// True when it was there.
-fn remove_dir(path: &Path) -> Result<bool> {
+pub(crate) fn remove_dir(path: &Path) -> Result<bool> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

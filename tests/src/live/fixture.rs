@@ -78,8 +78,9 @@ impl Deref for Live {
 impl Drop for Live {
     fn drop(&mut self) {
         if let (true, Some(lab)) = (std::thread::panicking(), &self.lab) {
-            for agent in Agent::ALL {
-                println!("== {}'s last words\n{}", agent.program(), log_tail(&agent.log(lab.layout()), 25));
+            let nodes = lab.state().map(|state| state.nodes).unwrap_or_default();
+            for (node, agent) in nodes.keys().flat_map(|node| Agent::ALL.map(|agent| (node, agent))) {
+                println!("== {} on {node}: last words\n{}", agent.program(), log_tail(&agent.log(&lab.at(node)), 25));
             }
             return;
         }

@@ -7,7 +7,7 @@ pub fn leftovers(lab: &str) -> Vec<String> {
     let mut found = Vec::new();
     let prefix = format!("sluice-{lab}-");
     found.extend(names_in("/run/netns", |name| name.starts_with(&prefix)));
-    found.extend(names_in("/sys/fs/bpf", |name| name == format!("sluice-{lab}")));
+    found.extend(names_in("/sys/fs/bpf", |name| name == format!("sluice-{lab}") || name.starts_with(&prefix)));
     found.extend(names_in("/run/sluice-lab", |name| name == lab || name == format!("{lab}.lock")));
     let state = format!("/run/sluice-lab/{lab}/");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -12,6 +12,12 @@ pub fn pod(name: &str) -> String {
     )
 }
 
+/// As [`pod`], bound to a node of a cluster.
+pub fn pod_on(node: &str, name: &str) -> String {
+    let pod = pod(name);
+    pod.replace("spec: {containers", &format!("spec: {{nodeName: {node}, containers"))
+}
+
 /// A policy `ns/name` with this `spec`, in YAML's flow style.
 pub fn policy(name: &str, spec: &str) -> String {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));

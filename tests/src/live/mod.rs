@@ -21,7 +21,7 @@ pub mod upstream;
 pub use fixture::{Live, assert_nothing_left, lab_name};
 pub use knock::knock;
 pub use leftovers::leftovers;
-pub use manifests::{POLICY_HEAD, pod, policy};
+pub use manifests::{POLICY_HEAD, pod, pod_on, policy};
 pub use packet_socket::PacketSocket;
 pub use status::{drops, until};
 pub use turn::{Turn, program, turn};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Labs are up one at a time, also across test programs: a second one on two cores would measure the first.
 const LOCK: &str = "/run/sluice-live-tests.lock";
-const PROGRAMS: [&str; 5] = ["sluice-dataplane", "sluice-control", "sluice-cni", "sluicectl", "sluice-lab"];
+const PROGRAMS: [&str; 6] = ["sluice-dataplane", "sluice-control", "sluice-cni", "sluicectl", "sluice-lab", "sluice-apiserver"];
 
 /// The right to have a lab up, as long as it lives.
 #[derive(Debug)]

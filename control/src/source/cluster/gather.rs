@@ -104,7 +104,7 @@ impl<K: Key, T: PartialEq> Gathered<K, T> {
                 self.now.objects.remove(&key);
                 self.now.problems.remove(&key);
             }
-            Notice::Alive | Notice::Trouble(_) => {}
+            Notice::Alive | Notice::UpTo(_) | Notice::Trouble(_) => {}
         }
     }
 

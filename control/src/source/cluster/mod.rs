@@ -148,7 +148,7 @@ pub(crate) fn start(
         tokio::spawn(watch::follow(client.clone(), kind, pace, notices.clone()));
     }
     let (asks, asked) = channel(1);
-    let states = Kind::ALL.map(|kind| (kind, State { heard: Instant::now(), trouble: None, lists: 0 }));
+    let states = Kind::ALL.map(|kind| (kind, State { heard: Instant::now(), trouble: None, lists: 0, version: String::new() }));
     let gathering = Gathering { gatherer: Gatherer::new(server), states: states.into(), sequence: 0, debounce, awaited, events };
     tokio::spawn(gathering.run(inbox, asked));
     Handle { asks, client: client.clone() }
@@ -169,6 +169,8 @@ struct State {
     /// Why it is broken, and since when.
     trouble: Option<(String, Instant)>,
     lists: u64,
+    /// Up to which everything was told.
+    version: String,
 }
 
 impl Gathering {
@@ -223,6 +225,11 @@ impl Gathering {
         let is_over = !matches!(notice, Notice::Begin) && state.trouble.take().is_some();
         let was_quiet = now.duration_since(std::mem::replace(&mut state.heard, now)) > QUIET;
         state.lists += u64::from(matches!(notice, Notice::Complete));
+        match &notice {
+            Notice::UpTo(version) => state.version.clone_from(version),
+            Notice::Changed(object) | Notice::Gone(object) => object.resource_version().clone_into(&mut state.version),
+            _ => {}
+        }
         self.gatherer.take(kind, notice);
         if is_change && was_complete {
             self.debounce.changed(now);
@@ -265,6 +272,7 @@ impl Gathering {
             objects: self.gatherer.count(kind),
             is_listed: self.gatherer.is_listed(kind),
             lists: state.lists,
+            version: state.version.clone(),
             heard: state.heard,
             trouble: state.trouble.clone(),
         }

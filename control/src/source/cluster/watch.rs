@@ -49,6 +49,8 @@ pub(super) enum Notice {
     Gone(Received),
     /// The server answers, or says that there is nothing new.
     Alive,
+    /// Whatever happened up to this version has been told; with the next notice, if a list is being told.
+    UpTo(String),
     /// Something is wrong, and will be tried again.
     Trouble(String),
 }
@@ -152,8 +154,9 @@ impl Follower {
             match event.ok_or_else(|| Broken::begin("the list broke off"))? {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => self.tell(Notice::Listed(object)).await?,
                 Ok(WatchEvent::Bookmark(bookmark)) if bookmark.metadata.annotations.contains_key(LIST_ENDS) => {
-                    self.version = Some(bookmark.metadata.resource_version);
+                    self.version = Some(bookmark.metadata.resource_version.clone());
                     self.is_heard = true;
+                    self.tell(Notice::UpTo(bookmark.metadata.resource_version)).await?;
                     self.tell(Notice::Complete).await?;
                     return Ok(events);
                 }
@@ -179,6 +182,7 @@ impl Follower {
                 (None, Some(version)) if !version.is_empty() => {
                     self.version = Some(version.clone());
                     self.is_heard = true;
+                    self.tell(Notice::UpTo(version.clone())).await?;
                     self.tell(Notice::Complete).await?;
                     return Ok(version);
                 }
@@ -203,7 +207,7 @@ impl Follower {
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     self.advance(&bookmark.metadata.resource_version)?;
-                    Notice::Alive
+                    Notice::UpTo(bookmark.metadata.resource_version)
                 }
                 WatchEvent::Error(status) => return Err(Broken::by_status(&status, "the watch ended", &self.pace)),
             };
