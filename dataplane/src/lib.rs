@@ -13,6 +13,7 @@
 pub mod conntrack;
 pub mod io;
 pub mod kernel;
+pub mod privileges;
 pub mod worker;
 
 #[cfg(feature = "kernel")]
@@ -21,7 +22,5 @@ pub mod config;
 pub mod keeper;
 #[cfg(feature = "kernel")]
 pub mod netlink;
-#[cfg(feature = "kernel")]
-pub mod privileges;
 #[cfg(feature = "kernel")]
 pub mod trunk;
