@@ -32,7 +32,10 @@ pub fn check() -> Result<()> {
         .map(|(capability, what_for)| format!("{capability} ({what_for})"))
         .collect();
     if !missing.is_empty() {
-        bail!("missing {}: run as root, in a container with these capabilities; all but BPF and NET_ADMIN are given up after set-up", missing.join(", "));
+        bail!(
+            "missing {}: run as root, in a container with these capabilities; all but BPF and NET_ADMIN are given up after set-up",
+            missing.join(", ")
+        );
     }
     Ok(())
 }

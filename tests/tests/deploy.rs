@@ -58,8 +58,20 @@ const RIGHTS: [(&str, &str, &str, &str, &str); 9] = [
     ("cluster", "networking.k8s.io", "networkpolicies", "get list watch", "the policies"),
     ("cluster", "", "events", "create patch", "what cannot be enforced, said at the object"),
     ("cluster", "events.k8s.io", "events", "create patch", "likewise, in the newer API"),
-    ("cluster", "sluice.network", "nodestatuses nodestatuses/status", "get list watch create update patch delete", "what each node enforces"),
-    ("cluster", "sluice.network", "policystatuses policystatuses/status", "get list watch create update patch delete", "where each policy is in force"),
+    (
+        "cluster",
+        "sluice.network",
+        "nodestatuses nodestatuses/status",
+        "get list watch create update patch delete",
+        "what each node enforces",
+    ),
+    (
+        "cluster",
+        "sluice.network",
+        "policystatuses policystatuses/status",
+        "get list watch create update patch delete",
+        "where each policy is in force",
+    ),
     ("own namespace", "coordination.k8s.io", "leases", "create", "the lease of whoever writes policystatuses"),
     ("own namespace", "coordination.k8s.io", "leases=sluice-policy-status", "get update patch", "likewise"),
 ];
@@ -96,6 +108,12 @@ fn every_document_is_what_an_api_server_takes() {
     }
 }
 
+/// Sets a field of an object that is there, to a value in JSON.
+fn set(object: &mut Value, place: &str, value: &str) {
+    let (parent, field) = place.rsplit_once('/').expect("a path");
+    object.pointer_mut(parent).expect("the chart has it")[field] = serde_json::from_str(value).expect("JSON");
+}
+
 #[test]
 fn what_no_api_server_takes_is_seen() {
     let Some(helm) = Helm::find("what_no_api_server_takes_is_seen") else { return };
@@ -117,8 +135,7 @@ fn what_no_api_server_takes_is_seen() {
         ("ServiceMonitor", "/spec/endpoints/0/intervall", "\"30s\"", "no such field"),
     ] {
         let mut object = render(&helm, "metrics: {serviceMonitor: {enabled: true}}").only(kind).clone();
-        let (parent, field) = place.rsplit_once('/').expect("a path");
-        object.pointer_mut(parent).expect("the chart has it")[field] = serde_json::from_str(value).expect("JSON");
+        set(&mut object, place, value);
         let found = violations(&schemas, &object);
         assert!(found.iter().any(|violation| violation.contains(expected)), "{kind} {place}: {found:?}");
     }
@@ -131,11 +148,7 @@ fn what_no_api_server_takes_is_seen() {
         ("/containers/1/securityContext/runAsUser", "0", "user 0"),
     ] {
         let mut object = render(&helm, "").only("DaemonSet").clone();
-        *object.pointer_mut(&format!("{template}{place}")).unwrap_or(&mut Value::Null) = serde_json::from_str(value).expect("JSON");
-        if object.pointer(&format!("{template}{place}")).is_none() {
-            let (parent, field) = place.rsplit_once('/').expect("a path");
-            object.pointer_mut(&format!("{template}{parent}")).expect("the chart has it")[field] = serde_json::from_str(value).expect("JSON");
-        }
+        set(&mut object, &format!("{template}{place}"), value);
         let broken = broken_rules(&object["spec"]["template"]["spec"]);
         assert!(broken.iter().any(|rule| rule.contains(expected)), "{place}: {broken:?}");
     }
@@ -156,7 +169,10 @@ fn selectors_and_references_find_what_they_mean() {
         for service in documents.of_kind("Service") {
             assert!(selects(&service["spec"]["selector"], labels), "{name}: the Service's pods");
             let monitor = documents.only("ServiceMonitor");
-            assert!(selects(&monitor["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]), "{name}: the ServiceMonitor's service");
+            assert!(
+                selects(&monitor["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]),
+                "{name}: the ServiceMonitor's service"
+            );
             assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"], "{name}");
             assert_eq!(service["spec"]["ports"][0]["targetPort"], documents.container("control")["ports"][0]["name"], "{name}");
         }
@@ -245,7 +261,11 @@ fn containers_hold_the_capabilities_that_their_programs_use() {
             let has_token = container["volumeMounts"].as_array().into_iter().flatten().any(|mount| mount["name"] == "api-access");
             assert_eq!(has_token, called == "control", "{name}: {called}");
             if ["control", "done"].contains(&called) {
-                assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&Value::from(true), &Value::from(65532)), "{name}: {called}");
+                assert_eq!(
+                    (&context["runAsNonRoot"], &context["runAsUser"]),
+                    (&Value::from(true), &Value::from(65532)),
+                    "{name}: {called}"
+                );
                 assert_eq!(context["allowPrivilegeEscalation"], false, "{name}: {called}");
             }
         }
@@ -255,7 +275,8 @@ fn containers_hold_the_capabilities_that_their_programs_use() {
 /// A container's command as the kubelet would give it to the runtime, with made-up values of the downward API.
 fn command_of(container: &Value) -> Vec<String> {
     let words = ["command", "args"].into_iter().flat_map(|list| container[list].as_array().cloned().unwrap_or_default());
-    let expand = |word: &str| word.replace("$(NODE_NAME)", "node-1").replace("$(HOST_IP)", if word.contains('[') { "fd00::1" } else { "192.0.2.1" });
+    let expand =
+        |word: &str| word.replace("$(NODE_NAME)", "node-1").replace("$(HOST_IP)", if word.contains('[') { "fd00::1" } else { "192.0.2.1" });
     words.map(|word| expand(text(&word))).collect()
 }
 
@@ -366,7 +387,7 @@ fn the_chart_passes_helm_s_own_lint_and_says_what_to_do_next() {
     for (values, says) in [
         ("", "rollout status daemonset/sluice\n"),
         ("uninstall: {enabled: true}", "rollout status daemonset/sluice-uninstall\n"),
-        ("dataplane: {failOpen: true}", "new flows pass unjudged"),
+        ("dataplane: {failOpen: true}", "dataplane.failOpen is on"),
         ("cni: {install: false}", "until sluice-cni is in the CNI chain"),
     ] {
         let notes = helm.notes(values).unwrap_or_else(|error| panic!("{values}: {error}"));
@@ -391,7 +412,10 @@ fn every_value_is_explained_used_and_in_the_schema() {
         assert!(key.is_explained || whole.is_some_and(|whole| whole != path), "{path} has no comment before it");
         let pointer = format!("/properties/{}", path.replace('.', "/properties/"));
         match whole {
-            Some(whole) => assert!(templates.contains(&format!("toYaml .Values.{whole}")) || templates.contains(&format!("with .Values.{whole}")), "{whole} is not used"),
+            Some(whole) => assert!(
+                templates.contains(&format!("toYaml .Values.{whole}")) || templates.contains(&format!("with .Values.{whole}")),
+                "{whole} is not used"
+            ),
             None => {
                 assert!(schema.pointer(&pointer).is_some(), "{path} is not in values.schema.json");
                 assert!(key.has_children || templates.contains(&format!(".Values.{path}")), "{path} is not used");
@@ -401,7 +425,9 @@ fn every_value_is_explained_used_and_in_the_schema() {
     // and the other way round, `global` apart, which helm itself sets
     let mut unlisted = Vec::new();
     leaves(&schema, String::new(), &mut unlisted);
-    unlisted.retain(|path| path != "global" && !keys.iter().any(|key| key.path == *path) && !passed_on.iter().any(|whole| path.starts_with(whole)));
+    unlisted.retain(|path| {
+        path != "global" && !keys.iter().any(|key| key.path == *path) && !passed_on.iter().any(|whole| path.starts_with(whole))
+    });
     assert_eq!(unlisted, [""; 0], "in values.schema.json, not in values.yaml");
 }
 
@@ -453,7 +479,8 @@ fn the_plain_manifests_are_what_the_chart_renders() {
 fn the_image_holds_what_the_chart_runs() {
     let file = Containerfile::parse(&read("Containerfile")).expect("instructions");
     let workspace = std::fs::read_to_string(folder().join("../Cargo.toml")).expect("the workspace");
-    let field = |name: &str| workspace.lines().find_map(|line| line.strip_prefix(&format!("{name} = \""))?.strip_suffix('"').map(str::to_owned));
+    let field =
+        |name: &str| workspace.lines().find_map(|line| line.strip_prefix(&format!("{name} = \""))?.strip_suffix('"').map(str::to_owned));
     let (rust, version) = (field("rust-version").expect("pinned"), field("version").expect("set"));
 
     let bases: Vec<&str> = file.all("FROM").collect();
@@ -470,11 +497,15 @@ fn the_image_holds_what_the_chart_runs() {
         let name = source.strip_prefix("/out/").unwrap_or_else(|| panic!("{copy:?}"));
         assert_eq!((from, target), ("--from=build", format!("/usr/local/bin/{name}").as_str()));
         assert!(built.contains(name), "{name} is no binary of the workspace: {built:?}");
-        assert!(file.all("RUN").any(|run| run.contains("cargo build --locked --release") && run.contains(&format!("--package {name}"))), "{name} is not built");
+        assert!(
+            file.all("RUN").any(|run| run.contains("cargo build --locked --release") && run.contains(&format!("--package {name}"))),
+            "{name} is not built"
+        );
         copied.insert(name.to_owned());
     }
     for container_file in ["templates/daemonset.yaml", "templates/uninstall.yaml"] {
-        for line in read(&format!("chart/sluice/{container_file}")).lines().filter_map(|line| line.trim().strip_prefix("command: [sluice")) {
+        for line in read(&format!("chart/sluice/{container_file}")).lines().filter_map(|line| line.trim().strip_prefix("command: [sluice"))
+        {
             let program = format!("sluice{}", line.split([',', ']']).next().unwrap_or_default());
             assert!(copied.contains(&program), "{program} is not in the image: {copied:?}");
         }
@@ -496,7 +527,11 @@ fn binaries() -> BTreeSet<String> {
         .output()
         .expect("cargo metadata runs");
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let targets = metadata["packages"].as_array().into_iter().flatten().flat_map(|package| package["targets"].as_array().cloned().unwrap_or_default());
+    let targets = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|package| package["targets"].as_array().cloned().unwrap_or_default());
     targets.filter(|target| strings(&target["kind"]).contains("bin")).map(|target| text(&target["name"]).to_owned()).collect()
 }
 

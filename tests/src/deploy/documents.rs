@@ -27,9 +27,11 @@ impl Documents {
     /// # Panics
     /// There is none, or more than one.
     pub fn only(&self, kind: &str) -> &Value {
-        let found: Vec<&Value> = self.of_kind(kind).collect();
-        assert_eq!(found.len(), 1, "documents of kind {kind}");
-        found[0]
+        let mut found = self.0.iter().filter(|document| document["kind"] == kind);
+        match (found.next(), found.next()) {
+            (Some(only), None) => only,
+            (first, _) => panic!("{} of kind {kind}", if first.is_some() { "several documents" } else { "no document" }),
+        }
     }
 
     /// A container of the DaemonSet, also an init container.

@@ -1,5 +1,6 @@
 //! The real helm, of the version that `deploy/helm` names.
 
+use super::{Documents, text};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -36,14 +37,28 @@ impl Helm {
         self.run(&["template", "sluice", &chart(), "--namespace", "sluice-system", "--values", "-"], values)
     }
 
-    /// What an installation would print at its end.
+    /// What an installation would print at its end. Helm renders that only where a cluster answers, so a copy of the chart
+    /// carries it in a ConfigMap.
     ///
     /// # Errors
     /// As [`Helm::render`].
+    ///
+    /// # Panics
+    /// The chart cannot be copied.
     pub fn notes(&self, values: &str) -> Result<String, RenderError> {
-        let arguments = ["install", "sluice", &chart(), "--namespace", "sluice-system", "--dry-run=client", "--values", "-"];
-        let printed = self.run(&arguments, values)?;
-        printed.split_once("NOTES:").map(|(_, notes)| notes.to_owned()).ok_or_else(|| RenderError(format!("no notes in:\n{printed}")))
+        const CARRIER: &str =
+            "{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"data\": {\"notes\": {{ tpl (.Files.Get \"notes.txt\") . | toJson }}}}";
+        let copy = tempfile::tempdir().expect("a directory");
+        let copied = Command::new("cp").arg("-r").arg(chart()).arg(copy.path()).status().expect("cp runs");
+        assert!(copied.success(), "the chart was copied");
+        let (chart, templates) = (copy.path().join("sluice"), copy.path().join("sluice/templates"));
+        std::fs::rename(templates.join("NOTES.txt"), chart.join("notes.txt")).expect("the chart has notes");
+        std::fs::write(templates.join("notes.yaml"), CARRIER).expect("written");
+        let chart = chart.display().to_string();
+        let arguments =
+            ["template", "sluice", &chart, "--namespace", "sluice-system", "--show-only", "templates/notes.yaml", "--values", "-"];
+        let carrier = Documents::parse(&self.run(&arguments, values)?)?;
+        Ok(text(&carrier.only("ConfigMap")["data"]["notes"]).to_owned())
     }
 
     /// What `helm lint --strict` finds.
