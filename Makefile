@@ -86,6 +86,16 @@ watches: ## Control processes before API servers that break in every way (SEEDS=
 	@$(CARGO) build -q -p sluice-tests --bin sluice-watches
 	@RUST_LOG=$(or $(RUST_LOG),off) target/debug/sluice-watches --first $(FIRST) --seeds $(if $(filter-out file,$(origin SEEDS)),$(SEEDS),1000)
 
+.PHONY: manifests
+manifests: ## Render deploy/manifests from the chart's default values (a test compares them)
+	@deploy/render
+
+.PHONY: chart-test
+chart-test: ## The chart, its manifests and the Containerfile: schemas, rights, flags, values
+	@deploy/helm --find >/dev/null 2>&1 || deploy/helm --install
+	@$(CARGO) build -q --workspace $(KERNEL)
+	@$(CARGO) test -q -p sluice-tests --test deploy
+
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) fmt --all --check

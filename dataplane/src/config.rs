@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Programs' links and maps are pinned here (on bpffs), in a directory for each ABI version.
     #[arg(long, default_value = "/sys/fs/bpf/sluice", global = true)]
     pub bpf_dir: PathBuf,
+    /// The network sysctls, where they can be written. In a container /proc/sys is read-only: mount the node's /proc/sys/net elsewhere.
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
+    pub proc_sys_net: PathBuf,
     /// Workers, each with its own trunk and AF_XDP socket.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub workers: u32,

@@ -14,6 +14,7 @@ pub mod conntrack;
 pub mod io;
 pub mod kernel;
 pub mod permission;
+pub mod privileges;
 pub mod worker;
 
 #[cfg(feature = "kernel")]
@@ -22,8 +23,6 @@ pub mod config;
 pub mod keeper;
 #[cfg(feature = "kernel")]
 pub mod netlink;
-#[cfg(feature = "kernel")]
-pub mod privileges;
 #[cfg(feature = "kernel")]
 pub mod process;
 #[cfg(feature = "kernel")]

@@ -3,6 +3,21 @@
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 
+/// What the process must hold when it starts, and what for. Nothing else is used: a container that gives exactly these will do.
+pub const NEEDED: [(Capability, &str); 5] = [
+    (Capability::CAP_BPF, "loads programs and pins maps"),
+    (Capability::CAP_NET_ADMIN, "attaches programs and makes the trunks"),
+    (Capability::CAP_NET_RAW, "opens AF_XDP sockets"),
+    (Capability::CAP_SYS_ADMIN, "makes the trunks' network namespace"),
+    (Capability::CAP_IPC_LOCK, "keeps the workers' packet memory, whatever the memlock limit"),
+];
+
+/// What the keeper's thread keeps after set-up.
+pub const KEEPER: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+
+/// What a worker's thread keeps once it serves.
+pub const WORKER: [Capability; 1] = [Capability::CAP_BPF];
+
 /// Refuses to start on a kernel or with rights that would fail later in a less obvious way.
 pub fn check() -> Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -11,14 +26,14 @@ pub fn check() -> Result<()> {
     if version < (6, 6) {
         bail!("kernel {release} is too old: tcx needs 6.6 or newer");
     }
-    let missing: Vec<String> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_SYS_ADMIN]
+    let missing: Vec<String> = NEEDED
         .into_iter()
-        .filter(|capability| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false))
-        .map(|capability| capability.to_string())
+        .filter(|(capability, _)| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false))
+        .map(|(capability, what_for)| format!("{capability} ({what_for})"))
         .collect();
     if !missing.is_empty() {
         bail!(
-            "missing {}: run as root. BPF and NET_ADMIN load and attach programs, NET_RAW opens AF_XDP sockets, SYS_ADMIN makes the trunks' namespace; all but the first two are given up after set-up",
+            "missing {}: run as root, in a container with these capabilities; all but BPF and NET_ADMIN are given up after set-up",
             missing.join(", ")
         );
     }

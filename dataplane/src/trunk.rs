@@ -82,8 +82,9 @@ impl FarNamespace {
     }
 }
 
-/// Finds a worker's trunk, or makes it.
-pub fn ensure(worker: u32, far_namespace: &FarNamespace) -> Result<Trunk> {
+/// Finds a worker's trunk, or makes it. `sysctls` is a `/proc/sys/net` that can be written; it shows the network namespace of
+/// whoever looks, so it serves both ends.
+pub fn ensure(worker: u32, far_namespace: &FarNamespace, sysctls: &Path) -> Result<Trunk> {
     let (near, far) = (format!("sluice-n{worker}"), format!("sluice-f{worker}"));
     let mut netlink = Netlink::open()?;
     let far_link = |far: &str| inside(far_namespace.fd(), || Netlink::open()?.link_by_name(far));
@@ -100,14 +101,14 @@ pub fn ensure(worker: u32, far_namespace: &FarNamespace) -> Result<Trunk> {
             .with_context(|| format!("make the trunk {near} (needs CAP_NET_ADMIN)"))?;
     }
     let near_link = netlink.link_by_name(&near)?.with_context(|| format!("trunk {near} vanished"))?;
-    disable_ipv6(&near)?;
+    disable_ipv6(sysctls, &near)?;
     switch(&near, ETHTOOL_STXCSUM, false).with_context(|| format!("ethtool -K {near} tx off"))?;
     switch(&near, ETHTOOL_SGRO, true).with_context(|| format!("ethtool -K {near} gro on"))?;
     netlink.set_up_noarp(near_link.index)?;
     let far_link = inside(far_namespace.fd(), || {
         let mut netlink = Netlink::open()?;
         let link = netlink.link_by_name(&far)?.ok_or_else(|| io::Error::other(format!("{far} vanished")))?;
-        disable_ipv6(&far)?;
+        disable_ipv6(sysctls, &far)?;
         netlink.set_up_noarp(link.index)?;
         Ok(link)
     })
@@ -129,12 +130,17 @@ pub fn remove_from(first_unused: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn disable_ipv6(interface: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match std::fs::write(&path, "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}"))),
-    }
+fn disable_ipv6(sysctls: &Path, interface: &str) -> io::Result<()> {
+    let path = sysctls.join("ipv6/conf").join(interface).join("disable_ipv6");
+    std::fs::write(&path, "1").or_else(|error| match error.kind() {
+        // a kernel without IPv6
+        io::ErrorKind::NotFound if sysctls.join("core").is_dir() => Ok(()),
+        io::ErrorKind::ReadOnlyFilesystem => Err(io::Error::new(
+            error.kind(),
+            format!("{}: {error}; mount the node's /proc/sys/net into the container and name it with --proc-sys-net", path.display()),
+        )),
+        kind => Err(io::Error::new(kind, format!("{}: {error}", path.display()))),
+    })
 }
 
 const ETHTOOL_STXCSUM: u32 = 0x17;

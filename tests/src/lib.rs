@@ -4,6 +4,7 @@
 
 pub mod articles;
 pub mod cases;
+pub mod deploy;
 pub mod live;
 pub mod node;
 pub mod simulation;

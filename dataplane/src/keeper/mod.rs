@@ -29,7 +29,6 @@ use crate::worker::thread::{Handle, Start, bell, now_ns, silence, spawn};
 use crate::worker::{Command, WorkerConfig};
 use adoption::{Image, PendingAdoption};
 use anyhow::{Context, Result, bail};
-use caps::Capability;
 use found::Found;
 use registry::Registry;
 use requests::{Client, WaitingAdd};
@@ -153,7 +152,7 @@ impl Keeper {
         keeper.take_over_ports()?;
         keeper.start_workers(&far)?;
         keeper.survey()?;
-        privileges::keep_only(&[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])?;
+        privileges::keep_only(&privileges::KEEPER)?;
         info!(
             workers = keeper.workers.len(),
             ports = keeper.registry.iter().count(),
@@ -354,7 +353,7 @@ impl Keeper {
 }
 
 fn set_up_trunks(arguments: &Arguments, loaded: &Loaded, far: &FarNamespace) -> Result<Vec<Trunk>> {
-    let trunks = (0..arguments.workers).map(|worker| trunk::ensure(worker, far)).collect::<Result<Vec<_>>>()?;
+    let trunks = (0..arguments.workers).map(|worker| trunk::ensure(worker, far, &arguments.proc_sys_net)).collect::<Result<Vec<_>>>()?;
     let mut stale = Vec::new();
     let current = |ifindex: &u32| trunks.iter().any(|trunk| trunk.far_ifindex == *ifindex);
     loaded.worker_of_trunk.scan(|ifindex, _| stale.extend((!current(ifindex)).then_some(*ifindex)))?;

@@ -7,7 +7,6 @@ use crate::io::XdpIo;
 use crate::kernel::BpfKernel;
 use crate::privileges;
 use anyhow::{Context, Result};
-use caps::Capability;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -126,7 +125,7 @@ fn set_up(start: Start, shared: Arc<WorkerShared>) -> Result<(KernelWorker, Owne
     }
     // only now may frames arrive
     kernel.0.set_socket(number, worker.io.fd()).context("put the socket into the XSKMAP")?;
-    privileges::keep_only(&[Capability::CAP_BPF])?;
+    privileges::keep_only(&privileges::WORKER)?;
     Ok((worker, keeper_bell))
 }
 

@@ -46,7 +46,7 @@ pub enum WireError {
 /// Who is at the other end, from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
-    /// Its process.
+    /// Its process; 0 where that is in another container, whose numbers mean nothing here.
     pub pid: i32,
     /// Its effective user; 0 is root.
     pub uid: u32,
@@ -101,8 +101,9 @@ impl Connection {
 
     /// Who is at the other end.
     pub fn peer(&self) -> Result<PeerCredentials, WireError> {
-        let cred = rustix::net::sockopt::socket_peercred(&self.stream).map_err(io::Error::from)?;
-        Ok(PeerCredentials { pid: cred.pid.as_raw_nonzero().get(), uid: cred.uid.as_raw() })
+        // not rustix: its pid cannot be 0, which the kernel says of a peer outside of this process's PID namespace
+        let peer = nix::sys::socket::getsockopt(&self.stream, nix::sys::socket::sockopt::PeerCredentials).map_err(io::Error::from)?;
+        Ok(PeerCredentials { pid: peer.pid(), uid: peer.uid() })
     }
 
     /// Sends one whole message, with a descriptor if given. Always blocks until the kernel has taken all of it.

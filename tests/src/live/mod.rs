@@ -7,6 +7,7 @@
 //! ```
 
 pub mod cni;
+mod container;
 mod fixture;
 pub mod frames;
 mod knock;
@@ -18,6 +19,7 @@ mod status;
 mod turn;
 pub mod upstream;
 
+pub use container::Contained;
 pub use fixture::{Live, assert_nothing_left, lab_name};
 pub use knock::knock;
 pub use leftovers::leftovers;
