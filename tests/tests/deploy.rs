@@ -5,6 +5,7 @@ use sluice_dataplane::privileges;
 use sluice_tests::deploy::{Containerfile, Documents, Helm, Schemas, broken_rules, first_refusal, folder, keys, read, text, violations};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Values that reach every branch of the templates.
 const VALUES: [(&str, &str); 20] = [
@@ -85,8 +86,11 @@ fn render(helm: &Helm, values: &str) -> Documents {
     Documents::parse(&rendered).unwrap_or_else(|error| panic!("{values}: {error}"))
 }
 
-fn every_value_set() -> impl Iterator<Item = (&'static str, &'static str)> {
-    VALUES.into_iter().chain([("all at once", ALL_AT_ONCE)])
+/// Each set of values with what the chart makes of it; rendered once for all tests.
+fn every_render(helm: &Helm) -> &'static [(&'static str, Documents)] {
+    static RENDERED: OnceLock<Vec<(&str, Documents)>> = OnceLock::new();
+    let sets = VALUES.into_iter().chain([("all at once", ALL_AT_ONCE)]);
+    RENDERED.get_or_init(|| sets.map(|(name, values)| (name, render(helm, values))).collect())
 }
 
 fn strings(list: &Value) -> BTreeSet<String> {
@@ -97,8 +101,7 @@ fn strings(list: &Value) -> BTreeSet<String> {
 fn every_document_is_what_an_api_server_takes() {
     let Some(helm) = Helm::find("every_document_is_what_an_api_server_takes") else { return };
     let schemas = Schemas::core();
-    for (name, values) in every_value_set() {
-        let documents = render(&helm, values);
+    for (name, documents) in every_render(&helm) {
         for document in &documents.0 {
             assert_eq!(violations(&schemas, document), [""; 0], "{name}: {}", document["metadata"]["name"]);
         }
@@ -119,6 +122,7 @@ fn what_no_api_server_takes_is_seen() {
     let Some(helm) = Helm::find("what_no_api_server_takes_is_seen") else { return };
     let schemas = Schemas::core();
     let template = "/spec/template/spec";
+    let whole = render(&helm, "metrics: {serviceMonitor: {enabled: true}}");
     for (kind, place, value, expected) in [
         ("DaemonSet", "/spec/updatestrategy", "{}", "no such field"),
         ("DaemonSet", "/spec/selector", "7", "invalid type"),
@@ -134,7 +138,7 @@ fn what_no_api_server_takes_is_seen() {
         ("Service", "/spec/ports/0/port", "\"metrics\"", "is no integer"),
         ("ServiceMonitor", "/spec/endpoints/0/intervall", "\"30s\"", "no such field"),
     ] {
-        let mut object = render(&helm, "metrics: {serviceMonitor: {enabled: true}}").only(kind).clone();
+        let mut object = whole.only(kind).clone();
         set(&mut object, place, value);
         let found = violations(&schemas, &object);
         assert!(found.iter().any(|violation| violation.contains(expected)), "{kind} {place}: {found:?}");
@@ -147,7 +151,7 @@ fn what_no_api_server_takes_is_seen() {
         ("/volumes/0/name", "\"other\"", "no volume"),
         ("/containers/1/securityContext/runAsUser", "0", "user 0"),
     ] {
-        let mut object = render(&helm, "").only("DaemonSet").clone();
+        let mut object = whole.only("DaemonSet").clone();
         set(&mut object, &format!("{template}{place}"), value);
         let broken = broken_rules(&object["spec"]["template"]["spec"]);
         assert!(broken.iter().any(|rule| rule.contains(expected)), "{place}: {broken:?}");
@@ -157,8 +161,7 @@ fn what_no_api_server_takes_is_seen() {
 #[test]
 fn selectors_and_references_find_what_they_mean() {
     let Some(helm) = Helm::find("selectors_and_references_find_what_they_mean") else { return };
-    for (name, values) in every_value_set() {
-        let documents = render(&helm, values);
+    for (name, documents) in every_render(&helm) {
         let daemonset = documents.only("DaemonSet");
         let selects = |selector: &Value, labels: &Value| {
             let selector = selector.as_object().expect("a selector");
@@ -205,8 +208,7 @@ fn control_may_do_what_it_does_and_nothing_else() {
             wanted.extend(verbs.split(' ').map(|verb| format!("{scope}: {verb} {resource} of {group:?}")));
         }
     }
-    for (name, values) in every_value_set().filter(|(name, _)| *name != "uninstall") {
-        let documents = render(&helm, values);
+    for (name, documents) in every_render(&helm).iter().filter(|(name, _)| *name != "uninstall") {
         let mut granted = BTreeSet::new();
         for (scope, kind) in [("cluster", "ClusterRole"), ("own namespace", "Role")] {
             for rule in documents.only(kind)["rules"].as_array().expect("rules") {
@@ -247,8 +249,7 @@ fn containers_hold_the_capabilities_that_their_programs_use() {
     for kept in privileges::KEEPER.iter().chain(&privileges::WORKER) {
         assert!(privileges::NEEDED.iter().any(|(needed, _)| needed == kept), "{kept} is kept but not asked for");
     }
-    for (name, values) in every_value_set() {
-        let documents = render(&helm, values);
+    for (name, documents) in every_render(&helm) {
         let pod = &documents.only("DaemonSet")["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
         for container in ["initContainers", "containers"].iter().flat_map(|list| pod[*list].as_array().cloned().unwrap_or_default()) {
@@ -288,8 +289,7 @@ fn programs_take_the_arguments_that_the_chart_gives() {
         AWAITED.contains(&(program, flag))
     };
     let mut tried = BTreeSet::new();
-    for (name, values) in every_value_set() {
-        let documents = render(&helm, values);
+    for (name, documents) in every_render(&helm) {
         let pod = &documents.only("DaemonSet")["spec"]["template"]["spec"];
         for container in ["initContainers", "containers"].iter().flat_map(|list| pod[*list].as_array().cloned().unwrap_or_default()) {
             let mut commands = vec![command_of(&container)];
