@@ -47,8 +47,9 @@ demo: prepare release ## The walkthrough of default-deny policies on live traffi
 	@target/release/sluice-lab demo $(if $(KEEP),--keep)
 
 .PHONY: cluster-demo
-cluster-demo: prepare release ## Two nodes behind an API server: a rollout, outages and crashes under traffic (KEEP=1 leaves it up)
-	@target/release/sluice-lab cluster-demo $(if $(KEEP),--keep)
+cluster-demo: prepare release ## Two nodes behind an API server: a rollout, outages, crashes, an upgrade there and back under traffic (KEEP=1 leaves it up)
+	@$(MAKE) -s abi-next PROFILE=release
+	@target/release/sluice-lab cluster-demo --next $(TARGET_DIR)/abi-next/release/sluice-dataplane $(if $(KEEP),--keep)
 
 .PHONY: test
 test: prepare ## Everything: checks, unit, vectors, live; ends with what ran and what was skipped
@@ -88,6 +89,9 @@ watches: ## Control processes before API servers that break in every way (SEEDS=
 
 .PHONY: manifests
 manifests: ## Render deploy/manifests from the chart's default values (a test compares them)
+	@$(CARGO) build -q --workspace --bin sluice-control $(KERNEL)
+	@mkdir -p deploy/chart/sluice/crds
+	@$(TARGET_DIR)/debug/sluice-control --definitions >deploy/chart/sluice/crds/definitions.yaml
 	@deploy/render
 
 .PHONY: chart-test

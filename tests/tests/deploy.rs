@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Values that reach every branch of the templates.
-const VALUES: [(&str, &str); 20] = [
+const VALUES: [(&str, &str); 22] = [
     ("defaults", ""),
     ("image", "image: {repository: 'registry.example:5000/team/sluice', tag: v1, pullPolicy: Always}\nimagePullSecrets: [{name: pull}]"),
     ("digest", "image: {digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'}"),
@@ -19,6 +19,8 @@ const VALUES: [(&str, &str); 20] = [
     ("default account", "serviceAccount: {create: false}"),
     ("workers", "dataplane: {workers: 4, cpus: [2, 3, 4, 5]}"),
     ("fail open", "dataplane: {failOpen: true, established: keep}"),
+    ("pods that run already", "dataplane: {existingPods: unmanaged}"),
+    ("no reporter", "reporter: {enabled: false}"),
     ("extra", "dataplane: {extraArgs: [--udp-timeout=60], extraEnv: [{name: RUST_LOG, value: debug}]}"),
     ("extra of control", "control: {extraArgs: [--debounce-ms=50], extraEnv: [{name: KUBERNETES_SERVICE_HOST, value: 192.0.2.9}]}"),
     ("limits", "control: {resources: {limits: {memory: 2Gi, cpu: 1}}}\ndataplane: {resources: {requests: {cpu: 2}, limits: {cpu: 2}}}"),
@@ -52,34 +54,15 @@ terminationGracePeriodSeconds: 30
 seLinuxOptions: {level: s0}
 ";
 
-/// What control asks of the API server, and why. In namespaced rules the namespace is the agent's own.
-const RIGHTS: [(&str, &str, &str, &str, &str); 9] = [
-    ("cluster", "", "namespaces nodes pods services", "get list watch", "selectors, addresses, ports: what a policy means"),
-    ("cluster", "discovery.k8s.io", "endpointslices", "get list watch", "where a service's traffic goes"),
+/// What control asks of the API server, and why.
+const RIGHTS: [(&str, &str, &str, &str, &str); 6] = [
+    ("cluster", "", "namespaces pods services", "get list watch", "selectors, addresses, ports: what a policy means"),
     ("cluster", "networking.k8s.io", "networkpolicies", "get list watch", "the policies"),
-    ("cluster", "", "events", "create patch", "what cannot be enforced, said at the object"),
-    ("cluster", "events.k8s.io", "events", "create patch", "likewise, in the newer API"),
-    (
-        "cluster",
-        "sluice.network",
-        "nodestatuses nodestatuses/status",
-        "get list watch create update patch delete",
-        "what each node enforces",
-    ),
-    (
-        "cluster",
-        "sluice.network",
-        "policystatuses policystatuses/status",
-        "get list watch create update patch delete",
-        "where each policy is in force",
-    ),
-    ("own namespace", "coordination.k8s.io", "leases", "create", "the lease of whoever writes policystatuses"),
-    ("own namespace", "coordination.k8s.io", "leases=sluice-policy-status", "get update patch", "likewise"),
+    ("cluster", "events.k8s.io", "events", "create patch", "what cannot be enforced, said at the object"),
+    ("cluster", "sluice.network", "nodestatuses", "get list watch create patch", "what each node enforces; the reporter follows it"),
+    ("cluster", "sluice.network", "nodestatuses/status policystatuses/status", "patch", "what they say"),
+    ("cluster", "sluice.network", "policystatuses", "list create patch delete", "where each policy is in force"),
 ];
-
-/// Arguments that the chart gives and a program of this build does not know yet. Each must go from here once it does.
-const AWAITED: [(&str, &str); 4] =
-    [("sluice-dataplane", "--control-user"), ("sluice-control", "--node-name"), ("sluice-cni", "install"), ("sluice-cni", "uninstall")];
 
 fn render(helm: &Helm, values: &str) -> Documents {
     let rendered = helm.render(values).unwrap_or_else(|error| panic!("{values}: {error}"));
@@ -133,7 +116,8 @@ fn what_no_api_server_takes_is_seen() {
         ("DaemonSet", "/spec/template/spec/volumes/0/name", "null", "is no string"),
         ("DaemonSet", "/spec/template/metadata/annotations/a", "true", "is no string"),
         ("ClusterRole", "/rules/0/verb", "[]", "no such field"),
-        ("RoleBinding", "/roleRef/name", "true", "invalid type"),
+        ("ClusterRoleBinding", "/roleRef/name", "true", "invalid type"),
+        ("Deployment", "/spec/template/spec/containers/0/imagePullPolicy", "\"Sometimes\"", "is none of"),
         ("ServiceAccount", "/automountserviceaccounttoken", "false", "no such field"),
         ("Service", "/spec/ports/0/port", "\"metrics\"", "is no integer"),
         ("ServiceMonitor", "/spec/endpoints/0/intervall", "\"30s\"", "no such field"),
@@ -167,6 +151,11 @@ fn selectors_and_references_find_what_they_mean() {
             let selector = selector.as_object().expect("a selector");
             !selector.is_empty() && selector.iter().all(|(key, value)| &labels[key] == value)
         };
+        for reporter in documents.of_kind("Deployment") {
+            let (selector, own) = (&reporter["spec"]["selector"]["matchLabels"], &reporter["spec"]["template"]["metadata"]["labels"]);
+            assert!(selects(selector, own) && !selects(selector, &daemonset["spec"]["template"]["metadata"]["labels"]), "{name}");
+            assert!(!selects(&daemonset["spec"]["selector"]["matchLabels"], own), "{name}: the DaemonSet takes the reporter for its own");
+        }
         let labels = &daemonset["spec"]["template"]["metadata"]["labels"];
         assert!(selects(&daemonset["spec"]["selector"]["matchLabels"], labels), "{name}: the DaemonSet's own pods");
         for service in documents.of_kind("Service") {
@@ -210,16 +199,11 @@ fn control_may_do_what_it_does_and_nothing_else() {
     }
     for (name, documents) in every_render(&helm).iter().filter(|(name, _)| *name != "uninstall") {
         let mut granted = BTreeSet::new();
-        for (scope, kind) in [("cluster", "ClusterRole"), ("own namespace", "Role")] {
-            for rule in documents.only(kind)["rules"].as_array().expect("rules") {
-                let named = rule["resourceNames"].as_array().map(|_| strings(&rule["resourceNames"]));
-                for group in strings(&rule["apiGroups"]) {
-                    for resource in strings(&rule["resources"]) {
-                        let resource = named.as_ref().map_or(resource.clone(), |names| {
-                            format!("{resource}={}", names.iter().cloned().collect::<Vec<_>>().join(","))
-                        });
-                        granted.extend(strings(&rule["verbs"]).into_iter().map(|verb| format!("{scope}: {verb} {resource} of {group:?}")));
-                    }
+        assert_eq!(documents.of_kind("Role").count(), 0, "{name}");
+        for rule in documents.only("ClusterRole")["rules"].as_array().expect("rules") {
+            for group in strings(&rule["apiGroups"]) {
+                for resource in strings(&rule["resources"]) {
+                    granted.extend(strings(&rule["verbs"]).into_iter().map(|verb| format!("cluster: {verb} {resource} of {group:?}")));
                 }
             }
         }
@@ -284,14 +268,12 @@ fn command_of(container: &Value) -> Vec<String> {
 #[test]
 fn programs_take_the_arguments_that_the_chart_gives() {
     let Some(helm) = Helm::find("programs_take_the_arguments_that_the_chart_gives") else { return };
-    let awaited = |program: &str, word: &str| {
-        let flag = word.split_once('=').map_or(word, |(flag, _)| flag);
-        AWAITED.contains(&(program, flag))
-    };
     let mut tried = BTreeSet::new();
     for (name, documents) in every_render(&helm) {
-        let pod = &documents.only("DaemonSet")["spec"]["template"]["spec"];
-        for container in ["initContainers", "containers"].iter().flat_map(|list| pod[*list].as_array().cloned().unwrap_or_default()) {
+        let pods =
+            documents.of_kind("DaemonSet").chain(documents.of_kind("Deployment")).map(|document| &document["spec"]["template"]["spec"]);
+        let lists = pods.flat_map(|pod| ["initContainers", "containers"].map(|list| pod[list].as_array().cloned().unwrap_or_default()));
+        for container in lists.flatten() {
             let mut commands = vec![command_of(&container)];
             commands.extend(["startupProbe", "livenessProbe", "readinessProbe"].iter().filter_map(|probe| {
                 let command = strings_in_order(&container[*probe]["exec"]["command"]);
@@ -303,14 +285,8 @@ fn programs_take_the_arguments_that_the_chart_gives() {
                     assert!(["install", "sleep"].contains(&program.as_str()), "{name}: {program} is in Debian's essential packages");
                     continue;
                 }
-                let (later, now): (Vec<String>, Vec<String>) = arguments.iter().cloned().partition(|word| awaited(program, word));
-                for word in &later {
-                    let known = first_refusal(program, std::slice::from_ref(word)).is_none();
-                    assert!(!known, "{program} takes {word} now: take it off AWAITED");
-                }
-                let is_subcommand = later.iter().any(|word| !word.starts_with('-'));
-                if !is_subcommand && tried.insert((program.clone(), now.clone())) {
-                    assert_eq!(first_refusal(program, &now), None, "{name}: {program} {now:?}");
+                if tried.insert((program.clone(), arguments.to_vec())) {
+                    assert_eq!(first_refusal(program, arguments), None, "{name}: {program} {arguments:?}");
                 }
             }
         }
@@ -405,7 +381,15 @@ fn every_value_is_explained_used_and_in_the_schema() {
         .collect();
     assert!(keys.len() > 40, "{keys:?}");
     // below these stand Kubernetes' own fields, which go into the pod as they are
-    let passed_on = ["dataplane.resources", "control.resources", "updateStrategy", "seLinuxOptions", "nodeSelector", "tolerations"];
+    let passed_on = [
+        "dataplane.resources",
+        "control.resources",
+        "reporter.resources",
+        "updateStrategy",
+        "seLinuxOptions",
+        "nodeSelector",
+        "tolerations",
+    ];
     for key in &keys {
         let path = key.path.as_str();
         let whole = passed_on.into_iter().find(|whole| path == *whole || path.starts_with(&format!("{whole}.")));
@@ -549,4 +533,10 @@ fn a_broken_containerfile_is_not_read() {
     for broken in ["FROM debian\nINSTALL x", "FROM debian\nRUN a \\", "FROM"] {
         assert!(Containerfile::parse(broken).is_err(), "{broken}");
     }
+}
+
+#[test]
+fn the_definitions_in_the_chart_are_those_that_control_prints() {
+    let chart = read("chart/sluice/crds/definitions.yaml");
+    assert_eq!(chart, sluice_control::definitions().unwrap(), "make manifests writes them");
 }

@@ -1,7 +1,7 @@
 //! Objects against what their kind allows: the recorded schemas where they reach, Kubernetes' typed API for the rest.
 
 use super::Schemas;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,8 +15,8 @@ pub fn violations(schemas: &Schemas, object: &Value) -> Vec<String> {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     match (version, object["kind"].as_str().unwrap_or_default()) {
         ("v1", kind) => schemas.violations(&format!("io.k8s.api.core.v1.{kind}"), object),
-        ("apps/v1", "DaemonSet") => {
-            let mut found = unknown_fields::<DaemonSet>(object);
+        ("apps/v1", kind @ ("DaemonSet" | "Deployment")) => {
+            let mut found = if kind == "DaemonSet" { unknown_fields::<DaemonSet>(object) } else { unknown_fields::<Deployment>(object) };
             found.extend(schemas.violations("io.k8s.api.core.v1.PodTemplateSpec", &object["spec"]["template"]));
             found
         }

@@ -43,6 +43,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* One in a cluster. */}}
+{{- define "sluice.reporterArguments" -}}
+- --kubernetes
+- --report
+- --log={{ .Values.logFormat }}
+{{- end -}}
+
 {{/* The agents' own: pods of the DaemonSet that uninstalls are not among them. */}}
 {{- define "sluice.agentLabels" -}}
 {{ include "sluice.selectorLabels" . }}
@@ -77,6 +84,7 @@ host: {{ trimSuffix "]" (trimPrefix "[" $address) | quote }}
 {{- if .Values.dataplane.failOpen }}
 - --fail-open
 {{- end }}
+- --existing-pods={{ .Values.dataplane.existingPods }}
 - --control-user=65532:65532
 - --proc-sys-net=/host/proc/sys/net
 - --log={{ .Values.logFormat }}
@@ -88,6 +96,7 @@ host: {{ trimSuffix "]" (trimPrefix "[" $address) | quote }}
 {{- define "sluice.controlArguments" -}}
 - --kubernetes
 - --node-name=$(NODE_NAME)
+- --tell-status
 - --metrics-bind-address={{ include "sluice.bindAddress" . }}:{{ .Values.metrics.port }}
 - --log={{ .Values.logFormat }}
 {{- with .Values.control.extraArgs }}
