@@ -20,7 +20,7 @@ fn a_table_is_the_same_wherever_its_image_lies_in_memory() {
         let mut room = vec![0u64; image.len() / 8 + 2];
         for shift in [0, 1, 2, 4] {
             let place = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut room)[shift..shift + image.len()];
-            place.copy_from_slice(&image);
+            place.copy_from_slice(image);
             check_what_comes_out(place);
         }
     }
