@@ -94,7 +94,7 @@ fn changes_at_the_server_are_published_and_the_status_shows_the_watches() {
     assert!(allows(&table, 80) && !allows(&table, 81));
     let status = control.until("settled", |status| status.settled);
     assert!(status.source.starts_with("API server https://127.0.0.1:"), "{}", status.source);
-    assert_eq!((status.pods, status.policies, status.watches.len()), (2, 1, 4));
+    assert_eq!((status.pods, status.policies, status.watches.len()), (2, 1, 6));
     for watch in &status.watches {
         assert!(watch.listed && watch.lists == 1 && watch.trouble.is_none(), "{watch:?}");
     }
@@ -112,7 +112,7 @@ fn nothing_is_published_before_every_kind_may_be_read_and_the_status_says_what_t
     let control = cluster.control();
     let mut session = Dataplane::start(&control).accept(web(), 0);
     let refused = |watches: &[WatchStatus]| watch(watches, "networkpolicies").trouble.as_ref().is_some_and(|t| t.contains("ClusterRole"));
-    let status = control.until("403 is shown", |status| status.watches.len() == 4 && refused(&status.watches));
+    let status = control.until("403 is shown", |status| status.watches.len() == 6 && refused(&status.watches));
     assert!(!status.settled && !watch(&status.watches, "networkpolicies").listed && status.published_generation == 0, "{status:#?}");
     session.stays_silent(Duration::from_millis(300));
     for verb in [Verb::List, Verb::Watch] {
@@ -427,5 +427,45 @@ fn published_with(session: &mut rig::Session, port: u16) -> sluice_table::Table 
         if table.endpoint(PortIndex(port)).is_some() {
             return table;
         }
+    }
+}
+
+#[test]
+fn nodes_and_backends_explain_and_nothing_waits_for_them() {
+    let cluster = Cluster::start();
+    for verb in [Verb::List, Verb::Watch] {
+        cluster.server.auth().forbid("nodes", verb);
+    }
+    cluster.put(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "x", "name": "web"},
+        "spec": {"clusterIP": "10.96.0.7", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }));
+    cluster.put(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"namespace": "x", "name": "web-abc", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 8080, "protocol": "TCP"}],
+    }));
+    cluster.put(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n7"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]},
+    }));
+    let control = cluster.control();
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    session.publish_and_adopt();
+    control.until("403 is shown", |status| status.settled && watch(&status.watches, "nodes").trouble.is_some());
+    let notes = |dst: &str| {
+        let question = ToControl::Explain { src: "x/client".into(), dst: dst.into(), port: 80, protocol: "TCP".into() };
+        let FromControl::Explanation(explanation) = control.ask(&question) else { panic!("another answer") };
+        explanation.notes
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !notes("10.96.0.7").contains(&"x/web goes to 10.0.0.1:8080".to_owned()) {
+        assert!(Instant::now() < deadline, "{:?}", notes("10.96.0.7"));
+    }
+    for verb in [Verb::List, Verb::Watch] {
+        cluster.server.auth().allow("nodes", verb);
+    }
+    while !notes("192.0.2.7").iter().any(|note| note.contains("node n7")) {
+        assert!(Instant::now() < deadline, "{:?}", notes("192.0.2.7"));
     }
 }

@@ -55,8 +55,10 @@ seLinuxOptions: {level: s0}
 ";
 
 /// What control asks of the API server, and why.
-const RIGHTS: [(&str, &str, &str, &str, &str); 6] = [
+const RIGHTS: [(&str, &str, &str, &str, &str); 8] = [
     ("cluster", "", "namespaces pods services", "get list watch", "selectors, addresses, ports: what a policy means"),
+    ("cluster", "", "nodes", "get list watch", "whose address it is, for explanations"),
+    ("cluster", "discovery.k8s.io", "endpointslices", "get list watch", "where a service's traffic goes, for explanations"),
     ("cluster", "networking.k8s.io", "networkpolicies", "get list watch", "the policies"),
     ("cluster", "events.k8s.io", "events", "create patch", "what cannot be enforced, said at the object"),
     ("cluster", "sluice.network", "nodestatuses", "get list watch create patch", "what each node enforces; the reporter follows it"),

@@ -46,7 +46,7 @@ async fn livez(State(admin): State<Admin>) -> Response {
 /// Ready once a table of everything known was in force. An API server that is away changes nothing: what was known goes on.
 async fn readyz(State(admin): State<Admin>) -> Response {
     let view = Arc::clone(&admin.views.borrow());
-    let waiting = view.watches.iter().filter(|watch| !watch.is_listed).map(|watch| match &watch.trouble {
+    let waiting = view.watches.iter().filter(|watch| watch.is_needed && !watch.is_listed).map(|watch| match &watch.trouble {
         Some((trouble, _)) => format!("{} are not listed yet: {trouble}\n", watch.resource),
         None => format!("{} are not listed yet\n", watch.resource),
     });

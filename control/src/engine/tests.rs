@@ -39,7 +39,8 @@ impl Rig {
             format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {policy}}}\nspec: {{podSelector: {{}}}}\n");
         let snapshot = load_str("p.yaml", &text).snapshot;
         self.readings += 1;
-        let manifests = Arc::new(Manifests { snapshot, problems: Vec::new(), policy_files: Default::default() });
+        let manifests =
+            Arc::new(Manifests { snapshot, places: Default::default(), problems: Vec::new(), policy_files: Default::default() });
         self.handle(Event::Read(Reading {
             sequence: self.readings,
             changed_at: Instant::now(),

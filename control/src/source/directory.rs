@@ -5,6 +5,7 @@
 //! `stat` for each file and no reading. A directory that cannot be listed is a problem to show, not a cluster without
 //! policies: the set of manifests keeps what it last gave.
 
+use super::places::Places;
 use super::truncation::Truncation;
 use super::{Manifests, Reading};
 use crate::debounce::Debounce;
@@ -224,6 +225,7 @@ fn manifests(loaded: &Loaded, was_listed: bool) -> Manifests {
     let policies = loaded.origins.iter().filter(|(id, _)| id.kind == Kind::NetworkPolicy);
     Manifests {
         snapshot: loaded.snapshot.clone(),
+        places: Places::default(),
         problems: loaded.errors.iter().map(problem).collect(),
         policy_files: policies
             .map(|(id, (file, line))| (ObjectName::new(&*id.namespace, &*id.name), format!("{}:{line}", file.display())))

@@ -5,9 +5,11 @@
 
 pub(crate) mod cluster;
 pub(crate) mod directory;
+pub(crate) mod places;
 mod truncation;
 
 use crate::realized::Wanted;
+use places::Places;
 use sluice_flow::ObjectName;
 use sluice_policy::Snapshot;
 use sluice_wire::{ManifestProblem, WatchStatus};
@@ -19,6 +21,8 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Manifests {
     pub(crate) snapshot: Snapshot,
+    /// Empty where objects come from a directory.
+    pub(crate) places: Places,
     pub(crate) problems: Vec<ManifestProblem>,
     /// Where each policy in force was read, if it was a file.
     pub(crate) policy_files: BTreeMap<ObjectName, String>,
@@ -43,6 +47,8 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     pub(crate) resource: &'static str,
+    /// Whether verdicts depend on it.
+    pub(crate) is_needed: bool,
     /// Those in force, or listed so far.
     pub(crate) objects: usize,
     pub(crate) is_listed: bool,

@@ -4,7 +4,7 @@ use crate::random::SplitMix;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sluice_apiserver::{DeleteOptions, Store};
-use sluice_flow::{Addr, ObjectName};
+use sluice_flow::{Addr, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::Snapshot;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -122,5 +122,45 @@ impl Churn {
         self.store.put(pod)?;
         self.alive.push_back(name);
         Ok(is_marked.then(|| Addr::from(IpAddr::V4(address))))
+    }
+}
+
+/// Pods that start on this node: of the models of [`Churn`], one after another.
+pub(super) struct Starts<'c> {
+    churn: &'c Churn,
+    count: u16,
+}
+
+impl<'c> Starts<'c> {
+    pub(super) fn of(churn: &'c Churn) -> Self {
+        Self { churn, count: 0 }
+    }
+
+    /// The next one: its attachment, and its object, which the server shows without an address.
+    pub(super) fn next(&mut self, port: PortIndex) -> (LocalEndpoint, Value) {
+        self.count += 1;
+        let name = format!("started-{}", self.count);
+        let mut pod = self.churn.models[usize::from(self.count) * 7 % self.churn.models.len()].clone();
+        pod["metadata"]["name"] = name.as_str().into();
+        pod["metadata"]["uid"] = name.as_str().into();
+        pod["spec"]["hostNetwork"] = Value::Null;
+        pod["status"] = json!({"phase": "Pending"});
+        let endpoint = LocalEndpoint {
+            port,
+            incarnation: Incarnation(1000 + u32::from(self.count)),
+            pod: ObjectName::new(&*self.churn.namespace, &*name),
+            uid: name,
+            addresses: vec![IpAddr::V4(Ipv4Addr::from(0x0ad2_0000 + u32::from(self.count)))],
+        };
+        (endpoint, pod)
+    }
+
+    /// At the server from now on.
+    ///
+    /// # Errors
+    ///
+    /// The server does not take it.
+    pub(super) fn put(&self, pod: Value) -> Result<()> {
+        Ok(self.churn.store.put(pod).map(|_| ())?)
     }
 }

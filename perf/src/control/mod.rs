@@ -14,14 +14,17 @@ use crate::progress::{end_progress, progress};
 use crate::report::{Destination, Outcome, print_doubts};
 use crate::workload::Workload;
 use anyhow::{Context, Result, ensure};
-use cluster::{Churn, fill};
+use cluster::{Churn, Starts, fill};
 use node::{Awaited, Dataplane, Process};
 use report::{Figures, Report};
 use sluice_apiserver::Server;
+use sluice_flow::PortIndex;
 use std::time::{Duration, Instant};
 
 /// The first table must come within this time.
 const START_MAX: Duration = Duration::from_secs(300);
+/// Pods that start here, one after another.
+const STARTS: usize = 200;
 /// What is under way when changes end must be seen within this time.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -46,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     fill(server.store(), &snapshot, services, arguments.pod_bytes as usize)?;
     let mut churn = Churn::new(server.store().clone(), &snapshot, arguments.pod_bytes as usize, arguments.seed)?;
     let endpoints = snapshot.endpoints.clone();
+    let endpoints_here = endpoints.len();
     let sizes = report::Sizes::of(&snapshot, server.store())?;
     drop(snapshot);
 
@@ -90,6 +94,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         figures.image_bytes = seen.image_bytes;
         std::mem::swap(&mut figures.delays, &mut seen.delays);
     });
+    progress("pods start here");
+    let first_free = PortIndex(endpoints_here as u16);
+    let mut starts = Starts::of(&churn);
+    for start in 0..if arguments.quick { 5 } else { STARTS } {
+        let (endpoint, pod) = starts.next(first_free);
+        // half of them are attached before the server shows them
+        if start % 2 == 0 {
+            starts.put(pod.clone())?;
+            std::thread::sleep(Duration::from_millis(200));
+            figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || Ok(()))?);
+        } else {
+            figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || starts.put(pod))?);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     figures.peak_bytes = process.memory("VmHWM")?;
     figures.after_bytes = process.memory("VmRSS")?;
     end_progress();

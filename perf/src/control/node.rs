@@ -69,10 +69,20 @@ pub(super) struct Awaited {
     pub(super) since: Instant,
 }
 
+/// A pod that is being attached.
+#[derive(Debug)]
+struct Starting {
+    port: PortIndex,
+    since: Instant,
+    took: Option<Duration>,
+}
+
 /// What came of the tables.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    starting: Option<Starting>,
     pub(super) tables: u64,
+    generation: u64,
     awaited: VecDeque<Awaited>,
     pub(super) delays: Vec<Duration>,
     pub(super) image_bytes: usize,
@@ -82,6 +92,7 @@ pub(super) struct Seen {
 pub(super) struct Dataplane {
     seen: Arc<Mutex<Seen>>,
     connection: Connection,
+    endpoints: Vec<LocalEndpoint>,
 }
 
 impl Dataplane {
@@ -93,11 +104,11 @@ impl Dataplane {
             bail!("it began with {hello:?}");
         }
         let connection = incoming.try_clone()?;
-        connection.send(&FromDataplane::Endpoints { endpoints, generation: 0 }, None)?;
+        connection.send(&FromDataplane::Endpoints { endpoints: endpoints.clone(), generation: 0 }, None)?;
         let seen = Arc::<Mutex<Seen>>::default();
         let kept = Arc::clone(&seen);
         std::thread::Builder::new().name("dataplane".into()).spawn(move || adopt_all(incoming, &kept))?;
-        Ok(Self { seen, connection })
+        Ok(Self { seen, connection, endpoints })
     }
 
     pub(super) fn look<T>(&self, of: impl FnOnce(&mut Seen) -> T) -> T {
@@ -106,6 +117,41 @@ impl Dataplane {
 
     pub(super) fn await_change(&self, awaited: Awaited) {
         self.look(|seen| seen.awaited.push_back(awaited));
+    }
+
+    /// A pod is attached beside the others: how long it takes until a table that knows it is here. `meanwhile` happens at the
+    /// same moment. The pod goes again.
+    ///
+    /// # Errors
+    ///
+    /// It is in no table within `patience`, or the control process is gone.
+    pub(super) fn start_pod(
+        &self,
+        endpoint: &LocalEndpoint,
+        patience: Duration,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<Duration> {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.push(endpoint.clone());
+        self.look(|seen| seen.starting = Some(Starting { port: endpoint.port, since: Instant::now(), took: None }));
+        self.report(endpoints)?;
+        meanwhile()?;
+        let begun = Instant::now();
+        let took = loop {
+            if let Some(took) = self.look(|seen| seen.starting.as_ref().and_then(|starting| starting.took)) {
+                break took;
+            }
+            ensure!(begun.elapsed() < patience, "{} is in no table after {} s", endpoint.pod, patience.as_secs());
+            std::thread::sleep(Duration::from_micros(200));
+        };
+        self.look(|seen| seen.starting = None);
+        self.report(self.endpoints.clone())?;
+        Ok(took)
+    }
+
+    fn report(&self, endpoints: Vec<LocalEndpoint>) -> Result<()> {
+        let generation = self.look(|seen| seen.generation);
+        Ok(self.connection.send(&FromDataplane::Endpoints { endpoints, generation }, None)?)
     }
 
     /// How many changes have not been seen yet.
@@ -131,6 +177,13 @@ fn adopt_all(mut connection: Connection, seen: &Mutex<Seen>) {
         }
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.tables += 1;
+        seen.generation = generation;
+        if let Some(starting) = &mut seen.starting
+            && starting.took.is_none()
+            && table.endpoint(starting.port).is_some()
+        {
+            starting.took = Some(now.duration_since(starting.since));
+        }
         seen.image_bytes = image.len();
         let Seen { awaited, delays, .. } = &mut *seen;
         awaited.retain(|change| {

@@ -45,6 +45,8 @@ pub(super) struct Figures {
     pub(super) image_bytes: usize,
     /// From a change at the server to the table that knows it.
     pub(super) delays: Vec<Duration>,
+    /// From a pod's attachment to the table that knows it.
+    pub(super) starts: Vec<Duration>,
     pub(super) peak_bytes: u64,
     pub(super) after_bytes: u64,
 }
@@ -67,6 +69,7 @@ pub(super) struct Report {
     image_bytes: usize,
     seen: usize,
     delay_ms: Delays,
+    start_ms: Delays,
     after_mb: f64,
     musts: Vec<Must>,
     #[serde(skip)]
@@ -99,7 +102,7 @@ impl Report {
         took: Duration,
     ) -> Self {
         let seen = figures.delays.len();
-        let delay_ms = Delays::of(figures.delays);
+        let (delay_ms, start_ms) = (Delays::of(figures.delays), Delays::of(figures.starts));
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let at_most = |must, aim| Promise { bound: Bound::AtMost, must, aim };
         // promised of the load test's cluster and of 100 changes a second
@@ -111,6 +114,7 @@ impl Report {
             ("idle, % of a core", at_most(1.0, 0.1), figures.idle_cpu_percent),
             ("100 changes/s, % of a core", at_most(25.0, 10.0), figures.storm_cpu_percent),
             ("change to adopted p99, ms", at_most(100.0, 50.0), delay_ms.p99),
+            ("pod attached to its table p99, ms", at_most(50.0, 20.0), start_ms.p99),
         ];
         let musts = musts.into_iter().filter(|_| is_promised).map(|(name, promise, measured)| Must::of(name, promise, measured));
         Self {
@@ -128,6 +132,7 @@ impl Report {
             image_bytes: figures.image_bytes,
             seen,
             delay_ms,
+            start_ms,
             after_mb: megabytes(figures.after_bytes),
             musts: musts.collect(),
             took,
@@ -150,6 +155,8 @@ impl Report {
             "  {} changes in {} tables; {} of them seen after p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, max {max:.1} ms",
             self.changes, self.tables, self.seen
         );
+        let Delays { p50, p90, p99, max } = self.start_ms;
+        println!("  pods that start here: in a table after p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, max {max:.1} ms");
         println!("  memory after them: {:.0} MB", self.after_mb);
         print_musts("sluice-control", &self.musts);
         print_environment(&self.environment, self.quick, self.took);

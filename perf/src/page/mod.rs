@@ -1,13 +1,14 @@
 //! One page of everything that was measured: no script, nothing from elsewhere, drawn from the benches' own JSON.
 //!
 //! ```text
-//!  records ──▶ promises │ lookup, swap, compile, proof, forward: charts │ machines ──▶ one HTML file
+//!  records ──▶ promises │ lookup, swap, compile, proof, control, forward: charts │ machines ──▶ one HTML file
 //! ```
 //!
 //! A record is read as it is, not as this build would write it: what an older one does not have is left out, so that old and
 //! new records go onto one page. Everything in it that is text is escaped.
 
 mod bars;
+mod control;
 mod curves;
 mod draw;
 mod forward;
@@ -43,11 +44,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 }
 
 /// The benches in the order of the page.
-const SECTIONS: [(Bench, &str, &str); 5] = [
+const SECTIONS: [(Bench, &str, &str); 6] = [
     (Bench::Lookup, "lookup", "Policy lookup"),
     (Bench::Swap, "swap", "Swaps of tables"),
     (Bench::Compile, "compile", "From a change to a published image"),
     (Bench::Proof, "proof", "Proof of a table"),
+    (Bench::Control, "control", "The control process before a large cluster"),
     (Bench::Forward, "forward", "Forwarding"),
 ];
 
@@ -73,6 +75,7 @@ fn render(records: &[Record]) -> String {
                 Bench::Swap => swap::section(record),
                 Bench::Compile => stages::compile(record),
                 Bench::Proof => stages::proof(record),
+                Bench::Control => control::section(record),
                 Bench::Forward => forward::section(record),
             };
         }

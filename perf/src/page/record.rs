@@ -12,6 +12,7 @@ pub(super) enum Bench {
     Compile,
     Proof,
     Forward,
+    Control,
 }
 
 impl Bench {
@@ -22,6 +23,7 @@ impl Bench {
             "compile" => Self::Compile,
             "proof" => Self::Proof,
             "forward" => Self::Forward,
+            "control" => Self::Control,
             _ => return None,
         })
     }
@@ -33,6 +35,7 @@ impl Bench {
             Self::Compile => "compile",
             Self::Proof => "proof",
             Self::Forward => "forward",
+            Self::Control => "control",
         }
     }
 }

@@ -68,6 +68,12 @@ fn all() -> Vec<Record> {
                           "changes": [{"kind": "address", "prove": summary(4.8)}]}]}),
         ),
         record(
+            "f.json",
+            &json!({"bench": "control", "workload": evil, "environment": environment,
+            "musts": [must("steady memory, MB", json!(229.0), true)], "changes": 3000,
+            "objects": {"pods": 150_000, "services": 10_000, "policies": 1701, "local": 30}, "delayMs": {"p50": 50.2, "p99": 86.1}}),
+        ),
+        record(
             "e.json",
             &json!({"bench": "forward", "environment": environment, "musts": [],
             "sections": [{"title": evil, "ratio": summary(0.986), "noise": summary(1.0)}]}),
@@ -81,7 +87,7 @@ fn every_promise_is_on_the_page_with_what_became_of_it() {
     for name in ["S3 serial: rte_acl / table", "p99.9 of a lookup", "S3 full build, ms", "10k pods: from scratch"] {
         assert!(page.contains(name), "{name}");
     }
-    assert!(page.contains("<strong>2 of 5</strong> musts met"));
+    assert!(page.contains("<strong>3 of 6</strong> musts met"));
     assert_eq!(page.matches("✗ must missed").count(), 2);
     assert_eq!(page.matches("✗ not measured").count(), 1, "what was not measured is not kept");
     assert!(page.contains("Quick runs among the records: 1. Their figures mean little."));
@@ -106,7 +112,7 @@ fn nothing_comes_from_elsewhere() {
 fn the_page_is_well_formed_and_every_bench_is_drawn() {
     let page = render(&all());
     well_formed(&page).unwrap();
-    for id in ["promises", "lookup", "swap", "compile", "proof", "forward", "machines"] {
+    for id in ["promises", "lookup", "swap", "compile", "proof", "control", "forward", "machines"] {
         assert!(page.contains(&format!("id=\"{id}\"")) && page.contains(&format!("href=\"#{id}\"")), "{id}");
     }
     // lookup: 2 growths, 2 × 5 of the workloads, memory; swap 5; compile 2 and memory; proof 1
@@ -116,7 +122,7 @@ fn the_page_is_well_formed_and_every_bench_is_drawn() {
 
 #[test]
 fn a_record_that_says_hardly_anything_is_no_panic() {
-    for bench in ["lookup", "swap", "compile", "proof", "forward"] {
+    for bench in ["lookup", "swap", "compile", "proof", "control", "forward"] {
         let page = render(&[record("x.json", &json!({"bench": bench, "sections": [{}], "phases": [{}], "rates": [{}]}))]);
         well_formed(&page).unwrap();
     }

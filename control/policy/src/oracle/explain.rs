@@ -202,7 +202,8 @@ fn hosts(snapshot: &Snapshot, pod: &ObjectName) -> Vec<IpAddr> {
     several.chain(status.host_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
 }
 
-fn service_at(snapshot: &Snapshot, address: IpAddr) -> Option<&ObjectName> {
+/// The service that has this address.
+pub fn service_at(snapshot: &Snapshot, address: IpAddr) -> Option<&ObjectName> {
     let mut services = snapshot.services.iter();
     let (name, _) = services.find(|(_, service)| service_addresses(service).contains(&address))?;
     Some(name)

@@ -25,7 +25,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use explain::{ExplainError, Explained, ExplainedHalf, explain};
+pub use explain::{ExplainError, Explained, ExplainedHalf, explain, service_at};
 pub(crate) use identity::{Standing, belongs, standing, standing_of, status_addresses};
 pub(crate) use miss::listed;
 pub use rule::Rule;

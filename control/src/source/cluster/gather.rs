@@ -7,7 +7,9 @@ use super::kinds::Kind;
 use super::received::Received;
 use super::watch::Notice;
 use crate::source::Manifests;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use crate::source::places::{Addresses, Places, Slice};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_flow::ObjectName;
@@ -31,6 +33,8 @@ pub(super) struct Gatherer {
     pods: Gathered<ObjectName, Pod>,
     services: Gathered<ObjectName, Service>,
     policies: Gathered<ObjectName, NetworkPolicy>,
+    slices: Gathered<ObjectName, Slice>,
+    nodes: Gathered<String, Addresses>,
     pool: Pool,
     changes: usize,
 }
@@ -80,12 +84,17 @@ impl Key for ObjectName {
 }
 
 impl<K: Key, T: PartialEq> Gathered<K, T> {
-    fn take(&mut self, notice: Notice, read: impl FnOnce(&Received) -> Result<T, Box<ManifestProblem>>) {
+    /// Whether anything is another thing now that is kept: most of what a server tells of an object is not.
+    fn take(&mut self, notice: Notice, read: impl FnOnce(&Received) -> Result<T, Box<ManifestProblem>>) -> bool {
         match notice {
-            Notice::Begin => self.coming = Some(List::default()),
+            Notice::Begin => {
+                self.coming = Some(List::default());
+                false
+            }
             Notice::Listed(object) => {
                 let key = K::of(&object);
                 self.coming.get_or_insert_default().put(&key, read(&object), self.now.objects.get(&key).cloned());
+                false
             }
             Notice::Complete => {
                 let mut whole = self.coming.take().unwrap_or_default();
@@ -93,18 +102,21 @@ impl<K: Key, T: PartialEq> Gathered<K, T> {
                 share(&mut whole.objects, &self.now.objects);
                 self.now = whole;
                 self.is_complete = true;
+                true
             }
             Notice::Changed(object) => {
                 let key = K::of(&object);
-                let last = self.now.objects.get(&key).cloned();
-                self.now.put(&key, read(&object), last);
+                let (last, problem) = (self.now.objects.get(&key).cloned(), self.now.problems.get(&key).cloned());
+                self.now.put(&key, read(&object), last.clone());
+                let now = self.now.objects.get(&key);
+                now.map(Arc::as_ptr) != last.as_ref().map(Arc::as_ptr) || self.now.problems.get(&key) != problem.as_ref()
             }
             Notice::Gone(object) => {
                 let key = K::of(&object);
-                self.now.objects.remove(&key);
-                self.now.problems.remove(&key);
+                let was_known = self.now.objects.remove(&key).is_some();
+                self.now.problems.remove(&key).is_some() || was_known
             }
-            Notice::Alive | Notice::UpTo(_) | Notice::Trouble(_) => {}
+            Notice::Alive | Notice::UpTo(_) | Notice::Trouble(_) => false,
         }
     }
 
@@ -142,26 +154,35 @@ impl Gatherer {
         Self { server, ..Self::default() }
     }
 
-    /// Takes what a watch tells of a kind.
-    pub(super) fn take(&mut self, kind: Kind, notice: Notice) {
+    /// Takes what a watch tells of a kind. Returns whether it changed anything that is kept.
+    pub(super) fn take(&mut self, kind: Kind, notice: Notice) -> bool {
         let Self { server, pool, .. } = self;
         let problem = |object: &Received, message| problem(server, kind, object, message);
-        match kind {
+        let is_change = match kind {
             Kind::Namespaces => self.namespaces.take(notice, |object| namespace(object).map_err(|error| problem(object, error))),
             Kind::Pods => self.pods.take(notice, |object| Ok(pool.share(typed(object).map_err(|error| problem(object, error))?))),
             Kind::Services => self.services.take(notice, |object| service(object).map_err(|error| problem(object, error))),
             Kind::NetworkPolicies => self.policies.take(notice, |object| policy(object, |error| problem(object, error))),
-        }
+            Kind::EndpointSlices => {
+                let read = |object: &Received| typed::<EndpointSlice>(object).map(Slice::from);
+                self.slices.take(notice, |object| read(object).map_err(|error| problem(object, error)))
+            }
+            Kind::Nodes => {
+                let read = |object: &Received| typed::<Node>(object).map(Addresses::from);
+                self.nodes.take(notice, |object| read(object).map_err(|error| problem(object, error)))
+            }
+        };
         self.changes += 1;
         if self.changes >= SHRINK_AFTER {
             self.changes = 0;
             self.pool.shrink();
         }
+        is_change
     }
 
-    /// Whether every kind was listed once.
+    /// Whether every kind was listed once that verdicts depend on.
     pub(super) fn is_complete(&self) -> bool {
-        Kind::ALL.into_iter().all(|kind| self.is_listed(kind))
+        Kind::ALL.into_iter().filter(|kind| kind.is_needed()).all(|kind| self.is_listed(kind))
     }
 
     /// Whether a kind was.
@@ -171,6 +192,8 @@ impl Gatherer {
             Kind::Pods => self.pods.is_complete,
             Kind::Services => self.services.is_complete,
             Kind::NetworkPolicies => self.policies.is_complete,
+            Kind::EndpointSlices => self.slices.is_complete,
+            Kind::Nodes => self.nodes.is_complete,
         }
     }
 
@@ -181,6 +204,8 @@ impl Gatherer {
             Kind::Pods => self.pods.count(),
             Kind::Services => self.services.count(),
             Kind::NetworkPolicies => self.policies.count(),
+            Kind::EndpointSlices => self.slices.count(),
+            Kind::Nodes => self.nodes.count(),
         }
     }
 
@@ -196,7 +221,8 @@ impl Gatherer {
         let problems = self.namespaces.now.problems.values();
         let problems = problems.chain(self.pods.now.problems.values()).chain(self.services.now.problems.values());
         let problems = problems.chain(self.policies.now.problems.values()).cloned().collect();
-        Manifests { snapshot, problems, policy_files: BTreeMap::new() }
+        let places = Places { nodes: self.nodes.now.objects.clone(), slices: self.slices.now.objects.clone() };
+        Manifests { snapshot, places, problems, policy_files: BTreeMap::new() }
     }
 }
 
@@ -286,9 +312,9 @@ mod tests {
     }
 
     fn list(gatherer: &mut Gatherer, kind: Kind, objects: Vec<Received>) {
-        gatherer.take(kind, Notice::Begin);
-        objects.into_iter().for_each(|object| gatherer.take(kind, Notice::Listed(object)));
-        gatherer.take(kind, Notice::Complete);
+        assert!(!gatherer.take(kind, Notice::Begin));
+        assert!(!objects.into_iter().any(|object| gatherer.take(kind, Notice::Listed(object))), "nothing before all of it");
+        assert!(gatherer.take(kind, Notice::Complete));
     }
 
     fn pods(gatherer: &Gatherer) -> Vec<(String, Arc<Pod>)> {
@@ -298,7 +324,7 @@ mod tests {
     #[test]
     fn it_is_complete_when_every_kind_was_listed_to_its_end() {
         let mut gatherer = Gatherer::new("s".into());
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_needed()) {
             assert!(!gatherer.is_complete());
             gatherer.take(kind, Notice::Begin);
             assert!(!gatherer.is_listed(kind));
@@ -324,10 +350,11 @@ mod tests {
         let after = pods(&gatherer);
         assert_eq!(after.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(Arc::ptr_eq(&before[0].1, &after[0].1));
-        gatherer.take(Kind::Pods, Notice::Changed(pod("a", "web")));
-        assert!(Arc::ptr_eq(&before[0].1, &pods(&gatherer)[0].1), "an event that says nothing new");
-        gatherer.take(Kind::Pods, Notice::Gone(pod("a", "web")));
-        gatherer.take(Kind::Pods, Notice::Gone(pod("never seen", "web")));
+        assert!(!gatherer.take(Kind::Pods, Notice::Changed(pod("a", "web"))), "an event that says nothing new");
+        assert!(Arc::ptr_eq(&before[0].1, &pods(&gatherer)[0].1));
+        assert!(gatherer.take(Kind::Pods, Notice::Changed(pod("a", "db"))));
+        assert!(gatherer.take(Kind::Pods, Notice::Gone(pod("a", "web"))));
+        assert!(!gatherer.take(Kind::Pods, Notice::Gone(pod("never seen", "web"))));
         assert_eq!(pods(&gatherer).len(), 1);
     }
 

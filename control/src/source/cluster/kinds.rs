@@ -2,17 +2,25 @@
 
 use kube::core::{ApiResource, GroupVersionKind};
 
-/// A kind of object. All are needed before anything is published.
+/// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Namespaces,
     Pods,
     Services,
     NetworkPolicies,
+    EndpointSlices,
+    Nodes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Namespaces, Self::Pods, Self::Services, Self::NetworkPolicies];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Namespaces, Self::Pods, Self::Services, Self::NetworkPolicies, Self::EndpointSlices, Self::Nodes];
+
+    /// Whether a verdict depends on it. All of these are needed before anything is published; the others only explain.
+    pub(crate) fn is_needed(self) -> bool {
+        !matches!(self, Self::EndpointSlices | Self::Nodes)
+    }
 
     /// As in a URL.
     pub(crate) fn plural(self) -> &'static str {
@@ -21,6 +29,8 @@ impl Kind {
             Self::Pods => "pods",
             Self::Services => "services",
             Self::NetworkPolicies => "networkpolicies",
+            Self::EndpointSlices => "endpointslices",
+            Self::Nodes => "nodes",
         }
     }
 
@@ -31,11 +41,17 @@ impl Kind {
             Self::Pods => "Pod",
             Self::Services => "Service",
             Self::NetworkPolicies => "NetworkPolicy",
+            Self::EndpointSlices => "EndpointSlice",
+            Self::Nodes => "Node",
         }
     }
 
     pub(crate) fn resource(self) -> ApiResource {
-        let group = if self == Self::NetworkPolicies { "networking.k8s.io" } else { "" };
+        let group = match self {
+            Self::NetworkPolicies => "networking.k8s.io",
+            Self::EndpointSlices => "discovery.k8s.io",
+            _ => "",
+        };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", self.singular()), self.plural())
     }
 }

@@ -218,7 +218,6 @@ impl Gathering {
         }
         let now = Instant::now();
         let was_complete = self.gatherer.is_complete();
-        let is_change = matches!(notice, Notice::Complete | Notice::Changed(_) | Notice::Gone(_));
         let is_awaited = matches!(&notice, Notice::Changed(object) if kind == Kind::Pods && self.awaited.borrow().contains(&object.name()));
         let state = self.states.get_mut(&kind).expect("every kind has a state");
         // a list in pages begins before the server says anything
@@ -230,7 +229,7 @@ impl Gathering {
             Notice::Changed(object) | Notice::Gone(object) => object.resource_version().clone_into(&mut state.version),
             _ => {}
         }
-        self.gatherer.take(kind, notice);
+        let is_change = self.gatherer.take(kind, notice);
         if is_change && was_complete {
             self.debounce.changed(now);
         }
@@ -269,6 +268,7 @@ impl Gathering {
     fn watch(&self, kind: Kind, state: &State) -> Watch {
         Watch {
             resource: kind.plural(),
+            is_needed: kind.is_needed(),
             objects: self.gatherer.count(kind),
             is_listed: self.gatherer.is_listed(kind),
             lists: state.lists,
