@@ -353,9 +353,14 @@ impl Engine {
             }
             return;
         };
-        let merged = self.merger.merge(&manifests.snapshot, endpoints);
+        let mut merged = self.merger.merge(&manifests.snapshot, endpoints);
         let unknown = endpoints.iter().filter(|endpoint| !merged.knows(endpoint)).map(|endpoint| endpoint.pod.clone());
         let unknown: BTreeSet<ObjectName> = unknown.collect();
+        if !unknown.is_empty() {
+            // no table has a row for them; one more that has none would only keep the next one waiting, which has
+            let known = std::mem::take(&mut merged.endpoints).into_iter().filter(|endpoint| merged.knows(endpoint)).collect();
+            merged.endpoints = known;
+        }
         self.awaited.send_if_modified(|awaited| {
             let is_news = **awaited != unknown;
             if is_news {
