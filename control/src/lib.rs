@@ -151,13 +151,13 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let (engine, view) = engine::Engine::new(name, options.proof_wait, metrics.clone(), awaited, events.clone());
     let dataplane = options.run_dir.join(DATAPLANE_SOCKET);
     let unidentified = identify::start(dataplane.clone(), options.node_name.clone(), view.clone()).map_err(ControlError::Thread)?;
-    link::start(dataplane, events.clone(), unidentified).map_err(ControlError::Thread)?;
+    link::start(dataplane.clone(), events.clone(), unidentified).map_err(ControlError::Thread)?;
     let served = async {
         let Some(address) = options.admin else { return std::future::pending().await };
         let failed = |source| ControlError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         tracing::info!(address = %listener.local_addr().map_err(failed)?, "health and metrics");
-        admin::serve(listener, view.clone(), metrics, events).await.map_err(failed)
+        admin::serve(listener, dataplane, view.clone(), metrics, events).await.map_err(failed)
     };
     let told = async {
         match client.filter(|_| options.tell_status) {

@@ -1,9 +1,10 @@
 //! What Prometheus reads. Counters and histograms are kept by the engine as things happen; states are written down from the
 //! view at each scrape.
 
+use super::dataplane::Answer;
 use crate::view::View;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -79,13 +80,17 @@ impl Metrics {
 }
 
 /// The text of a scrape.
-pub(crate) fn scrape(metrics: &Metrics, view: Arc<View>) -> Result<String, fmt::Error> {
+pub(crate) fn scrape(metrics: &Metrics, view: Arc<View>, dataplane: Answer) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sluice_control");
     metrics.register(&mut registry);
     registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     registry.register_collector(Box::new(States(view)));
+    let mut of_dataplane = Registry::with_prefix("sluice_dataplane");
+    of_dataplane.register_collector(Box::new(dataplane));
     let mut text = String::new();
-    encode(&mut text, &registry)?;
+    encode_registry(&mut text, &registry)?;
+    encode_registry(&mut text, &of_dataplane)?;
+    encode_eof(&mut text)?;
     Ok(text)
 }
 
@@ -130,7 +135,7 @@ impl Collector for States {
     }
 }
 
-fn family<'a>(
+pub(super) fn family<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
     label: &str,

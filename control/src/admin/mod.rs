@@ -1,5 +1,6 @@
 //! Health and metrics over HTTP, for the kubelet and Prometheus.
 
+mod dataplane;
 mod metrics;
 
 pub(crate) use metrics::Metrics;
@@ -11,6 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -22,15 +24,23 @@ const ENGINE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 struct Admin {
+    dataplane: PathBuf,
     views: Views,
     metrics: Metrics,
     engine: UnboundedSender<Event>,
 }
 
 /// Serves for ever.
-pub(crate) async fn serve(listener: TcpListener, views: Views, metrics: Metrics, engine: UnboundedSender<Event>) -> std::io::Result<()> {
+/// `dataplane`: its socket.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    dataplane: PathBuf,
+    views: Views,
+    metrics: Metrics,
+    engine: UnboundedSender<Event>,
+) -> std::io::Result<()> {
     let routes = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(scrape));
-    axum::serve(listener, routes.with_state(Admin { views, metrics, engine })).await
+    axum::serve(listener, routes.with_state(Admin { dataplane, views, metrics, engine })).await
 }
 
 /// Well while the engine answers, whatever it has to say.
@@ -62,8 +72,10 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {
+    let socket = admin.dataplane.clone();
+    let answer = tokio::task::spawn_blocking(move || dataplane::ask(&socket)).await.unwrap_or_default();
     let view = Arc::clone(&admin.views.borrow());
-    match metrics::scrape(&admin.metrics, view) {
+    match metrics::scrape(&admin.metrics, view, dataplane::Answer(answer)) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
