@@ -127,6 +127,22 @@ fn a_policy_is_realised_on_as_many_nodes_as_adopted_it() {
     assert_eq!(node_status.len(), 2);
     assert_eq!(node_status[0]["status"]["policies"]["x"]["web"]["generation"], 1, "{node_status:#?}");
 
+    // what changes elsewhere makes another table here, and no write
+    let version = || cluster.objects("nodestatuses.sluice.network")[0]["metadata"]["resourceVersion"].clone();
+    let before = version();
+    cluster.put_pod("elsewhere", "n3", "10.0.0.3");
+    for session in [&mut first, &mut second] {
+        session.publish_and_adopt();
+    }
+    cluster.until("a third node is concerned", |status| status["nodes"] == "2/3");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(version(), before, "{:#?}", cluster.objects("nodestatuses.sluice.network"));
+    let store = cluster.server.store();
+    store.delete(store.place("pods", "x", "elsewhere").unwrap(), &DeleteOptions::now()).unwrap();
+    for session in [&mut first, &mut second] {
+        session.publish_and_adopt();
+    }
+
     // a reporter that is started again goes on with what it wrote
     drop(reporter);
     let _reporter = Reporter::start(&cluster);

@@ -4,7 +4,7 @@
 use super::crd::{NodeStatus, Phase, PolicyReport, PolicyStatus, PolicyStatusSpec};
 use super::events::Events;
 use super::node::HEARTBEAT;
-use super::put;
+use super::{of_namespace, put};
 use crate::engine::Event;
 use crate::realized::problem_among;
 use crate::source::Reading;
@@ -218,9 +218,4 @@ fn namespaces_of<'s, V: 's>(differences: impl Iterator<Item = DiffItem<'s, 's, O
         DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. } => name,
     };
     differences.map(named).map(|name: &ObjectName| name.namespace.clone()).collect()
-}
-
-fn of_namespace<V>(objects: &Objects<ObjectName, V>, namespace: &str) -> Objects<ObjectName, V> {
-    let range = objects.range(ObjectName::new(namespace, "")..).take_while(|(name, _)| name.namespace == namespace);
-    range.map(|(name, object)| (name.clone(), object.clone())).collect()
 }

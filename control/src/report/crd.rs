@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
     plural = "nodestatuses",
     doc = "What Sluice enforces on a node. Written by the node's agent.",
     status = "NodeReport",
-    printcolumn = r#"{"name":"Table","type":"integer","description":"The generation of the table in force","jsonPath":".status.generation"}"#,
+    printcolumn = r#"{"name":"Table","type":"integer","description":"The generation of the table in force when this was written","jsonPath":".status.generation"}"#,
     printcolumn = r#"{"name":"Pods","type":"integer","description":"Pods of this node under policy","jsonPath":".status.pods"}"#,
     printcolumn = r#"{"name":"Policies","type":"integer","description":"Policies in force that select them","jsonPath":".status.policyCount"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version"}"#,
@@ -31,7 +31,7 @@ pub(crate) struct NodeStatusSpec {}
 pub(crate) struct NodeReport {
     /// Of the agent.
     pub(crate) version: String,
-    /// Of the table in force.
+    /// Of the table in force when this was written; tables that change nothing for this node's pods are not told.
     pub(crate) generation: i64,
     /// Pods attached to this node.
     pub(crate) pods: i32,

@@ -25,6 +25,8 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluice_flow::ObjectName;
+use sluice_policy::Objects;
 use std::fmt::Debug;
 
 /// Who owns the fields that are written.
@@ -44,4 +46,10 @@ where
         }
         outcome => outcome.map(|_| ()),
     }
+}
+
+/// The objects of one namespace. Cost: that of these.
+fn of_namespace<V>(objects: &Objects<ObjectName, V>, namespace: &str) -> Objects<ObjectName, V> {
+    let range = objects.range(ObjectName::new(namespace, "")..).take_while(|(name, _)| name.namespace == namespace);
+    range.map(|(name, object)| (name.clone(), object.clone())).collect()
 }

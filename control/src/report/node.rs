@@ -4,13 +4,13 @@
 //! concerns. What did not change is told again every few minutes, so that a node that fell silent can be seen.
 
 use super::crd::{NodeReport, NodeStatus, NodeStatusSpec, PolicyHere};
-use super::put;
+use super::{of_namespace, put};
 use crate::view::{View, Views};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sluice_flow::Direction;
-use sluice_policy::Oracle;
+use sluice_policy::{Oracle, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -32,7 +32,8 @@ pub(crate) async fn tell(client: Client, node: String, mut views: Views) {
         let view = views.borrow_and_update().clone();
         let report = report(&view);
         // a node that enforces nothing yet has nothing to tell
-        let is_due = view.table.is_some() && (Instant::now() >= again || told.as_ref() != Some(&report));
+        let is_news = told.as_ref().is_none_or(|told| !says_the_same(told, &report));
+        let is_due = view.table.is_some() && (Instant::now() >= again || is_news);
         if is_due {
             match write(&api, &node, &report).await {
                 Ok(()) => {
@@ -63,11 +64,25 @@ async fn write(api: &Api<NodeStatus>, node: &str, report: &NodeReport) -> kube::
     put(api, NodeStatus { status: Some(status), ..NodeStatus::new(node, NodeStatusSpec::default()) }).await
 }
 
+/// Every change anywhere in the cluster makes another table here, which is no reason to write.
+fn says_the_same(told: &NodeReport, report: &NodeReport) -> bool {
+    NodeReport { generation: report.generation, ..told.clone() } == *report
+}
+
 /// What this state says of the node.
 pub(super) fn report(view: &View) -> NodeReport {
-    let oracle = Oracle::new(&view.snapshot);
-    let local = view.snapshot.endpoints.iter().filter(|endpoint| view.snapshot.knows(endpoint));
+    let all = &view.snapshot;
+    let local = all.endpoints.iter().filter(|endpoint| all.knows(endpoint));
     let pods: BTreeSet<_> = local.map(|endpoint| &endpoint.pod).collect();
+    // which policies isolate a pod depends on its namespace alone, so nothing is made of a whole cluster's pods here
+    let namespaces: BTreeSet<&str> = pods.iter().map(|pod| pod.namespace.as_str()).collect();
+    let here = Snapshot {
+        namespaces: all.namespaces.clone(),
+        policies: namespaces.iter().flat_map(|namespace| of_namespace(&all.policies, namespace)).collect(),
+        pods: pods.iter().filter_map(|&name| Some((name.clone(), all.pods.get(name)?.clone()))).collect(),
+        ..Snapshot::default()
+    };
+    let oracle = Oracle::new(&here);
     let mut policies: BTreeMap<String, BTreeMap<String, PolicyHere>> = BTreeMap::new();
     for pod in &pods {
         for side in Direction::BOTH.map(|direction| oracle.side(pod, direction)) {
