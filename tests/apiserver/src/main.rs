@@ -106,6 +106,9 @@ async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
     let server = start(&options).await?;
     let script = random_cluster(&options, &server);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let outages = outages(&server)?;
+    // Whoever reads the URL may send signals at once.
     println!("{}", server.url());
     let changes = async {
         match (script, options.changes_per_second.filter(|rate| *rate > 0.0)) {
@@ -113,10 +116,9 @@ async fn main() -> Result<()> {
             _ => std::future::pending().await,
         }
     };
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     tokio::select! {
         () = changes => {}
-        outage = outages(&server) => outage?,
+        outage = outages => outage?,
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for an interrupt")?,
     }
@@ -127,15 +129,17 @@ async fn main() -> Result<()> {
 }
 
 /// SIGUSR1 begins an outage, SIGUSR2 ends it; what is held stays.
-async fn outages(server: &Server) -> Result<()> {
+fn outages(server: &Server) -> Result<impl Future<Output = Result<()>>> {
     let mut down = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
     let mut back = signal(SignalKind::user_defined2()).context("cannot wait for SIGUSR2")?;
-    loop {
-        tokio::select! {
-            _ = down.recv() => server.go_down().await.context("cannot begin an outage")?,
-            _ = back.recv() => server.come_back().await.context("cannot end the outage")?,
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = down.recv() => server.go_down().await.context("cannot begin an outage")?,
+                _ = back.recv() => server.come_back().await.context("cannot end the outage")?,
+            }
         }
-    }
+    })
 }
 
 async fn start(options: &Options) -> Result<Server> {
