@@ -98,7 +98,7 @@ manifests: ## Render deploy/manifests from the chart's default values (a test co
 chart-test: ## The chart, its manifests and the Containerfile: schemas, rights, flags, values
 	@deploy/helm --find >/dev/null 2>&1 || deploy/helm --install
 	@$(CARGO) build -q --workspace $(KERNEL)
-	@$(CARGO) test -q -p sluice-tests --test deploy
+	@$(CARGO) test -q -p sluice-tests --test deploy --test deploy_image --test deploy_rights
 
 .PHONY: check
 check: ## All checks that run nothing: format, lints, both feature sets

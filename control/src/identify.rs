@@ -96,7 +96,7 @@ fn identify(pods: &Objects<ObjectName, Pod>, node_name: &str, devices: &[FoundDe
 }
 
 /// Whether it runs there, with addresses of its own.
-fn stands_on(pod: &Pod, node_name: &str) -> bool {
+pub(crate) fn stands_on(pod: &Pod, node_name: &str) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let Some(spec) = &pod.spec else { return false };
     spec.node_name.as_deref() == Some(node_name) && spec.host_network != Some(true) && !matches!(phase, Some("Succeeded" | "Failed"))

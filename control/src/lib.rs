@@ -153,11 +153,13 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let unidentified = identify::start(dataplane.clone(), options.node_name.clone(), view.clone()).map_err(ControlError::Thread)?;
     link::start(dataplane.clone(), events.clone(), unidentified).map_err(ControlError::Thread)?;
     let served = async {
-        let Some(address) = options.admin else { return std::future::pending().await };
-        let failed = |source| ControlError::Admin { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        tracing::info!(address = %listener.local_addr().map_err(failed)?, "health and metrics");
-        admin::serve(listener, dataplane, view.clone(), metrics, events).await.map_err(failed)
+        match listen(options.admin).await? {
+            Some((address, listener)) => {
+                let served = admin::serve(listener, dataplane, view.clone(), metrics, events).await;
+                served.map_err(|source| ControlError::Admin { address, source })
+            }
+            None => std::future::pending().await,
+        }
     };
     let told = async {
         match client.filter(|_| options.tell_status) {
@@ -176,10 +178,16 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
 
 /// Tells on how many nodes each policy is in force, and of those that cannot be represented, until `shutdown` is ready. Needs
 /// neither a dataplane nor a run directory; one in a cluster suffices. `instance`: who the events are said to come from.
+/// `admin`: where health and metrics are served, if anywhere.
 ///
 /// # Errors
-/// When there is no API server to ask.
-pub async fn report(cluster: &ClusterOptions, instance: Option<String>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+/// When there is no API server to ask, or health and metrics cannot be served.
+pub async fn report(
+    cluster: &ClusterOptions,
+    instance: Option<String>,
+    admin: Option<SocketAddr>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ControlError> {
     let (client, server) = source::cluster::client(cluster).await?;
     let (events, readings) = tokio::sync::mpsc::unbounded_channel();
     // nobody starts a pod here
@@ -187,8 +195,27 @@ pub async fn report(cluster: &ClusterOptions, instance: Option<String>, shutdown
     let debounce = Debounce::new(REPORT_QUIET, REPORT_QUIET);
     let _source = source::cluster::start(&client, server.clone(), cluster.pace, debounce, awaits, events);
     tracing::info!(server, "reporting");
+    let progress = Arc::new(report::Progress::default());
+    let served = async {
+        match listen(admin).await? {
+            Some((address, listener)) => {
+                admin::serve_reporter(listener, progress.clone()).await.map_err(|source| ControlError::Admin { address, source })
+            }
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        () = report::report(client, instance, readings) => Ok(()),
+        () = report::report(client, instance, readings, progress.clone()) => Ok(()),
+        result = served => result,
         () = shutdown => Ok(()),
     }
+}
+
+async fn listen(admin: Option<SocketAddr>) -> Result<Option<(SocketAddr, TcpListener)>, ControlError> {
+    let Some(address) = admin else { return Ok(None) };
+    let failed = |source| ControlError::Admin { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "health and metrics");
+    Ok(Some((address, listener)))
 }

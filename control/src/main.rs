@@ -39,11 +39,12 @@ struct Args {
     /// whose status is told. Otherwise $NODE_NAME, else the host's name.
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Tell the API server which policies are in force on this node (`kubectl get nodestatuses`); needs --definitions there.
+    /// Tell the API server which policies are in force on this node (`kubectl get nodestatuses`), and write events on its pods
+    /// that policies select and nobody attached; needs --definitions there.
     #[arg(long, requires = "kubernetes")]
     tell_status: bool,
     /// Enforce nothing; tell on how many nodes each policy is in force (`kubectl get policystatuses`), and write events on
-    /// policies that cannot be represented. One such process in a cluster suffices.
+    /// objects that cannot be represented. One such process in a cluster suffices.
     #[arg(long, requires = "kubernetes", conflicts_with = "tell_status")]
     report: bool,
     /// Print the definitions of the resources that are written, for `kubectl apply -f -`, and end.
@@ -118,7 +119,9 @@ fn serve(args: Args) -> anyhow::Result<()> {
         };
         match args.report {
             // a pod's host name is its own
-            true => sluice_control::report(&cluster, std::env::var("HOSTNAME").ok(), shutdown).await.map_err(anyhow::Error::from),
+            true => {
+                sluice_control::report(&cluster, std::env::var("HOSTNAME").ok(), options.admin, shutdown).await.map_err(anyhow::Error::from)
+            }
             false => sluice_control::run(options, shutdown).await.map_err(anyhow::Error::from),
         }
     });

@@ -2,82 +2,17 @@
 #[allow(dead_code, reason = "shared with the other tests of the binary")]
 mod rig;
 
+use rig::cluster::Cluster;
 use rig::{Control, Dataplane, PATIENCE, allows, web};
 use serde_json::{Value, json};
-use sluice_apiserver::{DeleteOptions, Fault, Recording, Rule, Server, Speed, Verb};
+use sluice_apiserver::{Fault, Recording, Rule, Server, Speed, Verb};
 use sluice_flow::{Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::load::load_str;
 use sluice_policy::{Snapshot, compile};
 use sluice_wire::{FromControl, Realization, RealizationState, ToControl, WatchStatus};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-
-/// A server with one namespace, the pods `x/web` and `x/client`, and nothing else.
-struct Cluster {
-    runtime: Runtime,
-    server: Server,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        Self::built(|builder| builder)
-    }
-
-    fn built(settings: impl FnOnce(sluice_apiserver::Builder) -> sluice_apiserver::Builder) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let server = runtime.block_on(settings(Server::builder()).start()).unwrap();
-        let cluster = Self { runtime, server };
-        cluster.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}));
-        cluster.put_pod("web", "10.0.0.1");
-        cluster.put_pod("client", "10.0.0.2");
-        cluster
-    }
-
-    fn put(&self, object: Value) {
-        self.server.store().put(object).unwrap();
-    }
-
-    fn put_pod(&self, name: &str, ip: &str) {
-        self.put(json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"namespace": "x", "name": name, "labels": {"app": name}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]},
-            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
-        }));
-    }
-
-    /// Lets the client reach the web pod at this port only.
-    fn put_policy(&self, port: Value) {
-        self.put_policy_of(1, port);
-    }
-
-    fn put_policy_of(&self, generation: i64, port: Value) {
-        self.put(json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"namespace": "x", "name": "web", "generation": generation},
-            "spec": {
-                "podSelector": {"matchLabels": {"app": "web"}},
-                "policyTypes": ["Ingress"],
-                "ingress": [{
-                    "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
-                    "ports": [{"protocol": "TCP", "port": port}],
-                }],
-            },
-        }));
-    }
-
-    fn delete_policy(&self) {
-        let store = self.server.store();
-        store.delete(store.place("networkpolicies", "x", "web").unwrap(), &DeleteOptions::now()).unwrap();
-    }
-
-    fn control(&self) -> Control {
-        Control::start_on(&self.server.kubeconfig())
-    }
-}
 
 fn watch<'a>(watches: &'a [WatchStatus], resource: &str) -> &'a WatchStatus {
     watches.iter().find(|watch| watch.resource == resource).unwrap_or_else(|| panic!("no watch of {resource} in {watches:?}"))
@@ -289,105 +224,6 @@ fn local(snapshot: &Snapshot) -> Vec<LocalEndpoint> {
         }
     }
     endpoints
-}
-
-/// Status line and body.
-fn get(address: &str, path: &str) -> (String, String) {
-    let deadline = Instant::now() + PATIENCE;
-    let mut stream = loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => break stream,
-            Err(error) if Instant::now() > deadline => panic!("{address}: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
-}
-
-/// Answers one question for the status on the dataplane's socket.
-fn answer_as_dataplane(control: &Control) {
-    let listener = sluice_wire::Listener::bind(&control.dir.path().join("run/dataplane.sock")).unwrap();
-    let worker = json!({
-        "worker": 3, "cpu": null, "trunk": "sluice-n3", "generation": 7, "ports": 1, "connections": 5, "received": 9, "forwarded": 8,
-        "dropped": 1, "connectionsCut": 0, "alive": true,
-    });
-    let status = json!({
-        "version": "0.1.0", "abiVersion": 1, "pid": 1, "uptimeS": 600, "generation": 7, "generationAgeS": 3, "imageBytes": 4096,
-        "controlConnected": true, "lastRefused": null, "established": "enforce", "enforcing": true, "failOpen": false, "cacheHits": 1000,
-        "punts": 10, "notIsolated": 5, "cacheEntries": 2, "ports": 1, "foundUnmanaged": 2, "workers": [worker],
-        "drops": [{"reason": "policy_denied", "packets": 41}],
-    });
-    let answer = sluice_wire::FromDataplane::Status(serde_json::from_value(status).unwrap());
-    std::thread::spawn(move || {
-        let mut connection = listener.accept().unwrap().unwrap();
-        assert!(matches!(connection.recv().unwrap().unwrap().0, sluice_wire::ToDataplane::Status));
-        connection.send(&answer, None).unwrap();
-        // the socket stays until the asker has its answer
-        let _ = connection.recv::<sluice_wire::ToDataplane>();
-    });
-}
-
-#[test]
-fn health_and_metrics_tell_what_a_kubelet_and_prometheus_want_to_know() {
-    let cluster = Cluster::start();
-    for verb in [Verb::List, Verb::Watch] {
-        cluster.server.auth().forbid("pods", verb);
-    }
-    // a port that was free a moment ago
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let control = Control::start_on_with(&cluster.server.kubeconfig(), &["--metrics-bind-address", &address]);
-    let mut session = Dataplane::start(&control).accept(web(), 0);
-    assert_eq!(get(&address, "/livez"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
-    control.until("403 is known", |status| status.watches.iter().any(|watch| watch.trouble.is_some()));
-    let (line, body) = get(&address, "/readyz");
-    assert!(line.contains("503") && body.contains("pods are not listed yet: cannot list: 403"), "{line}: {body}");
-    for verb in [Verb::List, Verb::Watch] {
-        cluster.server.auth().allow("pods", verb);
-    }
-    cluster.put_policy(json!(80));
-    while allows(&session.publish_and_adopt(), 81) {}
-    control.until("settled", |status| status.settled);
-    cluster.runtime.block_on(cluster.server.go_down()).unwrap();
-    control.until("broken", |status| status.watches.iter().all(|watch| watch.trouble.is_some()));
-    assert_eq!(get(&address, "/readyz").1, "ok\n", "an outage takes nothing from a node");
-    let (line, body) = get(&address, "/metrics");
-    assert_eq!(line, "HTTP/1.1 200 OK");
-    for expected in [
-        "sluice_control_build_info{version=",
-        "sluice_control_settled 1",
-        "sluice_control_endpoints 1",
-        "sluice_control_objects{kind=\"policies\"} 1",
-        "sluice_control_watch_broken{resource=\"pods\"} 1",
-        "sluice_control_watch_lists_total{resource=\"pods\"} 1",
-        "sluice_control_tables_published_total ",
-        "sluice_control_policy_programming_latency_seconds_count ",
-        "sluice_control_resident_memory_bytes ",
-        "sluice_dataplane_up 0",
-        "# EOF",
-    ] {
-        assert!(body.contains(expected), "{expected} in {body}");
-    }
-    answer_as_dataplane(&control);
-    let (_, body) = get(&address, "/metrics");
-    for expected in [
-        "sluice_dataplane_up 1",
-        "sluice_dataplane_generation 7",
-        "sluice_dataplane_found_unmanaged 2",
-        "sluice_dataplane_cache_hits_total 1000",
-        "sluice_dataplane_drops_total{reason=\"policy_denied\"} 41",
-        "sluice_dataplane_worker_alive{worker=\"3\"} 1",
-        "sluice_control_settled 1",
-    ] {
-        assert!(body.contains(expected), "{expected} in {body}");
-    }
-    assert_eq!(body.matches("# EOF").count(), 1, "{body}");
-    let count = body.lines().find_map(|line| line.strip_prefix("sluice_control_policy_programming_latency_seconds_count ")).unwrap();
-    assert_ne!(count, "0");
-    assert!(get(&address, "/other").0.contains("404"));
 }
 
 fn realization(control: &Control, policy: &str, generation: Option<i64>, timeout: Duration) -> Realization {

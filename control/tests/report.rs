@@ -2,6 +2,7 @@
 #[allow(dead_code, reason = "shared with the other tests of the binary")]
 mod rig;
 
+use rig::http::{free_address, get};
 use rig::{Control, Dataplane, PATIENCE, Session, command, endpoint};
 use serde_json::{Value, json};
 use sluice_apiserver::{DeleteOptions, Resource, Server};
@@ -83,6 +84,7 @@ fn node(cluster: &Cluster, name: &str, pod: &str, ip: &str) -> (Control, Session
 
 struct Reporter {
     process: Child,
+    admin: String,
     _dir: tempfile::TempDir,
 }
 
@@ -91,8 +93,10 @@ impl Reporter {
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = dir.path().join("kubeconfig");
         std::fs::write(&kubeconfig, cluster.server.kubeconfig()).unwrap();
-        let process = command(dir.path()).args(["--kubernetes", "--report", "--kubeconfig"]).arg(kubeconfig).spawn().unwrap();
-        Self { process, _dir: dir }
+        let admin = free_address();
+        let mut command = command(dir.path());
+        command.args(["--kubernetes", "--report", "--metrics-bind-address", &admin, "--kubeconfig"]).arg(kubeconfig);
+        Self { process: command.spawn().unwrap(), admin, _dir: dir }
     }
 }
 
@@ -145,22 +149,22 @@ fn a_policy_is_realised_on_as_many_nodes_as_adopted_it() {
 
     // a reporter that is started again goes on with what it wrote
     drop(reporter);
-    let _reporter = Reporter::start(&cluster);
+    let reporter = Reporter::start(&cluster);
     cluster.put_policy(2, json!(81));
     cluster.until("the new state is in force nowhere", |status| status["observedGeneration"] == 2 && status["nodes"] == "0/2");
     first.publish_and_adopt();
     cluster.until("on one", |status| status["nodes"] == "1/2");
     second.publish_and_adopt();
     cluster.until("on both", |status| status["phase"] == "Realized" && status["observedGeneration"] == 2);
+    let metrics = get(&reporter.admin, "/metrics").1;
+    assert!(metrics.contains("sluice_reporter_policies{phase=\"Realized\"} 1\n"), "{metrics}");
+    assert!(!metrics.contains("outcome=\"failed\""), "{metrics}");
+    assert_eq!(["/livez", "/readyz"].map(|path| get(&reporter.admin, path).1), ["ok\n"; 2]);
 
     cluster.put_policy(3, json!(700_000));
     let refused = cluster.until("refused", |status| status["phase"] == "Refused");
     assert!(refused["status"]["message"].as_str().unwrap().contains("must be between 1 and 65535"), "{refused:#}");
-    let deadline = Instant::now() + PATIENCE;
-    while cluster.objects("events.events.k8s.io").is_empty() {
-        assert!(Instant::now() < deadline, "no event");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("an event", || !cluster.objects("events.events.k8s.io").is_empty());
     std::thread::sleep(Duration::from_secs(2));
     let events = cluster.objects("events.events.k8s.io");
     assert_eq!(events.len(), 1, "once: {events:#?}");
@@ -172,9 +176,62 @@ fn a_policy_is_realised_on_as_many_nodes_as_adopted_it() {
 
     let store = cluster.server.store();
     store.delete(store.place("networkpolicies", "x", "web").unwrap(), &DeleteOptions::now()).unwrap();
+    until("no status of a policy that is gone", || cluster.objects("policystatuses.sluice.network").is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_told_at_each_object() {
+    let cluster = Cluster::start();
+    cluster.put_policy(1, json!(80));
+    let _reporter = Reporter::start(&cluster);
+    cluster.until("read", |status| status["phase"] == "Realized");
+    cluster.put(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "x", "name": "odd"}, "spec": {"nodeName": "n1", "containers": "nonsense"},
+    }));
+    cluster.put_policy(2, json!(700_000));
+    let told = |cluster: &Cluster| -> Vec<(String, String)> {
+        let events = cluster.objects("events.events.k8s.io");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let told = events.iter().map(|event| (text(&event["regarding"]["kind"]), text(&event["note"])));
+        told.collect()
+    };
+    until("an event on each", || ["NetworkPolicy", "Pod"].iter().all(|wanted| told(&cluster).iter().any(|(kind, _)| kind == wanted)));
+    // another problem of the same object is another event, with its own words
+    cluster.put_policy(3, json!(800_000));
+    until("a second event", || told(&cluster).iter().filter(|(kind, note)| kind == "NetworkPolicy" && note.contains("00000")).count() == 2);
+}
+
+#[test]
+fn a_pod_that_is_selected_and_not_attached_is_told_at_the_pod() {
+    let cluster = Cluster::start();
+    cluster.put_pod("attached", "n1", "10.0.0.1");
+    cluster.put_pod("stray", "n1", "10.0.0.2");
+    cluster.put_pod("elsewhere", "n2", "10.0.0.3");
+    cluster.put(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "x", "name": "on-host", "labels": {"app": "web"}},
+        "spec": {"nodeName": "n1", "hostNetwork": true, "containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running", "podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}]},
+    }));
+    cluster.put_policy(1, json!(80));
+    let (_control, mut session) = node(&cluster, "n1", "x/attached", "10.0.0.1");
+    session.publish_and_adopt();
+    until("an event", || !cluster.objects("events.events.k8s.io").is_empty());
+    std::thread::sleep(Duration::from_secs(6));
+    let events = cluster.objects("events.events.k8s.io");
+    assert_eq!(events.len(), 1, "once, and on no other pod: {events:#?}");
+    assert_eq!(
+        (&events[0]["reason"], &events[0]["regarding"]["kind"], &events[0]["regarding"]["name"]),
+        (&json!("NotEnforced"), &json!("Pod"), &json!("stray"))
+    );
+    assert!(events[0]["note"].as_str().unwrap().contains("x/web"), "{events:#?}");
+}
+
+fn until(what: &str, wanted: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !cluster.objects("policystatuses.sluice.network").is_empty() {
-        assert!(Instant::now() < deadline, "the status of a policy that is gone");
+    while !wanted() {
+        assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

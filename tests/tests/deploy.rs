@@ -1,86 +1,11 @@
-//! The chart, the manifests made from it, and the Containerfile: what an operator installs is what the programs need.
+//! The chart and the manifests made from it: what an operator installs is what the programs need.
 
 use serde_json::Value;
-use sluice_dataplane::privileges;
-use sluice_tests::deploy::{Containerfile, Documents, Helm, Schemas, broken_rules, first_refusal, folder, keys, read, text, violations};
+use sluice_tests::deploy::{
+    ALL_AT_ONCE, Documents, Helm, Schemas, broken_rules, every_render, first_refusal, folder, keys, read, render, text, violations,
+};
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::OnceLock;
-
-/// Values that reach every branch of the templates.
-const VALUES: [(&str, &str); 22] = [
-    ("defaults", ""),
-    ("image", "image: {repository: 'registry.example:5000/team/sluice', tag: v1, pullPolicy: Always}\nimagePullSecrets: [{name: pull}]"),
-    ("digest", "image: {digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'}"),
-    ("name", "nameOverride: policy"),
-    ("full name", "fullnameOverride: node-policy"),
-    ("account", "serviceAccount: {name: reader, annotations: {example.org/owner: team}}"),
-    ("account of others", "serviceAccount: {create: false, name: reader}"),
-    ("default account", "serviceAccount: {create: false}"),
-    ("workers", "dataplane: {workers: 4, cpus: [2, 3, 4, 5]}"),
-    ("fail open", "dataplane: {failOpen: true, established: keep}"),
-    ("pods that run already", "dataplane: {existingPods: unmanaged}"),
-    ("no reporter", "reporter: {enabled: false}"),
-    ("extra", "dataplane: {extraArgs: [--udp-timeout=60], extraEnv: [{name: RUST_LOG, value: debug}]}"),
-    ("extra of control", "control: {extraArgs: [--debounce-ms=50], extraEnv: [{name: KUBERNETES_SERVICE_HOST, value: 192.0.2.9}]}"),
-    ("limits", "control: {resources: {limits: {memory: 2Gi, cpu: 1}}}\ndataplane: {resources: {requests: {cpu: 2}, limits: {cpu: 2}}}"),
-    ("text logs", "logFormat: text"),
-    ("every address", "metrics: {bindAddress: '[::]', port: 9900}"),
-    ("IPv6 loopback", "metrics: {bindAddress: '[::1]'}"),
-    ("scraped", "metrics: {annotations: true}"),
-    ("monitored", "metrics: {bindAddress: '[$(HOST_IP)]', serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}}"),
-    ("no plugin", "cni: {install: false}"),
-    ("uninstall", "uninstall: {enabled: true}\nimagePullSecrets: [{name: pull}]"),
-];
-
-const ALL_AT_ONCE: &str = "
-image: {repository: registry.example/sluice, tag: v1, pullPolicy: Always}
-imagePullSecrets: [{name: one}, {name: two}]
-nameOverride: policy
-serviceAccount: {name: reader, annotations: {example.org/owner: team}}
-dataplane: {workers: 2, cpus: [2, 3], failOpen: true, established: keep, extraArgs: [--scan-interval=9], extraEnv: [{name: RUST_LOG, value: debug}]}
-control: {extraArgs: [--proof-wait-ms=9], extraEnv: [{name: RUST_LOG, value: debug}]}
-logFormat: text
-metrics: {bindAddress: 0.0.0.0, port: 9900, annotations: true, serviceMonitor: {enabled: true, labels: {release: prometheus}}}
-cni: {binDir: /usr/lib/cni, confDir: /etc/cni}
-podAnnotations: {example.org/restarted: 'yes'}
-podLabels: {team: network}
-nodeSelector: {example.org/policy: 'true'}
-tolerations: [{key: node-role.kubernetes.io/control-plane, effect: NoSchedule}]
-affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
-priorityClassName: system-cluster-critical
-updateStrategy: {type: OnDelete}
-terminationGracePeriodSeconds: 30
-seLinuxOptions: {level: s0}
-";
-
-/// What control asks of the API server, and why.
-const RIGHTS: [(&str, &str, &str, &str, &str); 8] = [
-    ("cluster", "", "namespaces pods services", "get list watch", "selectors, addresses, ports: what a policy means"),
-    ("cluster", "", "nodes", "get list watch", "whose address it is, for explanations"),
-    ("cluster", "discovery.k8s.io", "endpointslices", "get list watch", "where a service's traffic goes, for explanations"),
-    ("cluster", "networking.k8s.io", "networkpolicies", "get list watch", "the policies"),
-    ("cluster", "events.k8s.io", "events", "create patch", "what cannot be enforced, said at the object"),
-    ("cluster", "sluice.network", "nodestatuses", "get list watch create patch", "what each node enforces; the reporter follows it"),
-    ("cluster", "sluice.network", "nodestatuses/status policystatuses/status", "patch", "what they say"),
-    ("cluster", "sluice.network", "policystatuses", "list create patch delete", "where each policy is in force"),
-];
-
-fn render(helm: &Helm, values: &str) -> Documents {
-    let rendered = helm.render(values).unwrap_or_else(|error| panic!("{values}: {error}"));
-    Documents::parse(&rendered).unwrap_or_else(|error| panic!("{values}: {error}"))
-}
-
-/// Each set of values with what the chart makes of it; rendered once for all tests.
-fn every_render(helm: &Helm) -> &'static [(&'static str, Documents)] {
-    static RENDERED: OnceLock<Vec<(&str, Documents)>> = OnceLock::new();
-    let sets = VALUES.into_iter().chain([("all at once", ALL_AT_ONCE)]);
-    RENDERED.get_or_init(|| sets.map(|(name, values)| (name, render(helm, values))).collect())
-}
-
-fn strings(list: &Value) -> BTreeSet<String> {
-    list.as_array().into_iter().flatten().map(|item| text(item).to_owned()).collect()
-}
 
 #[test]
 fn every_document_is_what_an_api_server_takes() {
@@ -124,7 +49,7 @@ fn what_no_api_server_takes_is_seen() {
         ("Service", "/spec/ports/0/port", "\"metrics\"", "is no integer"),
         ("ServiceMonitor", "/spec/endpoints/0/intervall", "\"30s\"", "no such field"),
     ] {
-        let mut object = whole.only(kind).clone();
+        let mut object = whole.of_kind(kind).next().unwrap_or_else(|| panic!("no {kind}")).clone();
         set(&mut object, place, value);
         let found = violations(&schemas, &object);
         assert!(found.iter().any(|violation| violation.contains(expected)), "{kind} {place}: {found:?}");
@@ -171,16 +96,20 @@ fn selectors_and_references_find_what_they_mean() {
             assert_eq!(service["spec"]["ports"][0]["targetPort"], documents.container("control")["ports"][0]["name"], "{name}");
         }
         let account = &daemonset["spec"]["template"]["spec"]["serviceAccountName"];
-        for made in documents.of_kind("ServiceAccount") {
-            assert_eq!(&made["metadata"]["name"], account, "{name}");
+        let reporters = documents.of_kind("Deployment").map(|reporter| &reporter["spec"]["template"]["spec"]["serviceAccountName"]);
+        let accounts: Vec<&Value> = std::iter::once(account).chain(reporters).collect();
+        let is_made = |account: &Value| documents.of_kind("ServiceAccount").any(|made| made["metadata"]["name"] == *account);
+        if documents.of_kind("ServiceAccount").count() > 0 {
+            assert!(accounts.iter().all(|account| is_made(account)), "{name}: {accounts:?}");
+            assert_eq!(documents.of_kind("ServiceAccount").count(), accounts.len(), "{name}");
         }
-        for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
-            for bound in documents.of_kind(binding) {
-                assert_eq!(bound["roleRef"]["kind"], role, "{name}");
-                assert_eq!(bound["roleRef"]["name"], documents.only(role)["metadata"]["name"], "{name}");
-                assert_eq!(&bound["subjects"][0]["name"], account, "{name}");
-                assert_eq!(bound["subjects"][0]["namespace"], "sluice-system", "{name}");
-            }
+        let bound: Vec<(&Value, &Value)> =
+            documents.of_kind("ClusterRoleBinding").map(|bound| (&bound["subjects"][0]["name"], &bound["roleRef"]["name"])).collect();
+        let roles: Vec<&Value> = documents.of_kind("ClusterRole").map(|role| &role["metadata"]["name"]).collect();
+        assert_eq!(bound, accounts.into_iter().zip(roles).collect::<Vec<_>>(), "{name}: each account has its role");
+        for binding in documents.of_kind("ClusterRoleBinding") {
+            assert_eq!(binding["roleRef"]["kind"], "ClusterRole", "{name}");
+            assert_eq!(binding["subjects"][0]["namespace"], "sluice-system", "{name}");
         }
     }
     // a DaemonSet that uninstalls must not take the agents' pods for its own, nor the other way round
@@ -188,75 +117,6 @@ fn selectors_and_references_find_what_they_mean() {
     let uninstall = render(&helm, "uninstall: {enabled: true}").only("DaemonSet").clone();
     assert_ne!(agents["metadata"]["name"], uninstall["metadata"]["name"]);
     assert_ne!(agents["spec"]["selector"], uninstall["spec"]["selector"]);
-}
-
-#[test]
-fn control_may_do_what_it_does_and_nothing_else() {
-    let Some(helm) = Helm::find("control_may_do_what_it_does_and_nothing_else") else { return };
-    let mut wanted = BTreeSet::new();
-    for (scope, group, resources, verbs, _why) in RIGHTS {
-        for resource in resources.split(' ') {
-            wanted.extend(verbs.split(' ').map(|verb| format!("{scope}: {verb} {resource} of {group:?}")));
-        }
-    }
-    for (name, documents) in every_render(&helm).iter().filter(|(name, _)| *name != "uninstall") {
-        let mut granted = BTreeSet::new();
-        assert_eq!(documents.of_kind("Role").count(), 0, "{name}");
-        for rule in documents.only("ClusterRole")["rules"].as_array().expect("rules") {
-            for group in strings(&rule["apiGroups"]) {
-                for resource in strings(&rule["resources"]) {
-                    granted.extend(strings(&rule["verbs"]).into_iter().map(|verb| format!("cluster: {verb} {resource} of {group:?}")));
-                }
-            }
-        }
-        assert_eq!(granted, wanted, "{name}");
-        for right in &granted {
-            for forbidden in ["*", "secrets", "impersonate", "escalate", "bind ", "exec"] {
-                assert!(!right.contains(forbidden), "{name}: {right}");
-            }
-        }
-    }
-    let removal = render(&helm, "uninstall: {enabled: true}");
-    assert_eq!(removal.of_kind("ClusterRole").chain(removal.of_kind("Role")).count(), 0, "who only removes asks nothing of the API server");
-}
-
-#[test]
-fn containers_hold_the_capabilities_that_their_programs_use() {
-    let Some(helm) = Helm::find("containers_hold_the_capabilities_that_their_programs_use") else { return };
-    // beside what every dataplane needs: --control-user gives files away
-    let dataplane: BTreeSet<String> =
-        privileges::NEEDED.iter().map(|(capability, _)| capability.to_string().replace("CAP_", "")).chain(["CHOWN".to_owned()]).collect();
-    let expected = |container: &str| match container {
-        "dataplane" => dataplane.clone(),
-        "run-dir" => ["CHOWN", "FOWNER"].map(str::to_owned).into(),
-        "remove" => ["NET_ADMIN"].map(str::to_owned).into(),
-        _ => BTreeSet::new(),
-    };
-    for kept in privileges::KEEPER.iter().chain(&privileges::WORKER) {
-        assert!(privileges::NEEDED.iter().any(|(needed, _)| needed == kept), "{kept} is kept but not asked for");
-    }
-    for (name, documents) in every_render(&helm) {
-        let pod = &documents.only("DaemonSet")["spec"]["template"]["spec"];
-        assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
-        for container in ["initContainers", "containers"].iter().flat_map(|list| pod[*list].as_array().cloned().unwrap_or_default()) {
-            let (called, context) = (text(&container["name"]), &container["securityContext"]);
-            assert_ne!(context["privileged"], true, "{name}: {called}");
-            assert_eq!(context["readOnlyRootFilesystem"], true, "{name}: {called}");
-            assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault", "{name}: {called}");
-            assert_eq!(strings(&context["capabilities"]["drop"]), BTreeSet::from(["ALL".to_owned()]), "{name}: {called}");
-            assert_eq!(strings(&context["capabilities"]["add"]), expected(called), "{name}: {called}");
-            let has_token = container["volumeMounts"].as_array().into_iter().flatten().any(|mount| mount["name"] == "api-access");
-            assert_eq!(has_token, called == "control", "{name}: {called}");
-            if ["control", "done"].contains(&called) {
-                assert_eq!(
-                    (&context["runAsNonRoot"], &context["runAsUser"]),
-                    (&Value::from(true), &Value::from(65532)),
-                    "{name}: {called}"
-                );
-                assert_eq!(context["allowPrivilegeEscalation"], false, "{name}: {called}");
-            }
-        }
-    }
 }
 
 /// A container's command as the kubelet would give it to the runtime, with made-up values of the downward API.
@@ -462,78 +322,11 @@ fn the_plain_manifests_are_what_the_chart_renders() {
 }
 
 #[test]
-fn the_image_holds_what_the_chart_runs() {
-    let file = Containerfile::parse(&read("Containerfile")).expect("instructions");
-    let workspace = std::fs::read_to_string(folder().join("../Cargo.toml")).expect("the workspace");
-    let field =
-        |name: &str| workspace.lines().find_map(|line| line.strip_prefix(&format!("{name} = \""))?.strip_suffix('"').map(str::to_owned));
-    let (rust, version) = (field("rust-version").expect("pinned"), field("version").expect("set"));
-
-    let bases: Vec<&str> = file.all("FROM").collect();
-    assert!(bases[0].starts_with(&format!("docker.io/library/rust:{rust}-")) && bases[0].ends_with("-bookworm AS build"), "{bases:?}");
-    assert_eq!(bases[1..], ["docker.io/library/debian:bookworm-slim"], "the same Debian: what was linked there is here");
-    assert!(file.all("ARG").any(|argument| argument == format!("VERSION={version}")), "the version is {version}");
-    let users: Vec<&str> = file.last_stage().filter(|instruction| instruction.name == "USER").map(|user| user.rest.as_str()).collect();
-    assert_eq!(users, ["65532:65532"]);
-
-    let built = binaries();
-    let mut copied = BTreeSet::new();
-    for copy in file.last_stage().filter(|instruction| instruction.name == "COPY") {
-        let [from, source, target] = copy.rest.split(' ').collect::<Vec<_>>()[..] else { panic!("{copy:?}") };
-        let name = source.strip_prefix("/out/").unwrap_or_else(|| panic!("{copy:?}"));
-        assert_eq!((from, target), ("--from=build", format!("/usr/local/bin/{name}").as_str()));
-        assert!(built.contains(name), "{name} is no binary of the workspace: {built:?}");
-        assert!(
-            file.all("RUN").any(|run| run.contains("cargo build --locked --release") && run.contains(&format!("--package {name}"))),
-            "{name} is not built"
-        );
-        copied.insert(name.to_owned());
-    }
-    for container_file in ["templates/daemonset.yaml", "templates/uninstall.yaml"] {
-        for line in read(&format!("chart/sluice/{container_file}")).lines().filter_map(|line| line.trim().strip_prefix("command: [sluice"))
-        {
-            let program = format!("sluice{}", line.split([',', ']']).next().unwrap_or_default());
-            assert!(copied.contains(&program), "{program} is not in the image: {copied:?}");
-        }
-    }
-
-    // prepare's list is tried on every CI run; a library comes with the package that it is built against
-    let prepare = read("prepare");
-    for package in file.packages() {
-        let library = format!("\"{}-dev:", package.trim_end_matches(|c: char| c.is_ascii_digit()));
-        assert!(prepare.contains(&format!("\"{package}:")) || prepare.contains(&library), "{package} is not in deploy/prepare");
-    }
-}
-
-/// The workspace's binaries, as cargo sees them.
-fn binaries() -> BTreeSet<String> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("cargo metadata runs");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let targets = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|package| package["targets"].as_array().cloned().unwrap_or_default());
-    targets.filter(|target| strings(&target["kind"]).contains("bin")).map(|target| text(&target["name"]).to_owned()).collect()
-}
-
-#[test]
 fn chart_and_workspace_have_one_version() {
     let chart = read("chart/sluice/Chart.yaml");
     for field in ["version: ", "appVersion: "] {
         let version = chart.lines().find_map(|line| line.strip_prefix(field)).map(|version| version.trim_matches('"'));
         assert_eq!(version, Some(env!("CARGO_PKG_VERSION")), "{field}");
-    }
-}
-
-#[test]
-fn a_broken_containerfile_is_not_read() {
-    for broken in ["FROM debian\nINSTALL x", "FROM debian\nRUN a \\", "FROM"] {
-        assert!(Containerfile::parse(broken).is_err(), "{broken}");
     }
 }
 

@@ -5,8 +5,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The versions whose configs and results are understood; they differ only in fields that pass through untouched.
-pub(crate) const SUPPORTED_VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
+/// The versions whose configs and results are understood, oldest first; they differ only in fields that pass through untouched
+/// and in the commands that there are.
+pub(crate) const SUPPORTED_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// CHECK exists since then.
+pub(crate) const CHECK_SINCE: &str = "0.4.0";
+/// STATUS and GC exist since then.
+pub(crate) const STATUS_AND_GC_SINCE: &str = "1.1.0";
 /// What errors and VERSION speak when the config tells nothing.
 const NEWEST_VERSION: &str = "1.1.0";
 
@@ -79,13 +84,14 @@ impl Config {
         Err(CniError::new(Code::IncompatibleVersion, "incompatible CNI version", details))
     }
 
-    /// STATUS and GC exist since 1.1.0; a runtime that asks an older config is confused.
-    pub(crate) fn check_version_1_1(&self, command: &str) -> Result<(), CniError> {
+    /// Refuses also versions before `since`: a runtime that asks this of an older config is confused.
+    pub(crate) fn check_version_since(&self, since: &str, command: &str) -> Result<(), CniError> {
         self.check_version()?;
-        if self.cni_version == "1.1.0" {
+        let place = |version: &str| SUPPORTED_VERSIONS.iter().position(|served| *served == version);
+        if place(&self.cni_version) >= place(since) {
             return Ok(());
         }
-        let details = format!("{command} needs cniVersion 1.1.0, the configuration says {}", self.cni_version);
+        let details = format!("{command} needs cniVersion {since}, the configuration says {}", self.cni_version);
         Err(CniError::new(Code::IncompatibleVersion, "incompatible CNI version", details))
     }
 
@@ -158,17 +164,20 @@ mod tests {
 
     #[test]
     fn versions_are_gated() {
-        for (version, add, gc) in [
-            ("", false, false),
-            ("0.3.1", false, false),
-            ("0.4.0", true, false),
-            ("1.0.0", true, false),
-            ("1.1.0", true, true),
-            ("2.0.0", false, false),
+        for (version, add, check, gc) in [
+            ("", false, false, false),
+            ("0.2.0", false, false, false),
+            ("0.3.0", true, false, false),
+            ("0.3.1", true, false, false),
+            ("0.4.0", true, true, false),
+            ("1.0.0", true, true, false),
+            ("1.1.0", true, true, true),
+            ("2.0.0", false, false, false),
         ] {
             let config = parse(&format!(r#"{{"cniVersion":"{version}"}}"#)).unwrap();
             assert_eq!(config.check_version().is_ok(), add, "{version}");
-            assert_eq!(config.check_version_1_1("GC").is_ok(), gc, "{version}");
+            assert_eq!(config.check_version_since(CHECK_SINCE, "CHECK").is_ok(), check, "{version}");
+            assert_eq!(config.check_version_since(STATUS_AND_GC_SINCE, "GC").is_ok(), gc, "{version}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that a call says, read and validated before anything is touched: no file, namespace or socket is opened here.
 
 use crate::attachment::{Described, describe};
-use crate::config::{Config, ValidAttachment};
+use crate::config::{CHECK_SINCE, Config, STATUS_AND_GC_SINCE, ValidAttachment};
 use crate::error::CniError;
 use crate::invocation::{Attachment, Command, Environment, PodIdentity, netns};
 use serde_json::Value;
@@ -76,11 +76,11 @@ impl Request {
             }
             Command::Check => Question::Check(Box::new(Examination::read(environment, &mut config)?)),
             Command::Status => {
-                config.check_version_1_1("STATUS")?;
+                config.check_version_since(STATUS_AND_GC_SINCE, "STATUS")?;
                 Question::Status
             }
             Command::Gc => {
-                config.check_version_1_1("GC")?;
+                config.check_version_since(STATUS_AND_GC_SINCE, "GC")?;
                 Question::Gc(config.required_valid_attachments()?)
             }
             Command::Version => unreachable!("answered above"),
@@ -103,7 +103,7 @@ impl Addition {
 
 impl Examination {
     fn read(environment: Environment<'_>, config: &mut Config) -> Result<Self, CniError> {
-        config.check_version()?;
+        config.check_version_since(CHECK_SINCE, "CHECK")?;
         let attachment = Attachment::from_environment(environment)?;
         let netns = netns(environment).ok();
         let described = match (&netns, config.prev_result.take()) {

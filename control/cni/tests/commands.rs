@@ -98,7 +98,7 @@ fn version_answers_whatever_stands_on_stdin() {
     for stdin in ["", r#"{"cniVersion":"0.3.1"}"#, r#"{"cniVersion":"1.1.0","name":"n"}"#] {
         let outcome = run(&[("CNI_COMMAND", "VERSION")], stdin);
         assert!(outcome.ok);
-        assert_eq!(outcome.json()["supportedVersions"], json!(["0.4.0", "1.0.0", "1.1.0"]));
+        assert_eq!(outcome.json()["supportedVersions"], json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
     }
 }
 
@@ -123,7 +123,7 @@ fn nonsense_gets_the_specification_s_codes_and_never_reaches_the_dataplane() {
         ("no args", without("CNI_ARGS"), valid.clone(), 4),
         ("no JSON", add("/ns"), "{".to_owned(), 6),
         ("no version", add("/ns"), "{}".to_owned(), 1),
-        ("old version", add("/ns"), config("0.3.1", &socket, one.clone()), 1),
+        ("old version", add("/ns"), config("0.2.0", &socket, one.clone()), 1),
         ("new version", add("/ns"), config("2.0.0", &socket, one.clone()), 1),
         ("no prevResult", add("/ns"), config("1.0.0", &socket, json!({})), 7),
         ("prevResult a string", add("/ns"), config("1.0.0", &socket, json!({"prevResult": "x"})), 7),
@@ -131,6 +131,7 @@ fn nonsense_gets_the_specification_s_codes_and_never_reaches_the_dataplane() {
         ("netns missing", add("/nonexistent/ns"), valid.clone(), 5),
         ("netns a socket", add(&no_netns), valid.clone(), 5),
         ("netns a plain file", add(&plain_file), valid.clone(), 5),
+        ("CHECK before 0.4", environment("CHECK", ""), config("0.3.1", &socket, one.clone()), 1),
         ("STATUS before 1.1", environment("STATUS", ""), valid.clone(), 1),
         ("GC before 1.1", environment("GC", ""), valid.clone(), 1),
         ("GC without a list", environment("GC", ""), config("1.1.0", &socket, json!({})), 7),

@@ -119,7 +119,7 @@ fn what_is_missing_or_wrong_is_said_and_nothing_is_written() {
     assert!(said.contains("no network configuration in") && said.contains("install the cluster's CNI plugin first"), "{said}");
     node.write("10-net.conflist", &LIST.replace("1.0.0", "0.2.0"));
     let said = ends(&node.run("install", &[]), 1);
-    assert!(said.contains("cniVersion is 0.2.0; sluice-cni serves 0.4.0, 1.0.0, 1.1.0"), "{said}");
+    assert!(said.contains("cniVersion is 0.2.0; sluice-cni serves 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{said}");
     assert!(!node.bin().exists());
     node.write("10-net.conflist", LIST);
     let said = ends(&node.run("install", &["--source", "/nonexistent"]), 1);

@@ -2,8 +2,10 @@
 
 mod dataplane;
 mod metrics;
+mod reporter;
 
 pub(crate) use metrics::Metrics;
+pub(crate) use reporter::serve_reporter;
 
 use crate::engine::Event;
 use crate::view::Views;
@@ -75,7 +77,11 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     let socket = admin.dataplane.clone();
     let answer = tokio::task::spawn_blocking(move || dataplane::ask(&socket)).await.unwrap_or_default();
     let view = Arc::clone(&admin.views.borrow());
-    match metrics::scrape(&admin.metrics, view, dataplane::Answer(answer)) {
+    scraped(metrics::scrape(&admin.metrics, view, dataplane::Answer(answer)))
+}
+
+fn scraped(metrics: Result<String, std::fmt::Error>) -> Response {
+    match metrics {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -4,59 +4,77 @@
 use super::crd::{NodeStatus, Phase, PolicyReport, PolicyStatus, PolicyStatusSpec};
 use super::events::Events;
 use super::node::HEARTBEAT;
-use super::{of_namespace, put};
+use super::problems::warnings;
+use super::progress::Progress;
+use super::put;
+use super::selected::Selected;
 use crate::engine::Event;
 use crate::realized::problem_among;
 use crate::source::Reading;
 use futures::StreamExt;
-use imbl::ordmap::DiffItem;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::{WatchStreamExt, events, watcher};
 use kube::{Api, Client};
-use sluice_flow::{Direction, ObjectName};
-use sluice_policy::{Objects, Oracle, Snapshot};
+use sluice_flow::ObjectName;
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Without a change it is looked after so long all the same: a node may have fallen silent.
+const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 /// Objects written between two looks at most; the rest follows.
 const WRITES_MAX: usize = 50;
+/// Events at once, and how soon one more may follow.
+const BURST: u32 = 25;
+const REFILL: Duration = Duration::from_secs(2);
 /// A node that told nothing for so long does not count as one where a policy is in force.
 const SILENCE_MAX: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
 
-/// Reports for ever.
-///
-/// # Errors
-/// When the source of objects ends.
-pub(crate) async fn report(client: Client, instance: Option<String>, mut readings: UnboundedReceiver<Event>) {
+/// Reports until the source of objects ends.
+pub(crate) async fn report(client: Client, instance: Option<String>, mut readings: UnboundedReceiver<Event>, progress: Arc<Progress>) {
     let (nodes, writer) = store();
     let followed = reflector(writer, watcher(Api::<NodeStatus>::all(client.clone()), watcher::Config::default()).default_backoff());
-    tokio::spawn(followed.touched_objects().for_each(|_| std::future::ready(())));
-    let mut reporter = Reporter { told: told(&client).await, client: client.clone(), nodes, selected: Selected::default() };
-    let mut events = Events::new(client, instance);
+    let is_told = Arc::new(AtomicBool::new(true));
+    let heard = is_told.clone();
+    tokio::spawn(followed.touched_objects().for_each(move |_| {
+        heard.store(true, Ordering::Relaxed);
+        std::future::ready(())
+    }));
+    let told = told(&client).await;
+    let mut reporter = Reporter { told, client: client.clone(), nodes, selected: Selected::default(), progress: progress.clone() };
+    let writer = events::Reporter { controller: "sluice.network/reporter".into(), instance };
+    let mut events = Events::new(client, writer, BURST, REFILL);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<Reading> = None;
+    let mut again = Instant::now();
     loop {
         tokio::select! {
             event = readings.recv() => match event {
-                Some(Event::Read(reading)) => last = Some(reading),
+                Some(Event::Read(reading)) => (last, again) = (Some(reading), Instant::now()),
                 Some(_) => {}
                 None => return,
             },
             _ = looks.tick() => {
+                progress.beat();
                 // what is not known yet is not absent
                 let Some(reading) = last.as_ref().filter(|reading| reading.is_complete) else { continue };
-                reporter.look(reading).await;
-                events.tell(&reading.manifests.problems, &reading.manifests.snapshot).await;
+                progress.complete();
+                if is_told.swap(false, Ordering::Relaxed) || Instant::now() >= again {
+                    let is_done = reporter.look(reading).await;
+                    again = Instant::now() + if is_done { LOOK_ANYWAY } else { LOOK };
+                }
+                events.tell(&warnings(&reading.manifests.problems, &reading.manifests.snapshot)).await;
             }
         }
     }
@@ -75,36 +93,49 @@ struct Reporter {
     nodes: Store<NodeStatus>,
     selected: Selected,
     told: BTreeMap<ObjectName, PolicyReport>,
+    progress: Arc<Progress>,
 }
 
 impl Reporter {
-    async fn look(&mut self, reading: &Reading) {
+    /// Writes what changed; tells whether all of it is written. Cost: a comparison for each policy.
+    async fn look(&mut self, reading: &Reading) -> bool {
         let snapshot = &reading.manifests.snapshot;
         self.selected.update(snapshot);
-        let mut written = 0;
+        let (mut written, mut is_done, mut phases) = (0, true, BTreeMap::new());
         for (name, policy) in &snapshot.policies {
             let report = self.report_on(name, policy, reading);
+            *phases.entry(report.phase).or_insert(0) += 1;
             if self.told.get(name) == Some(&report) {
                 continue;
             }
-            if written == WRITES_MAX {
-                return;
-            }
-            written += 1;
-            match self.write(name, policy, &report).await {
-                Ok(()) => drop(self.told.insert(name.clone(), report)),
-                Err(error) => return tracing::warn!(policy = %name, %error, "cannot write the status of a policy"),
+            if written < WRITES_MAX {
+                written += 1;
+                let outcome = self.write(name, policy, &report).await;
+                self.progress.wrote(outcome.is_ok());
+                if let Err(error) = outcome {
+                    tracing::warn!(policy = %name, %error, "cannot write the status of a policy");
+                    return false;
+                }
+                self.told.insert(name.clone(), report);
+            } else {
+                is_done = false;
             }
         }
+        self.progress.counted(phases);
         let gone: Vec<ObjectName> = self.told.keys().filter(|name| !snapshot.policies.contains_key(*name)).cloned().collect();
+        is_done &= gone.len() <= WRITES_MAX;
         for name in gone.into_iter().take(WRITES_MAX) {
             let api: Api<PolicyStatus> = Api::namespaced(self.client.clone(), &name.namespace);
             match api.delete(&name.name, &DeleteParams::default()).await {
                 // the garbage collector was there before
                 Ok(_) | Err(kube::Error::Api(_)) => drop(self.told.remove(&name)),
-                Err(error) => return tracing::warn!(policy = %name, %error, "cannot delete the status of a policy"),
+                Err(error) => {
+                    tracing::warn!(policy = %name, %error, "cannot delete the status of a policy");
+                    return false;
+                }
             }
         }
+        is_done
     }
 
     fn report_on(&self, name: &ObjectName, policy: &NetworkPolicy, reading: &Reading) -> PolicyReport {
@@ -168,54 +199,4 @@ impl Reporter {
 /// As the API server would write it down.
 fn whole_second() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
-}
-
-/// On which nodes pods are that a policy selects.
-#[derive(Debug, Default)]
-struct Selected {
-    pods: Objects<ObjectName, sluice_policy::pod::Pod>,
-    policies: Objects<ObjectName, NetworkPolicy>,
-    nodes: BTreeMap<ObjectName, BTreeSet<SmolStr>>,
-}
-
-impl Selected {
-    fn nodes(&self, policy: &ObjectName) -> &BTreeSet<SmolStr> {
-        static NONE: BTreeSet<SmolStr> = BTreeSet::new();
-        self.nodes.get(policy).unwrap_or(&NONE)
-    }
-
-    /// Cost: that of the namespaces in which a pod or a policy changed.
-    fn update(&mut self, snapshot: &Snapshot) {
-        let mut changed = namespaces_of(self.pods.diff(&snapshot.pods));
-        changed.extend(namespaces_of(self.policies.diff(&snapshot.policies)));
-        (self.pods, self.policies) = (snapshot.pods.clone(), snapshot.policies.clone());
-        for namespace in changed {
-            self.nodes.retain(|policy, _| policy.namespace != namespace);
-            let inside = Snapshot {
-                namespaces: snapshot.namespaces.clone(),
-                policies: of_namespace(&snapshot.policies, &namespace),
-                pods: of_namespace(&snapshot.pods, &namespace),
-                ..Snapshot::default()
-            };
-            if inside.policies.is_empty() {
-                continue;
-            }
-            let oracle = Oracle::new(&inside);
-            for (name, pod) in &inside.pods {
-                let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
-                for direction in Direction::BOTH {
-                    for policy in oracle.side(name, direction).isolating() {
-                        self.nodes.entry(policy.clone()).or_default().insert(node.clone());
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn namespaces_of<'s, V: 's>(differences: impl Iterator<Item = DiffItem<'s, 's, ObjectName, V>>) -> BTreeSet<String> {
-    let named = |difference| match difference {
-        DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. } => name,
-    };
-    differences.map(named).map(|name: &ObjectName| name.namespace.clone()).collect()
 }

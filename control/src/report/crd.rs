@@ -98,7 +98,7 @@ pub(crate) struct PolicyReport {
 }
 
 /// How far a policy is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Phase {
     /// In force on some of the nodes, or on none yet.
     #[default]

@@ -4,13 +4,13 @@
 //! concerns. What did not change is told again every few minutes, so that a node that fell silent can be seen.
 
 use super::crd::{NodeReport, NodeStatus, NodeStatusSpec, PolicyHere};
-use super::{of_namespace, put};
+use super::{around, put};
 use crate::view::{View, Views};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sluice_flow::Direction;
-use sluice_policy::{Oracle, Snapshot};
+use sluice_policy::Oracle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -23,7 +23,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Tells it for ever; ends with the engine.
-pub(crate) async fn tell(client: Client, node: String, mut views: Views) {
+pub(super) async fn tell(client: Client, node: String, mut views: Views) {
     let api: Api<NodeStatus> = Api::all(client);
     let mut told: Option<NodeReport> = None;
     let mut again = Instant::now();
@@ -74,14 +74,7 @@ pub(super) fn report(view: &View) -> NodeReport {
     let all = &view.snapshot;
     let local = all.endpoints.iter().filter(|endpoint| all.knows(endpoint));
     let pods: BTreeSet<_> = local.map(|endpoint| &endpoint.pod).collect();
-    // which policies isolate a pod depends on its namespace alone, so nothing is made of a whole cluster's pods here
-    let namespaces: BTreeSet<&str> = pods.iter().map(|pod| pod.namespace.as_str()).collect();
-    let here = Snapshot {
-        namespaces: all.namespaces.clone(),
-        policies: namespaces.iter().flat_map(|namespace| of_namespace(&all.policies, namespace)).collect(),
-        pods: pods.iter().filter_map(|&name| Some((name.clone(), all.pods.get(name)?.clone()))).collect(),
-        ..Snapshot::default()
-    };
+    let here = around(all, pods.iter().copied());
     let oracle = Oracle::new(&here);
     let mut policies: BTreeMap<String, BTreeMap<String, PolicyHere>> = BTreeMap::new();
     for pod in &pods {

@@ -1,5 +1,8 @@
 //! The real binary, and a dataplane that the test plays with the wire crate.
 
+pub(crate) mod cluster;
+pub(crate) mod http;
+
 use sluice_flow::{Addr, Direction, Incarnation, LocalEndpoint, ObjectName, PortIndex, Protocol};
 use sluice_table::Table;
 use sluice_table::seal::read_sealed;

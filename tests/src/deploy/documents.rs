@@ -2,6 +2,7 @@
 
 use super::RenderError;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The objects of one render, in order.
 #[derive(Debug, Clone)]
@@ -60,4 +61,9 @@ impl Documents {
 /// It is something else.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no string: {value}"))
+}
+
+/// The texts of a list; of anything else, none.
+pub fn strings(list: &Value) -> BTreeSet<String> {
+    list.as_array().into_iter().flatten().map(|item| text(item).to_owned()).collect()
 }

@@ -11,15 +11,17 @@ mod containerfile;
 mod documents;
 mod flags;
 mod helm;
+mod renders;
 mod rules;
 mod schema;
 mod typed;
 mod values;
 
 pub use containerfile::{Containerfile, Instruction};
-pub use documents::{Documents, text};
+pub use documents::{Documents, strings, text};
 pub use flags::{Refusal, first_refusal};
 pub use helm::{Helm, RenderError};
+pub use renders::{ALL_AT_ONCE, every_render, render};
 pub use rules::broken_rules;
 pub use schema::Schemas;
 pub use typed::{unknown_fields, violations};

@@ -211,7 +211,7 @@ fn name() -> impl Strategy<Value = String> {
 fn text(is_list: bool) -> impl Strategy<Value = String> {
     let plugin = (prop::sample::select(vec!["ptp", "bridge", "calico"]), any::<u32>(), any::<String>())
         .prop_map(|(kind, number, text)| json!({"type": kind, "n": number, "text": text}));
-    let version = prop::sample::select(vec!["0.4.0", "1.0.0", "1.1.0"]);
+    let version = prop::sample::select(vec!["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]);
     (prop::collection::vec(plugin, 1..4), version, any::<bool>(), "[ \n]{0,2}").prop_map(move |(plugins, version, pretty, end)| {
         let mut value = if is_list { json!({"plugins": plugins, "disableCheck": true}) } else { plugins[0].clone() };
         value["cniVersion"] = version.into();

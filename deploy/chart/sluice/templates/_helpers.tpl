@@ -22,6 +22,15 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The reporter's own account where accounts are made here; else the one that there is. */}}
+{{- define "sluice.reporterAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- printf "%s-reporter" (include "sluice.serviceAccountName" .) | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- include "sluice.serviceAccountName" . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Labels. A DaemonSet's selector can never change, so only what never changes is in it. */}}
 {{- define "sluice.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "sluice.name" . }}
@@ -47,6 +56,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "sluice.reporterArguments" -}}
 - --kubernetes
 - --report
+- --metrics-bind-address={{ .Values.reporter.bindAddress }}:{{ .Values.metrics.port }}
 - --log={{ .Values.logFormat }}
 {{- end -}}
 
