@@ -149,6 +149,9 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     if let Some(refused) = &s.last_refused {
         writeln!(out, "  refused      {}", refused.red())?;
     }
+    if let Some(trouble) = &s.storage_trouble {
+        writeln!(out, "  storage      {}; it is in force, and lost if this process ends", trouble.red())?;
+    }
     let control = if s.control_connected { "connected".to_owned() } else { "not connected".yellow().to_string() };
     writeln!(out, "  control      {control}")?;
     let fail_open = if s.fail_open { "on".yellow().to_string() } else { "off".to_owned() };

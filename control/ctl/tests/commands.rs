@@ -103,6 +103,7 @@ fn dataplane_status() -> DataplaneStatus {
         image_bytes: 4096,
         control_connected: true,
         last_refused: None,
+        storage_trouble: Some("write /run/sluice/image.new: No space left on device".into()),
         established: "enforce".into(),
         enforcing: true,
         fail_open: false,
@@ -250,6 +251,7 @@ fn status_shows_either_half_and_says_which_is_down() {
         "in force: the last good state",
         "following",
         "listing",
+        "No space left on device; it is in force, and lost",
         "CLOSED: 1 running pod that nothing passes to or from, --existing-pods=close",
         "UNMANAGED: 2 running pods that no policy holds for",
     ] {

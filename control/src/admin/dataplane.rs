@@ -41,6 +41,7 @@ impl Collector for Answer {
             ("generation", "The table in force, 0 for none", status.generation),
             ("table_age_seconds", "Since that table is in force", status.generation_age_s),
             ("enforcing", "1 while hooks are on every pod", u64::from(status.enforcing)),
+            ("storage_broken", "1 while the run directory cannot be written", u64::from(status.storage_trouble.is_some())),
             ("ports", "Pods attached", status.ports),
             ("cache_entries", "Entries of the verdict cache", status.cache_entries),
             ("found_closed", "Pods' devices that nobody told of, closed", status.found_closed),

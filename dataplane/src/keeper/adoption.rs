@@ -1,12 +1,11 @@
 //! From a published memfd to a table in force.
 
 use super::Keeper;
-use super::registry::write_whole;
+use super::storage::Storage;
 use crate::worker::Command;
 use sluice_table::{ImageError, Table, seal};
 use sluice_wire::FromDataplane;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{error, info, warn};
@@ -33,8 +32,8 @@ pub(super) struct PendingAdoption {
 
 /// What an earlier process kept; nothing where the ports' registry is new, since incarnations then begin again and an old
 /// table could speak of other pods. A damaged file is put aside: without a table everything new is dropped, which is safe.
-pub(super) fn last_image(run_dir: &Path, registry_is_new: bool) -> Option<Image> {
-    let path = run_dir.join(LAST_IMAGE);
+pub(super) fn last_image(storage: &Storage, registry_is_new: bool) -> Option<Image> {
+    let path = storage.path(LAST_IMAGE);
     if registry_is_new {
         let _ = std::fs::remove_file(&path);
         return None;
@@ -59,12 +58,7 @@ impl Keeper {
         let received = Instant::now();
         match self.validate(generation, image_bytes, memfd) {
             Ok((image, bytes)) => {
-                if let Err(reason) = write_whole(&self.arguments.run_dir.join(LAST_IMAGE), &bytes) {
-                    // in force all the same; only a restart before the next image would miss it
-                    warn!(%reason, "the image could not be kept");
-                    // an older one must not rule after a restart
-                    let _ = std::fs::remove_file(self.arguments.run_dir.join(LAST_IMAGE));
-                }
+                self.keep_image(&bytes);
                 let cut_before = self.connections_cut();
                 self.adopting = Some(PendingAdoption { image, received, cut_before });
                 self.progress();
@@ -74,6 +68,27 @@ impl Keeper {
                 self.last_refused = Some(format!("generation {generation}: {reason}"));
                 self.tell_control(&FromDataplane::Refused { generation, reason });
             }
+        }
+    }
+
+    /// Keeps it for the next process. Where it cannot be kept it comes into force all the same, and only a restart before the
+    /// next attempt would miss it.
+    fn keep_image(&self, bytes: &[u8]) {
+        if self.storage.attempt(LAST_IMAGE, bytes).is_err() {
+            // an older one must not rule after a restart; and without it there may be room
+            let _ = std::fs::remove_file(self.storage.path(LAST_IMAGE));
+            // told by the storage
+            let _ = self.storage.write(LAST_IMAGE, bytes);
+        }
+    }
+
+    /// Writes down what could not be when it was new.
+    pub(super) fn keep_again(&self) {
+        self.registry.keep_again();
+        if let Some(image) = self.image.as_ref().filter(|_| self.adopting.is_none() && self.storage.is_behind(LAST_IMAGE))
+            && let Ok(bytes) = seal::read_sealed(image.memfd.as_fd())
+        {
+            self.keep_image(&bytes);
         }
     }
 

@@ -180,7 +180,7 @@ impl Keeper {
             }
         }
         self.found.is_first = false;
-        self.write_down_closed()?;
+        self.write_down_closed();
         self.tell_of_lingering();
         self.ask_control();
         Ok(())
@@ -198,7 +198,7 @@ impl Keeper {
             let link = self.netlink.link_by_index(port.host_ifindex)?;
             if still_there(&mut self.netlink, &port, link)?.is_none() {
                 warn!(pod = %port.endpoint.pod, device = port.host_ifname, "its device is gone without a DEL: the port is freed");
-                self.forget(&port)?;
+                self.forget(&port);
             }
         }
         Ok(())
@@ -253,10 +253,10 @@ impl Keeper {
         true
     }
 
-    fn write_down_closed(&mut self) -> Result<()> {
+    fn write_down_closed(&mut self) {
         let by_choice = self.found.devices.iter().filter(|(ifindex, device)| device.closed && !self.found.spoken_for.contains_key(ifindex));
         let closed = by_choice.map(|(ifindex, device)| (*ifindex, device.fingerprint)).collect();
-        self.registry.set_closed(closed)
+        self.registry.set_closed(closed);
     }
 
     fn tell_of_lingering(&mut self) {

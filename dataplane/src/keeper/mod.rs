@@ -19,6 +19,7 @@ mod identity;
 mod registry;
 mod requests;
 mod status;
+mod storage;
 
 use crate::config::Arguments;
 use crate::kernel::BpfKernel;
@@ -44,6 +45,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use storage::Storage;
 use tracing::{info, warn};
 
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -61,6 +63,7 @@ pub struct Keeper {
     backlog: Vec<VecDeque<Command>>,
     /// The newest generation handed to each worker.
     told: Vec<u64>,
+    storage: Storage,
     registry: Registry,
     listener: Listener,
     clients: BTreeMap<u64, Client>,
@@ -103,7 +106,8 @@ impl Keeper {
         privileges::check()?;
         std::fs::create_dir_all(&arguments.run_dir).with_context(|| format!("create {}", arguments.run_dir.display()))?;
         let lock = lock(&arguments)?;
-        let registry = Registry::load(&arguments.run_dir)?;
+        let storage = Storage::new(&arguments.run_dir);
+        let registry = Registry::load(storage.clone())?;
         let loaded = Arc::new(Loaded::new(&LoadOptions {
             bpf_dir: arguments.bpf_dir.clone(),
             cache_entries: limits::CACHE_ENTRIES_MAX as u32,
@@ -120,7 +124,7 @@ impl Keeper {
         control_dir::hand_over(&arguments.run_dir, arguments.control_user)?;
         deferral::guard_node()?;
         let registry = registry.above(&loaded.ports);
-        let image = adoption::last_image(&arguments.run_dir, registry.is_new());
+        let image = adoption::last_image(&storage, registry.is_new());
         let now = Instant::now();
         let mut keeper = Self {
             arguments,
@@ -129,6 +133,7 @@ impl Keeper {
             workers: Vec::new(),
             backlog: Vec::new(),
             told: Vec::new(),
+            storage,
             registry,
             listener,
             clients: BTreeMap::new(),
@@ -203,7 +208,7 @@ impl Keeper {
         for port in gone {
             warn!(port = port.0, "the device of a registered port is gone: forgotten");
             self.clear_slot(port);
-            self.registry.remove(port)?;
+            self.registry.remove(port);
         }
         for index in 0..limits::PORTS_MAX as u16 {
             if self.registry.by_port(PortIndex(index)).is_none() && self.loaded.ports.read(usize::from(index)).ifindex != 0 {
@@ -283,6 +288,7 @@ impl Keeper {
             }
             if now >= self.next_scan {
                 self.expire_idle();
+                self.keep_again();
                 self.next_scan = now + Duration::from_secs(self.arguments.scan_interval);
             }
         }
@@ -391,7 +397,7 @@ pub fn remove(arguments: &Arguments) -> Result<()> {
     trunk::remove_from(0)?;
     deferral::remove();
     FarNamespace::remove(&arguments.run_dir);
-    for file in ["ports.json", "ports.new", adoption::LAST_IMAGE, "image.new", "image.damaged", "dataplane.lock", DATAPLANE_SOCKET] {
+    for file in storage::FILES.into_iter().chain(["dataplane.lock", DATAPLANE_SOCKET]) {
         let _ = std::fs::remove_file(arguments.run_dir.join(file));
     }
     control_dir::remove(&arguments.run_dir);

@@ -1,5 +1,6 @@
 //! Which pod stands on which port: on tmpfs, so that it survives a restart, and in the hooks' shared memory.
 
+use super::storage::{PORTS, Storage};
 use crate::kernel::Attachment;
 use crate::veth::Fingerprint;
 use anyhow::{Context, Result};
@@ -9,7 +10,6 @@ use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Incarnation, LocalEndpoint, PortIndex};
 use sluice_wire::AddPort;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use tracing::warn;
 
 /// One registered attachment.
@@ -77,7 +77,7 @@ pub(super) struct Registry {
     #[serde(default)]
     closed: BTreeMap<u32, Fingerprint>,
     #[serde(skip)]
-    path: PathBuf,
+    storage: Storage,
     #[serde(skip)]
     new: bool,
 }
@@ -85,14 +85,14 @@ pub(super) struct Registry {
 impl Registry {
     /// What an earlier process left, or nothing. A damaged file is an error: guessing would open or close the wrong pods.
     /// Of ports from before a reboot only their incarnations stay, so that none is used again.
-    pub(super) fn load(run_dir: &Path) -> Result<Self> {
+    pub(super) fn load(storage: Storage) -> Result<Self> {
         // where it cannot be read, devices alone tell what is still there
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self::load_in_boot(run_dir, boot_id.trim())
+        Self::load_in_boot(storage, boot_id.trim())
     }
 
-    fn load_in_boot(run_dir: &Path, boot_id: &str) -> Result<Self> {
-        let path = run_dir.join("ports.json");
+    fn load_in_boot(storage: Storage, boot_id: &str) -> Result<Self> {
+        let path = storage.path(PORTS);
         let mut registry: Self = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("{} is damaged; remove it and restart the pods of this node", path.display()))?,
@@ -104,7 +104,7 @@ impl Registry {
             registry = Self { last_incarnation: registry.last_incarnation, new: true, ..Self::default() };
         }
         registry.boot_id = boot_id.to_owned();
-        registry.path = path;
+        registry.storage = storage;
         Ok(registry)
     }
 
@@ -121,7 +121,20 @@ impl Registry {
     }
 
     fn save(&self) -> Result<()> {
-        write_whole(&self.path, &serde_json::to_vec_pretty(self)?)
+        self.storage.write(PORTS, &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Where it cannot be written, the next state of it may be, and what is in memory counts until then.
+    fn save_later(&self) {
+        // told by the storage
+        let _ = self.save();
+    }
+
+    /// Writes down what could not be.
+    pub(super) fn keep_again(&self) {
+        if self.storage.is_behind(PORTS) {
+            self.save_later();
+        }
     }
 
     /// A free index with a new incarnation, written down before anything else happens to it.
@@ -155,9 +168,9 @@ impl Registry {
         Ok(registered)
     }
 
-    pub(super) fn remove(&mut self, port: PortIndex) -> Result<()> {
+    pub(super) fn remove(&mut self, port: PortIndex) {
         self.ports.remove(&port.0);
-        self.save()
+        self.save_later();
     }
 
     pub(super) fn find(&self, container_id: &str, ifname: &str) -> Option<&Registered> {
@@ -175,12 +188,11 @@ impl Registry {
     }
 
     /// Writes them down.
-    pub(super) fn set_closed(&mut self, closed: BTreeMap<u32, Fingerprint>) -> Result<()> {
-        if self.closed == closed {
-            return Ok(());
+    pub(super) fn set_closed(&mut self, closed: BTreeMap<u32, Fingerprint>) {
+        if self.closed != closed {
+            self.closed = closed;
+            self.save_later();
         }
-        self.closed = closed;
-        self.save()
     }
 
     pub(super) fn by_port(&self, port: PortIndex) -> Option<&Registered> {
@@ -198,13 +210,6 @@ impl Registry {
     pub(super) fn endpoints(&self) -> Vec<LocalEndpoint> {
         self.ports.values().map(|port| port.endpoint.clone()).collect()
     }
-}
-
-/// Replaces a file so that a reader sees the old bytes or the new ones, whenever this process dies.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, bytes).with_context(|| format!("write {}", temporary.display()))?;
-    std::fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
 }
 
 #[cfg(test)]
@@ -232,16 +237,16 @@ mod tests {
     #[test]
     fn ports_survive_the_process_and_not_the_machine() {
         let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        let mut registry = Registry::load_in_boot(Storage::new(dir.path()), "one").unwrap();
         assert!(registry.is_new());
         let registered = registry.add(&request("c"), DEVICE, 1).unwrap();
         assert_eq!((registered.fingerprint(), registered.network.as_str()), (DEVICE, "net"));
-        registry.set_closed([(7, DEVICE)].into()).unwrap();
+        registry.set_closed([(7, DEVICE)].into());
         for same in ["one", ""] {
-            let registry = Registry::load_in_boot(dir.path(), same).unwrap();
+            let registry = Registry::load_in_boot(Storage::new(dir.path()), same).unwrap();
             assert_eq!((registry.find("c", "eth0"), registry.closed().len(), registry.is_new()), (Some(&registered), 1, false));
         }
-        let mut registry = Registry::load_in_boot(dir.path(), "two").unwrap();
+        let mut registry = Registry::load_in_boot(Storage::new(dir.path()), "two").unwrap();
         assert_eq!((registry.find("c", "eth0"), registry.closed().len(), registry.is_new()), (None, 0, true));
         let next = registry.add(&request("d"), DEVICE, 1).unwrap();
         assert!(next.endpoint.incarnation > registered.endpoint.incarnation, "no incarnation is used twice");
@@ -250,7 +255,7 @@ mod tests {
     #[test]
     fn a_file_of_an_earlier_version_is_understood() {
         let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        let mut registry = Registry::load_in_boot(Storage::new(dir.path()), "one").unwrap();
         registry.add(&request("c"), DEVICE, 1).unwrap();
         let path = dir.path().join("ports.json");
         let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -261,7 +266,7 @@ mod tests {
             json["ports"]["0"].as_object_mut().unwrap().remove(field).unwrap();
         }
         std::fs::write(&path, json.to_string()).unwrap();
-        let registry = Registry::load_in_boot(dir.path(), "two").unwrap();
+        let registry = Registry::load_in_boot(Storage::new(dir.path()), "two").unwrap();
         let port = registry.find("c", "eth0").unwrap();
         assert_eq!((port.peer_index, port.network.as_str(), port.is_adopted()), (None, "", false));
     }
@@ -269,7 +274,7 @@ mod tests {
     #[test]
     fn an_adopted_port_is_found_by_its_device_only() {
         let dir = tempfile::tempdir().unwrap();
-        let mut registry = Registry::load_in_boot(dir.path(), "one").unwrap();
+        let mut registry = Registry::load_in_boot(Storage::new(dir.path()), "one").unwrap();
         registry.add(&request("c"), DEVICE, 1).unwrap();
         assert_eq!(registry.adopted_at(9), None, "the runtime told of it");
         let adopted = AddPort { host_ifindex: 11, ..request(&adopted_container(11)) };

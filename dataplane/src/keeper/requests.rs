@@ -170,7 +170,7 @@ impl Keeper {
         let link = self.check_attachment(&add)?;
         // the runtime may repeat an ADD that it gave up on
         if let Some(old) = self.registry.find(&add.container_id, &add.ifname).cloned() {
-            self.forget(&old)?;
+            self.forget(&old);
         }
         self.refresh_node_addresses();
         let registered = self.register(&add, &link)?;
@@ -187,7 +187,7 @@ impl Keeper {
         let device = Fingerprint::of(link).context("the host's end has no Ethernet address")?;
         let registered = self.registry.add(add, device, self.trunks.len() as u32)?;
         if let Err(error) = self.open_slot(&registered) {
-            self.forget(&registered)?;
+            self.forget(&registered);
             return Err(error);
         }
         self.found.is_port_now(registered.host_ifindex);
@@ -223,7 +223,7 @@ impl Keeper {
             let there = self.netlink.link_by_index(taken.host_ifindex)?;
             let is_gone = still_there(&mut self.netlink, &taken, there)?.is_none();
             if is_gone || (taken.is_adopted() && taken.host_ifindex == add.host_ifindex) {
-                self.forget(&taken)?;
+                self.forget(&taken);
                 return self.check_attachment(add);
             }
             bail!("device or address is registered for {} (container {})", taken.endpoint.pod, taken.container_id);
@@ -262,7 +262,7 @@ impl Keeper {
         }
         self.enforcing = on && failed.is_empty();
         for port in gone {
-            self.forget(&port)?;
+            self.forget(&port);
         }
         self.enforce_on_found(on)?;
         if !failed.is_empty() {
@@ -272,7 +272,7 @@ impl Keeper {
     }
 
     /// Undoes everything about a port. Whoever waits for it is told.
-    pub(super) fn forget(&mut self, registered: &Registered) -> Result<()> {
+    pub(super) fn forget(&mut self, registered: &Registered) {
         let port: PortIndex = registered.endpoint.port;
         self.clear_slot(port);
         self.found.speak_for(registered.host_ifindex, registered.fingerprint());
@@ -283,10 +283,9 @@ impl Keeper {
                 format!("{}: the port was removed while ADD waited: by DEL, by another ADD, or with its device", registered.endpoint.pod);
             self.answer(client, &FromDataplane::Failed { reason });
         }
-        self.registry.remove(port)?;
+        self.registry.remove(port);
         let message = self.endpoints_message();
         self.tell_control(&message);
-        Ok(())
     }
 
     /// Also a pod that was adopted, by its device: nobody had named its sandbox.
@@ -298,7 +297,7 @@ impl Keeper {
     fn del_port(&mut self, container_id: &str, ifname: &str, host_ifindex: Option<u32>) -> Result<()> {
         if let Some(registered) = self.registered(container_id, ifname, host_ifindex) {
             info!(pod = %registered.endpoint.pod, port = registered.endpoint.port.0, "port removed");
-            self.forget(&registered)?;
+            self.forget(&registered);
         } else if let Some(link) = host_ifindex.map(|index| self.netlink.link_by_index(index)).transpose()?.flatten()
             && let Some(device) = Fingerprint::of(&link)
         {
@@ -353,7 +352,7 @@ impl Keeper {
                 };
                 warn!(%reason, "ADD failed");
                 if let Some(registered) = self.registry.by_port(add.endpoint.port).cloned() {
-                    let _ = self.forget(&registered);
+                    self.forget(&registered);
                 }
                 self.answer(add.client, &FromDataplane::Failed { reason });
             } else {

@@ -30,6 +30,7 @@ impl Keeper {
             image_bytes: self.image.as_ref().map_or(0, |image| image.table.image_bytes()),
             control_connected: self.control.is_some(),
             last_refused: self.last_refused.clone(),
+            storage_trouble: self.storage.trouble(),
             established: match self.arguments.established {
                 EstablishedArgument::Enforce => "enforce".into(),
                 EstablishedArgument::Keep => "keep".into(),

@@ -218,7 +218,12 @@ impl Listener {
         if UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} is served by another process", path.display())).into());
         }
-        let _ = std::fs::remove_file(path);
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io::Error::new(error.kind(), format!("cannot remove the old {}: {error}", path.display())).into());
+            }
+            _ => {}
+        }
         let listener = UnixListener::bind(path).map_err(|e| io::Error::new(e.kind(), format!("cannot bind {}: {e}", path.display())))?;
         let listener = Self { listener, path: path.into() };
         set_mode(path)?;

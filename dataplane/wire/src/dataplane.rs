@@ -305,6 +305,9 @@ pub struct DataplaneStatus {
     pub control_connected: bool,
     /// The last image that was refused, and why.
     pub last_refused: Option<String>,
+    /// What cannot be written to the run directory, and why; it stays in force, and would be lost with this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_trouble: Option<String>,
     /// `enforce` or `keep`: what a swap does to connections it forbids.
     pub established: String,
     /// False while the hooks are taken off by [`ToDataplane::Enforce`]: nothing is enforced.
