@@ -77,6 +77,41 @@ fn an_outage_changes_nothing_and_what_was_missed_is_made_up_for() {
 }
 
 #[test]
+fn a_token_that_expires_takes_nothing_and_a_renewed_one_is_read_without_a_restart() {
+    let cluster = Cluster::built(|builder| builder.tls(true).token("first"));
+    cluster.put_policy(json!(80));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "first").unwrap();
+    let given = cluster.server.kubeconfig();
+    let kubeconfig = given.replace("token: \"first\"", &format!("tokenFile: {}", file.display()));
+    assert_ne!(kubeconfig, given);
+    let control = Control::start_on(&kubeconfig);
+    let mut session = Dataplane::start(&control).accept(web(), 0);
+    while !allows(&session.publish_and_adopt(), 80) {}
+    cluster.server.auth().accept("second");
+    cluster.server.auth().revoke("first");
+    // running watches live on; after the cut the old token opens no new ones
+    cluster.runtime.block_on(async {
+        cluster.server.go_down().await.unwrap();
+        cluster.server.come_back().await.unwrap();
+    });
+    cluster.put_policy_of(2, json!(81));
+    let refused = |watch: &WatchStatus| watch.trouble.as_ref().is_some_and(|trouble| trouble.contains("credentials are refused: renew the token"));
+    let status = control.until("refused", |status| status.watches.iter().all(refused));
+    assert_eq!((status.policies, status.adopted_generation), (1, status.published_generation), "what was known stays");
+    std::fs::write(&file, "second").unwrap();
+    // a token file is read again once a minute at least
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while control.status().watches.iter().any(|watch| watch.trouble.is_some()) {
+        assert!(Instant::now() < deadline, "{:#?}", control.status().watches);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let table = session.publish_and_adopt();
+    assert!(allows(&table, 81) && !allows(&table, 80));
+}
+
+#[test]
 fn history_that_is_gone_means_one_list_more_and_no_moment_without_policy() {
     let cluster = Cluster::start();
     cluster.put_policy(json!(80));
