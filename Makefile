@@ -124,9 +124,7 @@ bench-compile: ## Build, update, proof, publication, adoption: each stage's time
 	@target/release/sluice-perf compile $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
 .PHONY: bench-control
-bench-control: ## The control process before 150k pods: start, memory, idle, a storm of changes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
-	@echo "building the optimised bench (some minutes the first time) ..."
-	@$(CARGO) build -q --release -p sluice-perf -p sluice-control
+bench-control: prepare release ## The control process before 150k pods: start, memory, idle, a storm of changes, ADD (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
 	@target/release/sluice-perf control $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
 .PHONY: bench-swap

@@ -97,7 +97,8 @@ fn a_token_that_expires_takes_nothing_and_a_renewed_one_is_read_without_a_restar
         cluster.server.come_back().await.unwrap();
     });
     cluster.put_policy_of(2, json!(81));
-    let refused = |watch: &WatchStatus| watch.trouble.as_ref().is_some_and(|trouble| trouble.contains("credentials are refused: renew the token"));
+    let refused =
+        |watch: &WatchStatus| watch.trouble.as_ref().is_some_and(|trouble| trouble.contains("credentials are refused: renew the token"));
     let status = control.until("refused", |status| status.watches.iter().all(refused));
     assert_eq!((status.policies, status.adopted_generation), (1, status.published_generation), "what was known stays");
     std::fs::write(&file, "second").unwrap();

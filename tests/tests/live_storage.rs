@@ -177,7 +177,11 @@ fn a_full_run_directory_stops_nothing_that_is_in_force() {
     assert!(told.contains("image.new") && told.contains("No space left on device"), "{told}");
     assert!(metrics(&live).contains("sluice_dataplane_storage_broken 1"));
     let lines = log_of(&live, Agent::Dataplane);
-    assert_eq!(lines.lines().filter(|line| line.contains("cannot be kept") && line.contains("image.last")).count(), 1, "told once: {lines}");
+    assert_eq!(
+        lines.lines().filter(|line| line.contains("cannot be kept") && line.contains("image.last")).count(),
+        1,
+        "told once: {lines}"
+    );
     assert!(!small.exists("image.last"), "an older table must not rule after a restart");
     refused_add(&live, &sandbox, "No space left on device");
     // a pod that goes is let go

@@ -58,9 +58,12 @@ impl Keeper {
         let received = Instant::now();
         match self.validate(generation, image_bytes, memfd) {
             Ok((image, bytes)) => {
-                self.keep_image(&bytes);
                 let cut_before = self.connections_cut();
                 self.adopting = Some(PendingAdoption { image, received, cut_before });
+                // workers take it up while it is kept; it counts as adopted when both are done
+                self.flush_commands();
+                self.tell_tables();
+                self.keep_image(&bytes);
                 self.progress();
             }
             Err(reason) => {

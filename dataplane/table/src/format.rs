@@ -226,14 +226,18 @@ pub(crate) fn v6_slot(key: u128, slots: usize) -> usize {
 /// leaves the sum as it was; and where few words change, it follows them. Finds damage; it is no defence against forgery,
 /// which seals and permissions are.
 pub(crate) fn checksum(image: &[u8]) -> u64 {
-    let word = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(word)
+    let (words, rest) = image.as_chunks::<8>();
+    let sum = (0..).zip(words).fold(0u64, |sum, (index, word)| sum.wrapping_add(mixed(index, u64::from_le_bytes(*word))));
+    let own = words.get(CHECKSUM_WORD).map_or(0, |word| mixed(CHECKSUM_WORD, u64::from_le_bytes(*word)));
+    let last = match rest {
+        [] => 0,
+        rest => {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            mixed(words.len(), u64::from_le_bytes(word))
+        }
     };
-    let own = image.get(CHECKSUM_WORD * 8..(CHECKSUM_WORD + 1) * 8).map_or(0, |bytes| mixed(CHECKSUM_WORD, word(bytes)));
-    let all = (0..).zip(image.chunks(8)).fold(0u64, |sum, (index, bytes)| sum.wrapping_add(mixed(index, word(bytes))));
-    all.wrapping_sub(own)
+    sum.wrapping_add(last).wrapping_sub(own)
 }
 
 /// The word that a checksum leaves out.

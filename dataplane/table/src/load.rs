@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
 
     fn check_classes<L: Large>(&self, spaces: &Spaces<'_, L>) -> Result<(), ImageError> {
         let classes = u64::from(self.header.classes);
-        let all = |entries: &[L], section| entries.iter().try_for_each(|class| below(class.read() as u64, classes, section));
+        let all = |entries: &[L], section| below_all(entries, classes, section);
         all(&spaces.v4_flat, Section::V4Flat)?;
         all(&spaces.v6_blocks, Section::V6Blocks)?;
         all(&spaces.v6_classes, Section::V6Classes)?;
@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
 
     /// Rules that actions name.
     fn check_actions<L: Large>(&self, actions: &[L], section: Section) -> Result<(), ImageError> {
-        actions.iter().try_for_each(|action| below(action.read() as u64, self.rules + 1, section))
+        below_all(actions, self.rules + 1, section)
     }
 
     /// That what a half names is there, for each profile once.
@@ -278,7 +278,7 @@ impl<'a> Reader<'a> {
         let chunks = (profiles.local_ports.len() / CHUNK) as u64;
         // one is added when the table is loaded
         below(chunks, L::LIMIT as u64, Section::LocalPorts)?;
-        profiles.port_chunks.iter().try_for_each(|chunk| below(chunk.read() as u64, chunks, Section::PortChunks))?;
+        below_all(&profiles.port_chunks, chunks, Section::PortChunks)?;
         let ports_of_chunks: Vec<usize> = profiles.local_ports.chunks(CHUNK).map(highest).collect();
         let ranks_of_chunks: Vec<usize> = profiles.ranks.chunks(CHUNK).map(highest).collect();
         let [classes, port_classes] = self.sizes();
@@ -322,12 +322,13 @@ fn each_profile(endpoints: &[EndpointEntry], mut check: impl FnMut(&Half) -> Res
 fn rows_of_segments<L: Large, R: Width>(directory: &[L], segments: &[R], classes: usize) -> Result<Vec<usize>, ImageError> {
     sized(segments.len().is_multiple_of(classes), Section::Segments)?;
     let rows: Vec<usize> = segments.chunks(classes).map(highest).collect();
-    directory.iter().try_for_each(|segment| below(segment.read() as u64, rows.len() as u64, Section::Directory))?;
+    below_all(directory, rows.len() as u64, Section::Directory)?;
     Ok(rows)
 }
 
+/// In the numbers' own width, which processors compare many at a time.
 fn highest<W: Width>(numbers: &[W]) -> usize {
-    numbers.iter().map(|number| number.read()).max().unwrap_or(0)
+    numbers.iter().fold(W::ZERO, |highest, number| highest.max(*number)).read()
 }
 
 fn sized(ok: bool, section: Section) -> Result<(), ImageError> {
@@ -347,6 +348,12 @@ fn claim(what: &'static str, number: u64, limit: u64) -> ImageError {
 
 fn below(index: u64, len: u64, section: Section) -> Result<(), ImageError> {
     if index < len { Ok(()) } else { Err(ImageError::Index { section: section.name(), index, len }) }
+}
+
+/// The highest of them says it for all: most of an image are such numbers, and an end at the first wrong one would mean to
+/// look at them one by one.
+fn below_all<W: Width>(indices: &[W], len: u64, section: Section) -> Result<(), ImageError> {
+    if indices.is_empty() { Ok(()) } else { below(highest(indices) as u64, len, section) }
 }
 
 fn sorted(values: &[u128], section: Section) -> Result<(), ImageError> {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   this program: test API server ◀─ watches ─ sluice-control ─ tables ─▶ this program: a dataplane that adopts
+//!                                                             └─ then ──▶ sluice-dataplane ◀─ ADD ─ sluice-cni
 //! ```
 
+mod attach;
 mod cluster;
 mod node;
 mod report;
@@ -14,6 +16,7 @@ use crate::progress::{end_progress, progress};
 use crate::report::{Destination, Outcome, print_doubts};
 use crate::workload::Workload;
 use anyhow::{Context, Result, ensure};
+use attach::Node;
 use cluster::{Churn, Starts, fill};
 use node::{Awaited, Dataplane, Process};
 use report::{Figures, Report};
@@ -25,6 +28,9 @@ use std::time::{Duration, Instant};
 const START_MAX: Duration = Duration::from_secs(300);
 /// Pods that start here, one after another.
 const STARTS: usize = 200;
+/// Until everybody knows of a pod.
+const KNOWN_AFTER: Duration = Duration::from_millis(200);
+const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 /// What is under way when changes end must be seen within this time.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -49,18 +55,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     fill(server.store(), &snapshot, services, arguments.pod_bytes as usize)?;
     let mut churn = Churn::new(server.store().clone(), &snapshot, arguments.pod_bytes as usize, arguments.seed)?;
     let endpoints = snapshot.endpoints.clone();
-    let endpoints_here = endpoints.len();
     let sizes = report::Sizes::of(&snapshot, server.store())?;
     drop(snapshot);
 
-    let directory = tempfile::tempdir()?;
+    // as on a node, where it is /run
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     let kubeconfig = directory.path().join("kubeconfig");
     std::fs::write(&kubeconfig, server.kubeconfig())?;
     let listener = sluice_wire::Listener::bind(&directory.path().join(sluice_wire::DATAPLANE_SOCKET))?;
     progress("starting sluice-control");
     let started = Instant::now();
     let process = Process::start(directory.path(), &kubeconfig)?;
-    let dataplane = Dataplane::accept(&listener, endpoints)?;
+    let dataplane = Dataplane::accept(&listener, endpoints.clone())?;
     wait(START_MAX, || dataplane.look(|seen| seen.tables > 0)).context("no table came")?;
     let start_to_enforced = started.elapsed();
     let start_cpu = process.cpu_time()?;
@@ -95,19 +101,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         std::mem::swap(&mut figures.delays, &mut seen.delays);
     });
     progress("pods start here");
-    let first_free = PortIndex(endpoints_here as u16);
+    let first_free = PortIndex(endpoints.len() as u16);
     let mut starts = Starts::of(&churn);
-    for start in 0..if arguments.quick { 5 } else { STARTS } {
+    let count = if arguments.quick { 5 } else { STARTS };
+    for start in 0..count {
         let (endpoint, pod) = starts.next(first_free);
         // half of them are attached before the server shows them
         if start % 2 == 0 {
             starts.put(pod.clone())?;
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(KNOWN_AFTER);
             figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || Ok(()))?);
         } else {
             figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || starts.put(pod))?);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(BETWEEN_STARTS);
+    }
+    match Node::lacks() {
+        Some(reason) => eprintln!("sluice-perf: ADD through a real dataplane is NOT MEASURED: {reason}"),
+        None => {
+            progress("the real dataplane, and its pods");
+            drop((dataplane, listener));
+            let mut node = Node::start(directory.path())?;
+            for endpoint in &endpoints {
+                let device = node.device()?;
+                node.add(endpoint, device, || Ok(()))?;
+            }
+            let device = node.device()?;
+            progress("pods are attached");
+            for start in 0..count {
+                let (endpoint, pod) = starts.next(first_free);
+                if start % 2 == 0 {
+                    starts.put(pod.clone())?;
+                    std::thread::sleep(KNOWN_AFTER);
+                    figures.adds.push(node.add(&endpoint, device, || Ok(()))?);
+                } else {
+                    figures.adds.push(node.add(&endpoint, device, || starts.put(pod))?);
+                }
+                node.del(&endpoint, device)?;
+                std::thread::sleep(BETWEEN_STARTS);
+            }
+        }
     }
     figures.peak_bytes = process.memory("VmHWM")?;
     figures.after_bytes = process.memory("VmRSS")?;

@@ -8,10 +8,21 @@ use sluice_wire::{Connection, FromDataplane, Listener, ToDataplane};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// A binary beside this one.
+///
+/// # Errors
+///
+/// It is not there.
+pub(super) fn program(name: &str) -> Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(name);
+    ensure!(program.exists(), "{} is missing; build it with: cargo build --release -p {name}", program.display());
+    Ok(program)
+}
 
 /// A running `sluice-control`; killed when dropped.
 pub(super) struct Process {
@@ -25,9 +36,7 @@ impl Process {
     ///
     /// It is not there, or cannot be started.
     pub(super) fn start(directory: &Path, kubeconfig: &Path) -> Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("sluice-control");
-        ensure!(program.exists(), "{} is missing; build it with: cargo build --release -p sluice-control", program.display());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program("sluice-control")?);
         command.arg("--kubernetes").arg("--kubeconfig").arg(kubeconfig).arg("--run-dir").arg(directory);
         let log = File::create(directory.join("control.log"))?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("cannot start sluice-control")?;

@@ -25,6 +25,8 @@ pub(super) fn section(record: &Record) -> String {
         ("Change to adopted, longest", "/delayMs/max", "ms"),
         ("A pod attached here to the table that knows it, median", "/startMs/p50", "ms"),
         ("A pod attached here to the table that knows it, p99", "/startMs/p99", "ms"),
+        ("ADD of the plugin through a real dataplane, median", "/addMs/p50", "ms"),
+        ("ADD of the plugin through a real dataplane, p99", "/addMs/p99", "ms"),
         ("Memory after the changes", "/afterMb", "MB"),
         ("A table", "/imageBytes", "bytes"),
     ] {
