@@ -95,6 +95,16 @@ impl Churn {
         Ok(Self { store, namespace, models, alive: VecDeque::new(), random: SplitMix::new(seed), drawn: 0 })
     }
 
+    /// Policies at the server.
+    pub(super) fn policies(&self) -> Result<usize> {
+        Ok(self.store.count("networkpolicies")?)
+    }
+
+    /// Of how many of them a reporter told.
+    pub(super) fn reports(&self) -> Result<usize> {
+        Ok(self.store.count("policystatuses.sluice.network")?)
+    }
+
     /// One pod comes, or one that came goes. Returns the address of one that can be seen.
     ///
     /// # Errors

@@ -18,10 +18,13 @@ use crate::workload::Workload;
 use anyhow::{Context, Result, ensure};
 use attach::Node;
 use cluster::{Churn, Starts, fill};
-use node::{Awaited, Dataplane, Process};
-use report::{Figures, Report};
-use sluice_apiserver::Server;
+use node::{Awaited, Dataplane, Process, definitions};
+use report::{Figures, Report, Reporter};
+use sluice_apiserver::{Resource, Server};
 use sluice_flow::PortIndex;
+use sluice_policy::Snapshot;
+use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The first table must come within this time.
@@ -31,6 +34,7 @@ const STARTS: usize = 200;
 /// Until everybody knows of a pod.
 const KNOWN_AFTER: Duration = Duration::from_millis(200);
 const BETWEEN_STARTS: Duration = Duration::from_millis(100);
+const REPORTER_WINDOW: Duration = Duration::from_secs(15);
 /// What is under way when changes end must be seen within this time.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -49,13 +53,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     progress(&format!("making {}", workload.name()));
     let snapshot = workload.generate(arguments.seed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let server = runtime.block_on(Server::builder().start())?;
+    let mut builder = Server::builder();
+    for definition in definitions()? {
+        builder = builder.resource(Resource::from_crd(&definition).context("a definition without a resource")?);
+    }
+    let server = runtime.block_on(builder.start())?;
     progress("filling the API server");
     let services = if arguments.quick { 0 } else { arguments.services };
     fill(server.store(), &snapshot, services, arguments.pod_bytes as usize)?;
     let mut churn = Churn::new(server.store().clone(), &snapshot, arguments.pod_bytes as usize, arguments.seed)?;
     let endpoints = snapshot.endpoints.clone();
     let sizes = report::Sizes::of(&snapshot, server.store())?;
+    let node_name = node_of(&snapshot)?;
     drop(snapshot);
 
     // as on a node, where it is /run
@@ -65,7 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let listener = sluice_wire::Listener::bind(&directory.path().join(sluice_wire::DATAPLANE_SOCKET))?;
     progress("starting sluice-control");
     let started = Instant::now();
-    let process = Process::start(directory.path(), &kubeconfig)?;
+    // as the chart starts it
+    let arguments_of_agent = ["--tell-status", "--node-name", &node_name];
+    let process = Process::start(directory.path(), &kubeconfig, &arguments_of_agent, "control.log")?;
     let dataplane = Dataplane::accept(&listener, endpoints.clone())?;
     wait(START_MAX, || dataplane.look(|seen| seen.tables > 0)).context("no table came")?;
     let start_to_enforced = started.elapsed();
@@ -144,12 +155,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     figures.peak_bytes = process.memory("VmHWM")?;
     figures.after_bytes = process.memory("VmRSS")?;
+    progress("the reporter");
+    figures.reporter = Some(measure_reporter(directory.path(), &kubeconfig, &mut churn, arguments.rate, window.min(REPORTER_WINDOW))?);
     end_progress();
     ensure!(!figures.delays.is_empty(), "no change could be seen");
     environment.finish(ticks);
     let report = Report::new(environment, arguments, workload, sizes, figures, start.elapsed());
     report.print();
     destination.finish(&report, report.musts_hold())
+}
+
+/// Where the pods run that are attached here.
+fn node_of(snapshot: &Snapshot) -> Result<String> {
+    let pod = snapshot.endpoints.first().and_then(|endpoint| snapshot.pods.get(&endpoint.pod)).context("no pod is attached here")?;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    Ok(node.unwrap_or("node").to_owned())
+}
+
+/// The reporter beside the agent: until it has told of every policy, then with nothing to do, then while pods change.
+fn measure_reporter(directory: &Path, kubeconfig: &Path, churn: &mut Churn, rate: u32, window: Duration) -> Result<Reporter> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let started = Instant::now();
+    let process = Process::start(directory, kubeconfig, &["--report", "--metrics-bind-address", &address], "reporter.log")?;
+    let policies = churn.policies()?;
+    wait(START_MAX, || churn.reports().is_ok_and(|reports| reports >= policies)).context("the reporter does not tell of every policy")?;
+    let start = started.elapsed();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = process.cpu_time()?;
+    std::thread::sleep(window);
+    let idle_cpu_percent = percent(process.cpu_time()? - before, window);
+    let (before, begun) = (process.cpu_time()?, Instant::now());
+    let mut next = begun;
+    while begun.elapsed() < window {
+        churn.step()?;
+        next += Duration::from_secs(1) / rate;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let storm_cpu_percent = percent(process.cpu_time()? - before, begun.elapsed());
+    Ok(Reporter { start, idle_cpu_percent, storm_cpu_percent, peak_bytes: process.memory("VmHWM")? })
 }
 
 fn percent(cpu: Duration, of: Duration) -> f64 {

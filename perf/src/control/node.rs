@@ -1,6 +1,7 @@
 //! The control process as a child, and the dataplane that it talks to.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use sluice_flow::{Addr, Direction, LocalEndpoint, PortIndex, Protocol};
 use sluice_table::Table;
 use sluice_table::seal::read_sealed;
@@ -24,21 +25,33 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// The resources that control writes, one JSON document each.
+///
+/// # Errors
+///
+/// It does not print them.
+pub(super) fn definitions() -> Result<Vec<Value>> {
+    let output = Command::new(program("sluice-control")?).arg("--definitions").output().context("sluice-control --definitions")?;
+    let text = String::from_utf8(output.stdout)?;
+    let documents = text.split("---\n").filter(|document| !document.trim().is_empty());
+    documents.map(|document| Ok(serde_json::from_str(document)?)).collect()
+}
+
 /// A running `sluice-control`; killed when dropped.
 pub(super) struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts the one beside this program.
+    /// Starts the one beside this program; its log goes to that file of the directory.
     ///
     /// # Errors
     ///
     /// It is not there, or cannot be started.
-    pub(super) fn start(directory: &Path, kubeconfig: &Path) -> Result<Self> {
+    pub(super) fn start(directory: &Path, kubeconfig: &Path, arguments: &[&str], log: &str) -> Result<Self> {
         let mut command = Command::new(program("sluice-control")?);
-        command.arg("--kubernetes").arg("--kubeconfig").arg(kubeconfig).arg("--run-dir").arg(directory);
-        let log = File::create(directory.join("control.log"))?;
+        command.arg("--kubernetes").arg("--kubeconfig").arg(kubeconfig).arg("--run-dir").arg(directory).args(arguments);
+        let log = File::create(directory.join(log))?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("cannot start sluice-control")?;
         Ok(Self { child })
     }

@@ -51,6 +51,26 @@ pub(super) struct Figures {
     pub(super) adds: Vec<Duration>,
     pub(super) peak_bytes: u64,
     pub(super) after_bytes: u64,
+    pub(super) reporter: Option<Reporter>,
+}
+
+/// The one process of a cluster that tells where policies are in force.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    /// Until it has told of every policy.
+    pub(super) start: Duration,
+    pub(super) idle_cpu_percent: f64,
+    pub(super) storm_cpu_percent: f64,
+    pub(super) peak_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReporterFigures {
+    start_s: f64,
+    idle_cpu_percent: f64,
+    storm_cpu_percent: f64,
+    peak_mb: f64,
 }
 
 /// The whole run.
@@ -74,6 +94,7 @@ pub(super) struct Report {
     start_ms: Delays,
     add_ms: Option<Delays>,
     after_mb: f64,
+    reporter: Option<ReporterFigures>,
     musts: Vec<Must>,
     #[serde(skip)]
     took: Duration,
@@ -140,6 +161,12 @@ impl Report {
             start_ms,
             add_ms,
             after_mb: megabytes(figures.after_bytes),
+            reporter: figures.reporter.map(|reporter| ReporterFigures {
+                start_s: reporter.start.as_secs_f64(),
+                idle_cpu_percent: reporter.idle_cpu_percent,
+                storm_cpu_percent: reporter.storm_cpu_percent,
+                peak_mb: megabytes(reporter.peak_bytes),
+            }),
             musts: musts.collect(),
             took,
         }
@@ -170,6 +197,12 @@ impl Report {
             None => println!("  ADD of the plugin, real dataplane: not measured"),
         }
         println!("  memory after them: {:.0} MB", self.after_mb);
+        if let Some(ReporterFigures { start_s, idle_cpu_percent, storm_cpu_percent, peak_mb }) = &self.reporter {
+            println!(
+                "  the reporter, one in a cluster: told of every policy after {start_s:.1} s; {idle_cpu_percent:.1} % of a core idle, \
+                 {storm_cpu_percent:.1} % while pods change; peak {peak_mb:.0} MB"
+            );
+        }
         print_musts("sluice-control", &self.musts);
         print_environment(&self.environment, self.quick, self.took);
     }

@@ -28,6 +28,9 @@ pub(super) fn section(record: &Record) -> String {
         ("ADD of the plugin through a real dataplane, median", "/addMs/p50", "ms"),
         ("ADD of the plugin through a real dataplane, p99", "/addMs/p99", "ms"),
         ("Memory after the changes", "/afterMb", "MB"),
+        ("The reporter, one in a cluster: idle", "/reporter/idleCpuPercent", "% of a core"),
+        ("The reporter while pods change", "/reporter/stormCpuPercent", "% of a core"),
+        ("The reporter's memory, peak", "/reporter/peakMb", "MB"),
         ("A table", "/imageBytes", "bytes"),
     ] {
         let _ = writeln!(html, "<tr><td>{what}</td><td class=\"n\">{} {unit}</td></tr>", value(at));
