@@ -7,7 +7,7 @@ use sluice_table::{ImageError, Table, seal};
 use sluice_wire::FromDataplane;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// The last good image, inside the run directory.
@@ -27,6 +27,8 @@ pub(super) struct Image {
 pub(super) struct PendingAdoption {
     image: Image,
     received: Instant,
+    validate: Duration,
+    keep: Duration,
     cut_before: u64,
 }
 
@@ -56,14 +58,19 @@ impl Keeper {
     /// Validates an image and hands it to the workers. On any doubt the previous table stays.
     pub(super) fn publish(&mut self, generation: u64, image_bytes: u64, memfd: Option<OwnedFd>) {
         let received = Instant::now();
-        match self.validate(generation, image_bytes, memfd) {
-            Ok((image, bytes)) => {
-                let cut_before = self.connections_cut();
-                self.adopting = Some(PendingAdoption { image, received, cut_before });
+        let mut bytes = std::mem::take(&mut self.buffer);
+        match self.validate(generation, image_bytes, memfd, &mut bytes) {
+            Ok(image) => {
+                let (cut_before, validate) = (self.connections_cut(), received.elapsed());
+                self.adopting = Some(PendingAdoption { image, received, validate, keep: Duration::ZERO, cut_before });
                 // workers take it up while it is kept; it counts as adopted when both are done
                 self.flush_commands();
                 self.tell_tables();
+                let keeping = Instant::now();
                 self.keep_image(&bytes);
+                if let Some(adopting) = &mut self.adopting {
+                    adopting.keep = keeping.elapsed();
+                }
                 self.progress();
             }
             Err(reason) => {
@@ -72,6 +79,7 @@ impl Keeper {
                 self.tell_control(&FromDataplane::Refused { generation, reason });
             }
         }
+        self.buffer = bytes;
     }
 
     /// Keeps it for the next process. Where it cannot be kept it comes into force all the same, and only a restart before the
@@ -95,13 +103,14 @@ impl Keeper {
         }
     }
 
-    fn validate(&self, generation: u64, image_bytes: u64, memfd: Option<OwnedFd>) -> Result<(Image, Vec<u8>), String> {
+    /// Reads the image into `bytes`.
+    fn validate(&self, generation: u64, image_bytes: u64, memfd: Option<OwnedFd>, bytes: &mut Vec<u8>) -> Result<Image, String> {
         let memfd = memfd.ok_or("no descriptor came with the message")?;
-        let bytes = seal::read_sealed(memfd.as_fd()).map_err(|reason| reason.to_string())?;
+        seal::read_sealed_into(memfd.as_fd(), bytes).map_err(|reason| reason.to_string())?;
         if bytes.len() as u64 != image_bytes {
             return Err(ImageError::Length { expected: image_bytes, found: bytes.len() as u64 }.to_string());
         }
-        let table = Table::from_bytes(&bytes).map_err(|reason| reason.to_string())?;
+        let table = Table::from_bytes(bytes).map_err(|reason| reason.to_string())?;
         if table.generation() != generation {
             return Err(format!("the image says generation {}", table.generation()));
         }
@@ -109,7 +118,7 @@ impl Keeper {
         if generation <= newest {
             return Err(format!("generation {newest} is already here"));
         }
-        Ok((Image { table: Arc::new(table), memfd, since: Instant::now() }, bytes))
+        Ok(Image { table: Arc::new(table), memfd, since: Instant::now() })
     }
 
     /// Hands the newest table to every worker that has not been given it yet, also to one that hung and is back.
@@ -140,7 +149,9 @@ impl Keeper {
             if done {
                 let cut = self.connections_cut().saturating_sub(adopting.cut_before);
                 let adopt_us = adopting.received.elapsed().as_micros() as u64;
-                info!(generation, adopt_us, image_bytes = table.image_bytes(), connections_cut = cut, "table adopted");
+                let [validate_us, keep_us] = [adopting.validate, adopting.keep].map(|time| time.as_micros() as u64);
+                let image_bytes = table.image_bytes();
+                info!(generation, adopt_us, validate_us, keep_us, image_bytes, connections_cut = cut, "table adopted");
                 self.image = Some(Image { since: Instant::now(), ..adopting.image });
                 self.tell_control(&FromDataplane::Adopted { generation, adopt_us, connections_cut: cut });
             } else {

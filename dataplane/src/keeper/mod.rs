@@ -71,6 +71,8 @@ pub struct Keeper {
     control: Option<u64>,
     image: Option<Image>,
     adopting: Option<PendingAdoption>,
+    /// The last image's bytes, of which the next one takes the room.
+    buffer: Vec<u8>,
     last_refused: Option<String>,
     adds: Vec<WaitingAdd>,
     node_addresses: Vec<Addr>,
@@ -141,6 +143,7 @@ impl Keeper {
             control: None,
             image,
             adopting: None,
+            buffer: Vec::new(),
             last_refused: None,
             adds: Vec::new(),
             node_addresses,

@@ -10,7 +10,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A large page.
 const HUGE: usize = 2 << 20;
@@ -20,6 +20,13 @@ const HUGE_MIN: usize = HUGE / 4;
 pub(crate) const LINE: usize = 64;
 /// Of each array.
 const ALIGNMENT: usize = LINE;
+
+/// A larger block is not kept for the next table.
+const SPARE_MAX: usize = 64 << 20;
+
+/// The last block that nobody held any longer. One table follows another of its size, and fresh pages are the larger part of
+/// loading one: the kernel clears them, and a hypervisor may have to find them first.
+static SPARE: Mutex<Option<Block>> = Mutex::new(None);
 
 /// Owned memory, freed with the last array in it.
 enum Block {
@@ -41,11 +48,13 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    /// Its bytes are whatever they are.
     fn of(bytes: usize) -> Self {
-        if bytes >= HUGE_MIN
-            && let Some(mapped) = Self::mapped(bytes.next_multiple_of(HUGE))
-        {
-            return mapped;
+        if bytes >= HUGE_MIN {
+            let len = bytes.next_multiple_of(HUGE);
+            if let Some(block) = Self::spare(len).or_else(|| Self::mapped(len)) {
+                return block;
+            }
         }
         let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).expect("an image is far smaller than the address space");
         // SAFETY: the size is not 0.
@@ -53,6 +62,12 @@ impl Block {
             Some(start) => Self::Allocated { start, layout },
             None => handle_alloc_error(layout),
         }
+    }
+
+    /// The spare one, if it is of this length; another one is of no use any more.
+    fn spare(len: usize) -> Option<Self> {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.filter(|spare| matches!(spare, Self::Mapped { bytes, .. } if *bytes == len + HUGE))
     }
 
     /// Where the kernel has no large pages, small ones do as well.
@@ -79,8 +94,15 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         match *self {
-            // SAFETY: it was mapped so, and no array is left that would read it.
-            Self::Mapped { from, bytes, .. } => drop(unsafe { munmap(from.as_ptr().cast(), bytes) }),
+            Self::Mapped { from, bytes, start } => {
+                let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+                if spare.is_none() && bytes <= SPARE_MAX {
+                    *spare = Some(Self::Mapped { from, bytes, start });
+                    return;
+                }
+                // SAFETY: it was mapped so, and neither an array nor the spare is left that would read it.
+                let _ = unsafe { munmap(from.as_ptr().cast(), bytes) };
+            }
             // SAFETY: it was allocated with this layout, and no array is left that would read it.
             Self::Allocated { start, layout } => unsafe { dealloc(start.as_ptr(), layout) },
         }
@@ -120,12 +142,17 @@ impl Memory {
             unsafe { next.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len()) };
             len += part.len();
         }
+        let content = len * size_of::<T>();
+        // SAFETY: the content ends inside of the room, or where it does.
+        let rest = unsafe { start.cast::<u8>().add(content) };
+        // SAFETY: up to the end of the room, where the next part begins.
+        unsafe { rest.write_bytes(0, room(parts) - content) };
         Array { start, len, _block: Arc::clone(&self.block), entries: PhantomData }
     }
 
     /// All that was placed.
     pub(crate) fn whole(&self) -> Array<u8> {
-        // of `used` bytes: between two parts stand the zeros that every block is made of
+        // of `used` bytes, all of which were written: between two parts stand zeros
         Array { start: self.block.start(), len: self.used, _block: Arc::clone(&self.block), entries: PhantomData }
     }
 }
@@ -148,7 +175,7 @@ impl<T> Deref for Array<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many entries were copied there, or bytes that are zeros where no part stands; and the block lives as long
+        // SAFETY: so many entries were copied there, or zeros written where no part stands; and the block lives as long
         // as this array.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
@@ -180,6 +207,22 @@ mod tests {
             drop((first, none, whole));
             assert_eq!(*second, [words.as_slice(), &words].concat());
             assert!(second.as_ptr().addr().is_multiple_of(64));
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_used_again_shows_nothing_of_what_was_in_it() {
+        let bytes = HUGE_MIN + 1;
+        for _ in 0..4 {
+            let mut memory = Memory::of(room(&[&vec![0xff_u8; bytes]]));
+            memory.place(&[&vec![0xff_u8; bytes]]);
+            drop(memory);
+            let mut memory = Memory::of(room(&[&vec![1_u8; bytes - 70]]) + room(&[&[2_u8; 3]]));
+            let (first, second) = (memory.place(&[&vec![1_u8; bytes - 70]]), memory.place(&[&[2_u8; 3]]));
+            let whole = memory.whole();
+            assert!(first.iter().all(|byte| *byte == 1) && *second == [2; 3]);
+            let between = &whole[first.len()..first.len().next_multiple_of(LINE)];
+            assert!(between.iter().chain(&whole[whole.len() - 61..]).all(|byte| *byte == 0), "{between:?}");
         }
     }
 

@@ -89,22 +89,36 @@ impl Sealer {
 /// # Errors
 /// [`ImageError::Seals`] where a seal is missing or the descriptor is no memfd, [`ImageError::Read`] otherwise.
 pub fn read_sealed(fd: BorrowedFd<'_>) -> Result<Vec<u8>, ImageError> {
+    let mut image = Vec::new();
+    read_sealed_into(fd, &mut image)?;
+    Ok(image)
+}
+
+/// As [`read_sealed`], in place of what stands in `image`: whoever reads one after another need not look for memory.
+///
+/// # Errors
+/// As there; nothing stands in `image` then.
+pub fn read_sealed_into(fd: BorrowedFd<'_>, image: &mut Vec<u8>) -> Result<(), ImageError> {
+    image.clear();
     let found = rustix::fs::fcntl_get_seals(fd).unwrap_or(SealFlags::empty());
     if !found.contains(SEALS) {
         return Err(ImageError::Seals { found: found.bits() });
     }
-    let read = || -> io::Result<Vec<u8>> {
+    let read = |image: &mut Vec<u8>| -> io::Result<()> {
         let mut file = File::from(fd.try_clone_to_owned()?);
         let len = file.metadata()?.len();
         if len > sluice_flow::limits::IMAGE_BYTES_MAX as u64 {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("image of {len} bytes")));
         }
         file.seek(SeekFrom::Start(0))?;
-        let mut image = Vec::with_capacity(len as usize);
-        file.read_to_end(&mut image)?;
-        Ok(image)
+        image.reserve(len as usize);
+        file.read_to_end(image)?;
+        Ok(())
     };
-    read().map_err(|error| ImageError::Read(error.to_string()))
+    read(image).map_err(|error| {
+        image.clear();
+        ImageError::Read(error.to_string())
+    })
 }
 
 #[cfg(test)]
