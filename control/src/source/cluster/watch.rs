@@ -97,7 +97,7 @@ pub(super) async fn follow(client: Client, kind: Kind, pace: Pace, notices: Send
         if follower.tell(Notice::Trouble(reason)).await.is_err() {
             return;
         }
-        sleep(pause.max(delay.mul_f64(0.5 + fastrand::f64()))).await;
+        sleep(pause.max(delay.mul_f64(0.5 + 0.5 * fastrand::f64()))).await;
         delay = (delay * 2).min(pace.retry_max);
     }
 }
