@@ -53,9 +53,9 @@ fn long_frames() -> impl Iterator<Item = (String, Vec<u8>)> {
 /// Of a kind that is tracked: the cache must serve it.
 fn tracked(packet: &Packet) -> bool {
     match packet.kind {
-        Kind::Tcp(_) | Kind::Udp | Kind::Other => true,
+        Kind::Tcp(_) | Kind::Sctp(_) | Kind::Udp | Kind::Other => true,
         Kind::Icmp(class) => class != IcmpClass::Other,
-        Kind::IcmpError(_) | Kind::Sctp => false,
+        Kind::IcmpError(_) => false,
     }
 }
 
@@ -64,7 +64,7 @@ fn agree(frame: &[u8], bpf: Parsed) -> bool {
     let rust = parse_frame(frame).map_err(|error| error.0);
     match (bpf, rust) {
         (Parsed::Keyed { key: found, opens, tcp_flags }, Ok(packet)) => {
-            let flags = if let Kind::Tcp(flags) = packet.kind { flags } else { Default::default() };
+            let flags = packet.kind.flags().unwrap_or_default();
             found == key(&packet) && opens == flags.opens() && tcp_flags == flags.0
         }
         (Parsed::Refused(reason), Err(other)) => reason == other,

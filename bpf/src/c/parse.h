@@ -9,11 +9,11 @@
 struct parsed {
 	struct sluice_key key; /* port, incarnation and direction are filled in by the caller */
 	__u16 ethertype;       /* host order */
-	__u8 tcp_flags;
+	__u8 tcp_flags;        /* of SCTP: what its first chunk means in TCP's words */
 	__u8 icmp_type;
 	__u8 keyed;      /* the key is whole */
 	__u8 fragment;
-	__u8 opens;      /* TCP: SYN without ACK */
+	__u8 opens;      /* TCP: SYN without ACK; SCTP: INIT */
 	__u8 hop_limit;
 	__u32 l4_offset;
 };
@@ -74,8 +74,17 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 		p->key.sport = head[4] << 8 | head[5];
 		p->keyed = 1;
 		return;
+	} else if (protocol == IPPROTO_SCTP) {
+		__u8 chunk = 0xff;
+
+		if (l4_bytes < 12 || bpf_skb_load_bytes(skb, p->l4_offset, head, 12))
+			return;
+		if (l4_bytes > 12 && bpf_skb_load_bytes(skb, p->l4_offset + 12, &chunk, 1))
+			return;
+		p->opens = chunk == 1; /* INIT; then INIT ACK, ABORT, SHUTDOWN COMPLETE */
+		p->tcp_flags = chunk == 1 ? 0x02 : chunk == 2 ? 0x12 : chunk == 6 || chunk == 14 ? 0x04 : 0x10;
 	} else {
-		p->keyed = protocol != IPPROTO_SCTP;
+		p->keyed = 1;
 		return;
 	}
 	p->key.sport = head[0] << 8 | head[1];

@@ -69,12 +69,18 @@ static __always_inline void remember_origin(const struct parsed *p)
 	}
 }
 
+/* Whether a packet of this protocol can be told to open a connection, and only such a one does. */
+static __always_inline int opened_explicitly(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP;
+}
+
 static __always_inline int denied_before(const struct parsed *p, const struct sluice_port *port)
 {
 	struct sluice_key key = p->key;
 
 	/* what may be an answer is never refused by a denial: the worker knows the connection */
-	if ((key.protocol == IPPROTO_TCP && !p->opens) || key.dport == SLUICE_ICMP_REPLY)
+	if (opened_explicitly(key.protocol) ? !p->opens : key.dport == SLUICE_ICMP_REPLY)
 		return 0;
 	key.sport = 0;
 	struct sluice_denial *denial = bpf_map_lookup_elem(&denials, &key);
@@ -94,8 +100,6 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 
 	if (p->fragment)
 		return drop(SLUICE_DROP_FRAGMENT_UNSUPPORTED);
-	if (p->key.protocol == IPPROTO_SCTP)
-		return drop(SLUICE_DROP_SCTP_UNSUPPORTED);
 	if (!p->keyed)
 		return punt(skb, port, p, epoch);
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &p->key);
@@ -113,7 +117,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	/* the same ports again, after FIN or RST */
 	int opens_again = (p->tcp_flags & 0x02) && (value->tcp_flags & 0x05);
 	/* what a cut connection would have answered may be a flow of its own */
-	int may_be_own = value->verdict == SLUICE_CACHE_DENY && (value->flags & SLUICE_CACHE_REPLY) && p->key.protocol != IPPROTO_TCP;
+	int may_be_own = value->verdict == SLUICE_CACHE_DENY && (value->flags & SLUICE_CACHE_REPLY) &&
+			 !opened_explicitly(p->key.protocol);
 
 	if (may_be_own && denied_before(p, port))
 		return drop(SLUICE_DROP_POLICY_DENIED);

@@ -43,6 +43,12 @@ impl Protocol {
         matches!(self, Self::ICMP | Self::ICMPV6)
     }
 
+    /// Whether a packet can be told to open a connection, and only such a one does: TCP by SYN, SCTP by INIT.
+    #[inline]
+    pub fn is_opened_explicitly(self) -> bool {
+        matches!(self, Self::TCP | Self::SCTP)
+    }
+
     /// From `TCP`, `udp`, `sctp`, `icmp`, `icmpv6` or a number.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name.to_ascii_uppercase().as_str() {

@@ -1,13 +1,13 @@
 //! Frame → packet: one bounded pass that either understands every header up to the ports or names the reason to drop.
 //!
 //! ```text
-//!   Ethernet ─▶ IPv4 (options) ──────────────────────▶ TCP | UDP | ICMP | other
-//!            └▶ IPv6 ─▶ extension headers (≤ 8) ─────▶ TCP | UDP | ICMPv6 | other
+//!   Ethernet ─▶ IPv4 (options) ──────────────────────▶ TCP | UDP | SCTP | ICMP | other
+//!            └▶ IPv6 ─▶ extension headers (≤ 8) ─────▶ TCP | UDP | SCTP | ICMPv6 | other
 //! ```
 //!
 //! The BPF programs derive the same key from the packets they can parse and punt all others, so a frame that reaches
 //! this parser may be anything. What it refuses is dropped; nothing is passed unparsed. Ports and identifiers are in
-//! host order. Sources: RFC 791, 8200 (and 7112: the chain must be in the first fragment), 9293, 768, 792, 4443.
+//! host order. Sources: RFC 791, 8200 (and 7112: the chain must be in the first fragment), 9293, 768, 9260, 792, 4443.
 
 use crate::limits::EXTENSION_HEADERS_MAX;
 use crate::{Addr, DropReason, IcmpClass, Protocol};
@@ -15,6 +15,17 @@ use crate::{Addr, DropReason, IcmpClass, Protocol};
 /// TCP flags as in the header's 14th byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpFlags(pub u8);
+
+impl Kind {
+    /// Flags of a protocol whose connections are opened explicitly.
+    #[inline]
+    pub fn flags(&self) -> Option<TcpFlags> {
+        match *self {
+            Self::Tcp(flags) | Self::Sctp(flags) => Some(flags),
+            _ => None,
+        }
+    }
+}
 
 impl TcpFlags {
     /// FIN.
@@ -36,6 +47,18 @@ impl TcpFlags {
     #[inline]
     pub fn answers(self) -> bool {
         self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
+    }
+
+    /// What the first chunk of an SCTP packet means in TCP's words: INIT opens, INIT ACK answers, ABORT and SHUTDOWN COMPLETE
+    /// end, everything else goes on. INIT stands alone in its packet, so no other chunk need be looked at (RFC 9260, 6.10).
+    #[inline]
+    pub fn of_sctp(first_chunk: Option<u8>) -> Self {
+        Self(match first_chunk {
+            Some(1) => Self::SYN,
+            Some(2) => Self::SYN | Self::ACK,
+            Some(6 | 14) => Self::RST,
+            _ => Self::ACK,
+        })
     }
 }
 
@@ -65,8 +88,8 @@ pub enum Kind {
     Icmp(IcmpClass),
     /// An ICMP or ICMPv6 error and what it quotes.
     IcmpError(IcmpError),
-    /// SCTP: ports are known, the association is not tracked.
-    Sctp,
+    /// SCTP, and its first chunk as [`TcpFlags::of_sctp`] has it.
+    Sctp(TcpFlags),
     /// Any other protocol: no ports.
     Other,
 }
@@ -226,7 +249,7 @@ fn transport(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr, v6: bool) -> R
             if l4.len() < 12 {
                 return Err(malformed);
             }
-            packet(be16(l4, 0)?, be16(l4, 2)?, Kind::Sctp)
+            packet(be16(l4, 0)?, be16(l4, 2)?, Kind::Sctp(TcpFlags::of_sctp(l4.get(12).copied())))
         }
         // each family's ICMP belongs to it alone
         Protocol::ICMP if v6 => Err(malformed),

@@ -6,7 +6,7 @@ use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Generation, Key};
-use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, Protocol, RuleId, TcpFlags, Verdict};
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, RuleId, TcpFlags, Verdict};
 
 /// A parsed packet with where and when it was seen.
 pub(super) struct Seen {
@@ -21,11 +21,11 @@ pub(super) struct Seen {
 
 impl Seen {
     fn opens(&self) -> bool {
-        matches!(self.kind, Kind::Tcp(flags) if flags.opens())
+        self.kind.flags().is_some_and(TcpFlags::opens)
     }
 
     fn has_syn(&self) -> bool {
-        matches!(self.kind, Kind::Tcp(flags) if flags.0 & TcpFlags::SYN != 0)
+        self.kind.flags().is_some_and(|flags| flags.0 & TcpFlags::SYN != 0)
     }
 }
 
@@ -43,7 +43,6 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         match seen.kind {
             Kind::IcmpError(quoted) => return self.judge_icmp_error(seen, &quoted),
-            Kind::Sctp => return Judged::Drop(DropReason::Sctp),
             // neither query nor answer of anything tracked: each is judged for itself, so that none passes as a reply
             Kind::Icmp(IcmpClass::Other) => {
                 return match self.policy(&seen.flow, false) {
@@ -78,8 +77,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if seen.opens() {
             return self.judge_new(seen, seen.flow, false);
         }
-        // what a cut connection would have answered may be a flow of its own; of TCP it is not, without a SYN
-        if !connection.allowed && role == Role::Reply && seen.flow.protocol != Protocol::TCP {
+        // what a cut connection would have answered may be a flow of its own; without an opener, of TCP and SCTP it is not
+        if !connection.allowed && role == Role::Reply && !seen.flow.protocol.is_opened_explicitly() {
             return self.judge_new(seen, seen.flow, false);
         }
         let deferred = connection.deferred && role == Role::Original;
@@ -117,7 +116,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// A packet of no known connection.
     fn judge_unknown(&mut self, seen: &Seen) -> Judged {
         match seen.kind {
-            Kind::Tcp(flags) if !flags.opens() => self.judge_mid_flow(seen),
+            Kind::Tcp(flags) | Kind::Sctp(flags) if !flags.opens() => self.judge_mid_flow(seen),
             Kind::Icmp(IcmpClass::Reply) => match self.isolated(seen.flow.port, seen.flow.direction) {
                 // the node's own requests are not tracked
                 true if self.to_node(&seen.flow) => Judged::Pass { deferred: true },
@@ -128,8 +127,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
     }
 
-    /// TCP without its SYN: the pod was not isolated when the connection began, or its state was lost. If the hook
-    /// remembers the SYN, its direction counts; otherwise the connection must be allowed whoever opened it.
+    /// TCP without its SYN, SCTP without its INIT: the pod was not isolated when the connection began, or its state was lost. If
+    /// the hook remembers the opener, its direction counts; otherwise the connection must be allowed whoever opened it.
     fn judge_mid_flow(&mut self, seen: &Seen) -> Judged {
         let reversed = seen.flow.reversed();
         if self.kernel.opened(&key_of(&seen.flow, seen.incarnation)) {
@@ -172,7 +171,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and
     /// without the source port, on which no rule depends.
     fn remember_denial(&mut self, seen: &Seen, original: &FlowKey, reason: DropReason) {
-        let first_of_its_flow = *original == seen.flow && !matches!(seen.kind, Kind::Tcp(flags) if !flags.opens());
+        let first_of_its_flow = *original == seen.flow && seen.kind.flags().is_none_or(TcpFlags::opens);
         if reason == DropReason::PolicyDenied && first_of_its_flow {
             let port = self.kernel.port(usize::from(original.port.0));
             self.kernel.deny(&key_of(&FlowKey { sport: 0, ..*original }, seen.incarnation), port.deny_epoch);

@@ -1,6 +1,6 @@
 //! Room for a new connection where a port is full: what has ended goes first.
 //!
-//! A closed TCP connection lingers for late segments, which nobody misses when there is no room; its ports are judged anew
+//! A closed connection of TCP or SCTP lingers for late segments, which nobody misses when there is no room; its ports are judged anew
 //! by the next SYN in any case. A port that opens and closes connections at a high rate lives by this.
 
 use super::Worker;
@@ -9,7 +9,7 @@ use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::CacheValue;
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{FlowKey, PortIndex, Protocol, TcpFlags};
+use sluice_flow::{FlowKey, PortIndex, TcpFlags};
 
 const CLOSED_IDLE_NS: u64 = 100_000_000;
 const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
@@ -57,7 +57,7 @@ fn has_ended(flow: &FlowKey, entries: &[Option<CacheValue>; 2], idle_ns: u64) ->
     let closed = flags[0] & flags[1] & TcpFlags::FIN != 0;
     let lost = entries.iter().all(Option::is_none);
     match flow.protocol {
-        Protocol::TCP => (reset || closed || lost) && idle_ns > CLOSED_IDLE_NS,
+        protocol if protocol.is_opened_explicitly() => (reset || closed || lost) && idle_ns > CLOSED_IDLE_NS,
         _ => idle_ns > DATAGRAM_IDLE_NS,
     }
 }

@@ -47,7 +47,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Udp => "udp",
         Kind::Icmp(_) => "icmp",
         Kind::IcmpError(_) => "icmp error",
-        Kind::Sctp => "sctp",
+        Kind::Sctp(_) => "sctp",
         Kind::Other => "other",
     }
 }

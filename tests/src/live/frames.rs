@@ -16,6 +16,7 @@ pub type Mac = [u8; 6];
 const TTL: u8 = 64;
 /// Neighbour discovery is only believed with this hop limit (RFC 4861, 7.1).
 const NEIGHBOUR_TTL: u8 = 255;
+const SCTP: u8 = 132;
 const BROADCAST: Mac = [0xff; 6];
 
 /// Where a pod's frames come from and go to.
@@ -74,6 +75,24 @@ pub fn udp(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), payload: &[u8]) -
     let builder = ip(link, src.0, dst.0, TTL).udp(src.1, dst.1);
     builder.write(&mut frame, payload).expect("writing to memory");
     frame
+}
+
+/// An SCTP packet with chunks of these types. Its checksum is as the wire wants it (RFC 9260, appendix A).
+pub fn sctp(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), chunks: &[u8]) -> Vec<u8> {
+    let mut packet = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
+    // verification tag, then room for the checksum
+    packet.extend([0, 0, 0, 7, 0, 0, 0, 0]);
+    chunks.iter().for_each(|&kind| packet.extend([kind, 0, 0, 8, 0, 0, 0, 0]));
+    let sum = crc32c(&packet);
+    packet[8..12].copy_from_slice(&sum.to_le_bytes());
+    let mut frame = Vec::new();
+    ip(link, src.0, dst.0, TTL).write(&mut frame, IpNumber(SCTP), &packet).expect("writing to memory");
+    frame
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |sum: u32, _| sum >> 1 ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 };
+    !bytes.iter().fold(!0, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), step))
 }
 
 /// A TCP SYN.
@@ -158,6 +177,8 @@ pub enum What {
     Tcp(u16, u16),
     /// Source and destination port.
     Udp(u16, u16),
+    /// Source and destination port, and the first chunk.
+    Sctp(u16, u16, u8),
     /// With its identifier.
     EchoRequest(u16),
     /// With its identifier.
@@ -176,11 +197,12 @@ pub fn arrivals(tap: &PacketSocket, limit: Duration) -> Result<Vec<Arrival>> {
 
 fn arrival(frame: &[u8]) -> Option<Arrival> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let (src, dst, IpNumber(protocol)): (IpAddr, IpAddr, IpNumber) = match packet.net? {
-        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload_ip_number()),
-        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload().ip_number),
+    let (src, dst, body): (IpAddr, IpAddr, _) = match packet.net? {
+        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload().clone()),
+        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into(), ip.payload().clone()),
         NetSlice::Arp(_) => return None,
     };
+    let IpNumber(protocol) = body.ip_number;
     let what = match packet.transport {
         Some(TransportSlice::Tcp(tcp)) if tcp.syn() && !tcp.ack() => What::Syn(tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Tcp(tcp)) => What::Tcp(tcp.source_port(), tcp.destination_port()),
@@ -195,7 +217,12 @@ fn arrival(frame: &[u8]) -> Option<Arrival> {
             Icmpv6Type::EchoReply(echo) => What::EchoReply(echo.id),
             _ => What::Other(protocol),
         },
-        _ => What::Other(protocol),
+        _ => match (protocol, body.payload) {
+            (SCTP, &[s0, s1, d0, d1, _, _, _, _, _, _, _, _, chunk, ..]) => {
+                What::Sctp(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]), chunk)
+            }
+            _ => What::Other(protocol),
+        },
     };
     Some(Arrival { src, dst, what })
 }

@@ -16,17 +16,17 @@ pub(super) struct Track {
     closed: bool,
     /// Allowed by every generation since it was opened, and nothing happened that may have lost it.
     steady: bool,
-    /// TCP without its opener, let pass because it was allowed both ways.
+    /// TCP or SCTP without its opener, let pass because it was allowed both ways.
     pub(super) picked_up: bool,
     /// A packet of it passed while the pod was isolated: the dataplane holds more of it than its opener.
     pub(super) tracked: bool,
 }
 
 impl Track {
-    /// Only protocols that are forgotten quickly; what remains of TCP may be picked up again at any time.
+    /// Only protocols that are forgotten quickly; what remains of TCP and SCTP may be picked up again at any time.
     pub(super) fn timed_out(&self, protocol: Protocol, now_ns: u64) -> bool {
         let timeout_ns = match protocol {
-            Protocol::TCP => return false,
+            Protocol::TCP | Protocol::SCTP => return false,
             Protocol::UDP => 120 * SECOND_NS,
             Protocol::ICMP | Protocol::ICMPV6 => 30 * SECOND_NS,
             _ => 600 * SECOND_NS,
@@ -38,6 +38,7 @@ impl Track {
     pub(super) fn promised(&self, protocol: Protocol, now_ns: u64, reclaims: bool) -> bool {
         let idle_ns = now_ns.saturating_sub(self.seen_ns);
         let limit_ns = match protocol {
+            Protocol::SCTP if !reclaims && self.answered => 600 * SECOND_NS,
             Protocol::TCP if self.answered => 3600 * SECOND_NS,
             Protocol::TCP => 60 * SECOND_NS,
             _ if reclaims => 10 * SECOND_NS,
@@ -79,8 +80,8 @@ impl Memory {
         }
         let fresh = Track { seen_ns: now_ns, answered: false, closed: false, steady: true, picked_up: false, tracked };
         match kind {
-            Kind::Tcp(flags) if flags.opens() => open_tcp(tracks, flow, Track { closed: closes(flags), ..fresh }, tracked),
-            Kind::Tcp(flags) => {
+            Kind::Tcp(flags) | Kind::Sctp(flags) if flags.opens() => open(tracks, flow, Track { closed: closes(flags), ..fresh }, tracked),
+            Kind::Tcp(flags) | Kind::Sctp(flags) => {
                 let known = [flow, flow.reversed()].map(|key| tracks.contains_key(&key));
                 if known == [false, false] && tracked {
                     // who picks it up knows it as its own direction; the way back may not be told apart: nothing is promised
@@ -90,7 +91,7 @@ impl Memory {
                 touch(tracks, &flow.reversed(), true, closes(flags), tracked, now_ns);
             }
             // neither begins anything that could be answered
-            Kind::IcmpError(_) | Kind::Icmp(IcmpClass::Other) | Kind::Sctp => {}
+            Kind::IcmpError(_) | Kind::Icmp(IcmpClass::Other) => {}
             _ if !tracked => {}
             _ if alive_reply => touch(tracks, &flow.reversed(), true, false, tracked, now_ns),
             _ => {
@@ -139,7 +140,7 @@ fn closes(flags: TcpFlags) -> bool {
 
 /// A connection in one direction ends what there was in the other: both share two cache entries. Where the pod was not
 /// isolated only openers are remembered, so with one of each nobody can tell whose connection goes on.
-fn open_tcp(tracks: &mut HashMap<FlowKey, Track>, flow: FlowKey, fresh: Track, tracked: bool) {
+fn open(tracks: &mut HashMap<FlowKey, Track>, flow: FlowKey, fresh: Track, tracked: bool) {
     let mut steady = true;
     if let Some(other) = tracks.get_mut(&flow.reversed()) {
         other.steady = false;

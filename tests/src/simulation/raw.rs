@@ -33,7 +33,7 @@ pub(super) fn stray(rng: &mut Rng, link: Link, src: SocketAddr, dst: SocketAddr,
     let (v4, ident) = (src.is_ipv4(), src.port());
     let [[high, low], [number_high, number_low]] = [ident.to_be_bytes(), (STRAY_NUMBER as u16).to_be_bytes()];
     let word = [high, low, number_high, number_low];
-    let written = match rng.u32(0..10) {
+    let written = match rng.u32(0..11) {
         0..6 => {
             let mut tcp = step.tcp(src.port(), dst.port(), rng.u32(..), 1000);
             // alone and together, also as nobody should: SYN with FIN, nothing at all, everything
@@ -60,6 +60,14 @@ pub(super) fn stray(rng: &mut Rng, link: Link, src: SocketAddr, dst: SocketAddr,
             } else {
                 step.icmpv6_raw(1, 4, [0; 4]).write(&mut frame, quoted)
             }
+        }
+        9 => {
+            let mut packet = [src.port().to_be_bytes(), dst.port().to_be_bytes(), word[..2].try_into().expect("two"), [0; 2]].concat();
+            packet.extend([0; 4]);
+            // INIT, INIT ACK, DATA, ABORT, SHUTDOWN, SHUTDOWN COMPLETE; INIT where it must not stand; none at all
+            let chunks: &[u8] = pick::<&[u8]>(rng, &[&[1], &[1], &[2], &[0], &[6], &[7], &[14], &[1, 0], &[0, 1], &[]]);
+            chunks.iter().for_each(|&kind| packet.extend([kind, 0, 0, 8, 0, 0, 0, 0]));
+            step.write(&mut frame, IpNumber(132), &packet)
         }
         // GRE
         _ => step.write(&mut frame, IpNumber(47), &[0; 16]),
@@ -132,9 +140,10 @@ pub(super) fn forged(rng: &mut Rng, link: Link, own: &[IpAddr], victim: SocketAd
         }
         (12, ..) => (changed(if src.is_ipv4() { 38 } else { 58 }, &[0xff, 0xff]), isolated(DropReason::Malformed)),
         _ => {
+            // shorter than its header
             let mut frame = Vec::new();
-            ip(link, src, victim.ip())?.write(&mut frame, IpNumber(132), &[0; 16]).expect("writing to memory");
-            (frame, isolated(DropReason::Sctp))
+            ip(link, src, victim.ip())?.write(&mut frame, IpNumber(132), &[0; 11]).expect("writing to memory");
+            (frame, isolated(DropReason::Malformed))
         }
     })
 }

@@ -13,7 +13,7 @@ use super::facts::{Facts, Faults};
 use super::history::{History, Question};
 use super::memory::{Memory, Track};
 use crate::node::Fate;
-use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, Protocol, parse_frame};
+use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, parse_frame};
 use std::net::IpAddr;
 
 /// What was wrong with a fate.
@@ -220,7 +220,7 @@ impl Case<'_> {
         if tracked && !self.to_node() && !self.permitted() {
             return Err(format!("nothing allows it: {:?} {:?}", self.flow, self.kind));
         }
-        let alive_reply = self.flow.protocol != Protocol::TCP && {
+        let alive_reply = !self.flow.protocol.is_opened_explicitly() && {
             let reversed = self.flow.reversed();
             self.alive(&reversed)
         };
@@ -234,15 +234,14 @@ impl Case<'_> {
         let flow = self.flow;
         match self.kind {
             // where swaps let connections live, a repeated opener belongs to the connection that it began
-            Kind::Tcp(flags) if flags.opens() => self.allows(&flow) || (self.truth.memory.keep && self.alive(&flow)),
-            Kind::Tcp(_) => self.either_way(Self::alive) || self.both_ways(),
+            Kind::Tcp(flags) | Kind::Sctp(flags) if flags.opens() => self.allows(&flow) || (self.truth.memory.keep && self.alive(&flow)),
+            Kind::Tcp(_) | Kind::Sctp(_) => self.either_way(Self::alive) || self.both_ways(),
             Kind::Icmp(IcmpClass::Reply) => !self.isolated_here() || self.allows(&flow) || self.alive(&flow.reversed()),
             Kind::IcmpError(error) => {
                 let (quoted, told) = (self.quoted(&error), self.told(&error));
-                let picked_up = error.protocol == Protocol::TCP && self.allows(&quoted) && self.allows(&quoted.reversed());
+                let picked_up = error.protocol.is_opened_explicitly() && self.allows(&quoted) && self.allows(&quoted.reversed());
                 !self.isolated_here() || (told && (self.alive(&quoted) || self.alive(&quoted.reversed()) || picked_up))
             }
-            Kind::Sctp => false,
             Kind::Udp | Kind::Icmp(_) | Kind::Other => self.allows(&flow) || self.either_way(Self::alive),
         }
     }
@@ -253,13 +252,13 @@ impl Case<'_> {
             DropReason::Service => (self.to_service() && self.isolated_here()) || self.facts.deferred,
             _ if self.facts.from_node || self.to_node() => return Err(format!("{reason}: between a pod and its node everything passes")),
             DropReason::PolicyDenied => match self.kind {
-                Kind::Tcp(flags) if flags.opens() => !self.allows(&flow),
-                Kind::Tcp(_) => !self.both_ways() && !self.either_way(Self::promised),
-                Kind::IcmpError(_) | Kind::Sctp => false,
+                Kind::Tcp(flags) | Kind::Sctp(flags) if flags.opens() => !self.allows(&flow),
+                Kind::Tcp(_) | Kind::Sctp(_) => !self.both_ways() && !self.either_way(Self::promised),
+                Kind::IcmpError(_) => false,
                 _ => !self.allows(&flow) && !self.promised(&flow.reversed()),
             },
             DropReason::MidFlowUnknown => {
-                let mid_flow = matches!(self.kind, Kind::Tcp(flags) if !flags.opens());
+                let mid_flow = self.kind.flags().is_some_and(|flags| !flags.opens());
                 // a service's address is allowed in no direction: it stands for others
                 let service = self.to_service() && self.isolated_here();
                 mid_flow && (service || (!self.both_ways() && !self.either_way(Self::promised)))

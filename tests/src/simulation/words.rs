@@ -35,7 +35,7 @@ pub(super) fn describe(port: PortIndex, direction: Direction, frame: &[u8]) -> S
 
 fn kind_in_words(kind: &Kind) -> String {
     match kind {
-        Kind::Tcp(flags) => {
+        Kind::Tcp(flags) | Kind::Sctp(flags) => {
             let names = [(0x02, "SYN"), (0x10, "ACK"), (0x01, "FIN"), (0x04, "RST")];
             let set: Vec<&str> = names.into_iter().filter(|(bit, _)| flags.0 & bit != 0).map(|(_, name)| name).collect();
             if set.is_empty() { "no flags".to_owned() } else { set.join("+") }
@@ -45,6 +45,6 @@ fn kind_in_words(kind: &Kind) -> String {
         Kind::IcmpError(about) => {
             format!("error about {} [{}]:{} -> [{}]:{}", about.protocol, about.src, about.sport, about.dst, about.dport)
         }
-        Kind::Sctp | Kind::Other => String::new(),
+        Kind::Other => String::new(),
     }
 }

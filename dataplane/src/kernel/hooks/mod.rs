@@ -163,9 +163,6 @@ impl MemoryKernel {
         if p.fragment {
             return self.drop(DropReason::Fragment);
         }
-        if p.key.protocol == Protocol::SCTP.0 {
-            return self.drop(DropReason::Sctp);
-        }
         if !p.keyed {
             return self.punt(port, p, skb);
         }
@@ -179,7 +176,7 @@ impl MemoryKernel {
         // the same ports again, after FIN or RST
         let opens_again = p.tcp_flags & TcpFlags::SYN != 0 && value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) != 0;
         // what a cut connection would have answered may be a flow of its own
-        let may_be_own = value.verdict == CACHE_DENY && value.flags & CACHE_REPLY != 0 && p.key.protocol != Protocol::TCP.0;
+        let may_be_own = value.verdict == CACHE_DENY && value.flags & CACHE_REPLY != 0 && !Protocol(p.key.protocol).is_opened_explicitly();
         if may_be_own && self.denied_before(p, port, now_ns) {
             return self.drop(DropReason::PolicyDenied);
         }
@@ -214,7 +211,8 @@ impl MemoryKernel {
 
     fn denied_before(&self, p: &Parsed, port: &Port, now_ns: u64) -> bool {
         // what may be an answer is never refused by a denial: the worker knows the connection
-        if (p.key.protocol == Protocol::TCP.0 && !p.opens) || p.key.dport == IcmpClass::Reply as u16 {
+        let may_answer = if Protocol(p.key.protocol).is_opened_explicitly() { !p.opens } else { p.key.dport == IcmpClass::Reply as u16 };
+        if may_answer {
             return false;
         }
         let mut denials = self.denials.borrow_mut();

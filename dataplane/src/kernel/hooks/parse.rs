@@ -172,7 +172,13 @@ fn parse_l4(frame: &[u8], p: &mut Parsed, l4_bytes: usize) {
             };
             (p.key.sport, p.key.dport) = (be16(4), class as u16);
         }
-        Protocol::SCTP => return,
+        Protocol::SCTP => {
+            if l4_bytes < 12 {
+                return;
+            }
+            let flags = TcpFlags::of_sctp((l4_bytes > 12).then(|| byte(12)));
+            (p.key.sport, p.key.dport, p.tcp_flags, p.opens) = (be16(0), be16(2), flags.0, flags.opens());
+        }
         _ => {}
     }
     p.keyed = true;

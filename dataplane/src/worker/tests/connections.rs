@@ -1,6 +1,6 @@
 //! Replies are only replies; time ends connections.
 
-use super::frames::{echo_reply, echo_request, other, tcp, udp};
+use super::frames::{echo_reply, echo_request, other, sctp, tcp, udp};
 use super::world::{Dropped, Forwarded, World, egress, ingress, isolate};
 use sluice_bpf::abi::{CACHE_ALLOW, CACHE_REPLY};
 use sluice_flow::Direction::{Egress, Ingress};
@@ -129,6 +129,26 @@ fn what_the_kernel_saw_last_counts_for_both_directions() {
     assert_eq!((original.packets, reply.packets), (50, 1), "what the kernel counted is kept");
     assert_eq!((original.last_seen_ns, reply.last_seen_ns), (now_ns, now_ns));
     assert_eq!((original.verdict, reply.flags), (CACHE_ALLOW, CACHE_REPLY));
+}
+
+#[test]
+fn an_association_is_opened_by_init_and_by_nothing_else() {
+    let [init, init_ack, data, abort]: [&[u8]; 4] = [&[1], &[2], &[0], &[6]];
+    let mut world = World::under(&[ingress("10.0.1.0/24", "SCTP 3868"), isolate(&["Egress"])]);
+    let (client, web) = ("10.0.1.1:4000", "10.0.0.1:3868");
+    for stray in [init_ack, data, abort, &[0, 1], &[]] {
+        assert_eq!(world.enters(&sctp(client, web, stray)), Dropped(DropReason::MidFlowUnknown), "{stray:?}");
+    }
+    assert_eq!(world.enters(&sctp(client, web, init)), Forwarded);
+    assert_eq!(world.leaves(&sctp(web, client, init_ack)), Forwarded);
+    assert_eq!(world.enters(&sctp(client, web, data)), Forwarded);
+    assert_eq!(world.leaves(&sctp(web, client, init)), DENIED, "a reply is only a reply");
+    assert_eq!(world.leaves(&sctp(web, client, &[1, 0])), DENIED, "whatever stands behind it");
+    assert_eq!(world.leaves(&sctp(web, client, data)), Forwarded, "and harms nothing");
+    let entry = world.entry(Ingress, &sctp(client, web, data)).unwrap();
+    assert_eq!((entry.verdict, entry.timeout_ns), (CACHE_ALLOW, world.config.timeouts.other_ns));
+    assert_eq!(world.enters(&sctp("10.0.1.1:4000", "10.0.0.1:3869", init)), DENIED, "another port");
+    assert_eq!(world.enters(&udp("10.0.1.1:4000", "10.0.0.1:3868")), DENIED, "another protocol");
 }
 
 #[test]

@@ -155,10 +155,6 @@ fn the_epoch_is_the_one_read_before_judging() {
 #[test]
 fn what_is_not_served_is_dropped_by_name() {
     let mut world = World::under(&[isolate(&["Ingress"])]);
-    let mut sctp = other("10.0.1.1", "10.0.0.1", 132);
-    assert_eq!(world.enters(&sctp), Dropped(DropReason::Sctp));
-    sctp[34..38].copy_from_slice(&[0, 80, 0, 80]);
-    assert_eq!(world.leaves(&sctp), Dropped(DropReason::Sctp), "whatever the policy");
     let mut first_fragment = syn();
     first_fragment[20] |= 0x20;
     assert_eq!(world.enters(&first_fragment), Dropped(DropReason::Fragment));

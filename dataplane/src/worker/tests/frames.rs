@@ -2,7 +2,7 @@
 
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
 use sluice_bpf::abi::{KIND_PUNT, TRUNK_BYTES, TRUNK_MAGIC, TrunkHeader};
-use sluice_flow::{Direction, FlowKey, PortIndex, parse_frame};
+use sluice_flow::{Direction, FlowKey, PortIndex, Protocol, parse_frame};
 use std::net::{IpAddr, SocketAddr};
 
 /// The source of every frame here.
@@ -88,6 +88,16 @@ pub(super) fn other(src: &str, dst: &str, protocol: u8) -> Vec<u8> {
     let (src, dst) = addresses(src, dst);
     let mut frame = Vec::new();
     packet(src, dst).write(&mut frame, IpNumber(protocol), &[0; 16]).unwrap();
+    frame
+}
+
+/// A packet of SCTP with these chunks.
+pub(super) fn sctp(src: &str, dst: &str, chunks: &[u8]) -> Vec<u8> {
+    let (src, dst) = sockets(src, dst);
+    let mut body = [src.port().to_be_bytes(), dst.port().to_be_bytes(), [0; 2], [7; 2], [0; 2], [0; 2]].concat();
+    chunks.iter().for_each(|&kind| body.extend([kind, 0, 0, 8, 0, 0, 0, 0]));
+    let mut frame = Vec::new();
+    packet(src.ip(), dst.ip()).write(&mut frame, IpNumber(Protocol::SCTP.0), &body).unwrap();
     frame
 }
 
