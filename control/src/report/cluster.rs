@@ -44,8 +44,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
 pub(crate) async fn report(client: Client, instance: Option<String>, mut readings: UnboundedReceiver<Event>, progress: Arc<Progress>) {
     let (nodes, writer) = store();
     let followed = reflector(writer, watcher(Api::<NodeStatus>::all(client.clone()), watcher::Config::default()).default_backoff());
-    let is_told = Arc::new(AtomicBool::new(true));
-    let heard = is_told.clone();
+    let nodes_spoke = Arc::new(AtomicBool::new(true));
+    let heard = nodes_spoke.clone();
     tokio::spawn(followed.touched_objects().for_each(move |_| {
         heard.store(true, Ordering::Relaxed);
         std::future::ready(())
@@ -70,7 +70,7 @@ pub(crate) async fn report(client: Client, instance: Option<String>, mut reading
                 // what is not known yet is not absent
                 let Some(reading) = last.as_ref().filter(|reading| reading.is_complete) else { continue };
                 progress.complete();
-                if is_told.swap(false, Ordering::Relaxed) || Instant::now() >= again {
+                if nodes_spoke.swap(false, Ordering::Relaxed) || Instant::now() >= again {
                     let is_done = reporter.look(reading).await;
                     again = Instant::now() + if is_done { LOOK_ANYWAY } else { LOOK };
                 }

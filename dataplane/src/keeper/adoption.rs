@@ -64,7 +64,6 @@ impl Keeper {
                 let (cut_before, validate) = (self.connections_cut(), received.elapsed());
                 self.adopting = Some(PendingAdoption { image, received, validate, keep: Duration::ZERO, cut_before });
                 // workers take it up while it is kept; it counts as adopted when both are done
-                self.flush_commands();
                 self.tell_tables();
                 let keeping = Instant::now();
                 self.keep_image(&bytes);

@@ -26,16 +26,52 @@ const SPARE_MAX: usize = 64 << 20;
 
 /// The last block that nobody held any longer. One table follows another of its size, and fresh pages are the larger part of
 /// loading one: the kernel clears them, and a hypervisor may have to find them first.
-static SPARE: Mutex<Option<Block>> = Mutex::new(None);
+static SPARE: Spare = Spare(Mutex::new(None));
+
+/// A mapping for large pages, to be unmapped by whoever holds it.
+struct Mapping {
+    from: NonNull<u8>,
+    bytes: usize,
+    /// The first of it that is aligned to a large page.
+    start: NonNull<u8>,
+}
+
+// SAFETY: memory of this process, whichever thread holds it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn unmap(self) {
+        // SAFETY: it was mapped so, and whoever held it gave it up: nobody reads it any more.
+        let _ = unsafe { munmap(self.from.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Room for one mapping.
+struct Spare(Mutex<Option<Mapping>>);
+
+impl Spare {
+    /// The one that is there, if it is of this length; another one is of no use any more.
+    fn take(&self, bytes: usize) -> Option<Mapping> {
+        let mapping = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if mapping.bytes == bytes {
+            return Some(mapping);
+        }
+        mapping.unmap();
+        None
+    }
+
+    /// In place of an older one.
+    fn put(&self, mapping: Mapping) {
+        let former =
+            if mapping.bytes > SPARE_MAX { Some(mapping) } else { self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(mapping) };
+        former.into_iter().for_each(Mapping::unmap);
+    }
+}
 
 /// Owned memory, freed with the last array in it.
 enum Block {
-    /// Mapped for large pages: where from, how much, and the first of it that is aligned to one.
-    Mapped {
-        from: NonNull<u8>,
-        bytes: usize,
-        start: NonNull<u8>,
-    },
+    /// `None` only while it is dropped.
+    Mapped(Option<Mapping>),
     Allocated {
         start: NonNull<u8>,
         layout: Layout,
@@ -52,8 +88,8 @@ impl Block {
     fn of(bytes: usize) -> Self {
         if bytes >= HUGE_MIN {
             let len = bytes.next_multiple_of(HUGE);
-            if let Some(block) = Self::spare(len).or_else(|| Self::mapped(len)) {
-                return block;
+            if let Some(mapping) = SPARE.take(len + HUGE).or_else(|| map(len)) {
+                return Self::Mapped(Some(mapping));
             }
         }
         let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).expect("an image is far smaller than the address space");
@@ -64,47 +100,35 @@ impl Block {
         }
     }
 
-    /// The spare one, if it is of this length; another one is of no use any more.
-    fn spare(len: usize) -> Option<Self> {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).take();
-        spare.filter(|spare| matches!(spare, Self::Mapped { bytes, .. } if *bytes == len + HUGE))
-    }
-
-    /// Where the kernel has no large pages, small ones do as well.
-    fn mapped(len: usize) -> Option<Self> {
-        let bytes = len + HUGE;
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a mapping of its own, at a place of the kernel's choice.
-        let from = NonNull::new(unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) }.ok()?.cast::<u8>())?;
-        let before = from.addr().get().next_multiple_of(HUGE) - from.addr().get();
-        // SAFETY: less than `HUGE` in front of `len` bytes.
-        let start = unsafe { from.add(before) };
-        // SAFETY: these pages are ours, and nothing is in them.
-        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
-        Some(Self::Mapped { from, bytes, start })
-    }
-
     fn start(&self) -> NonNull<u8> {
-        match *self {
-            Self::Mapped { start, .. } | Self::Allocated { start, .. } => start,
+        match self {
+            Self::Mapped(mapping) => mapping.as_ref().expect("nobody asks a block that is dropped").start,
+            Self::Allocated { start, .. } => *start,
         }
     }
 }
 
+/// Where the kernel has no large pages, small ones do as well.
+fn map(len: usize) -> Option<Mapping> {
+    let bytes = len + HUGE;
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a mapping of its own, at a place of the kernel's choice.
+    let from = NonNull::new(unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) }.ok()?.cast::<u8>())?;
+    let before = from.addr().get().next_multiple_of(HUGE) - from.addr().get();
+    // SAFETY: less than `HUGE` in front of `len` bytes.
+    let start = unsafe { from.add(before) };
+    // SAFETY: these pages are ours, and nothing is in them.
+    let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+    Some(Mapping { from, bytes, start })
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
-        match *self {
-            Self::Mapped { from, bytes, start } => {
-                let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-                if spare.is_none() && bytes <= SPARE_MAX {
-                    *spare = Some(Self::Mapped { from, bytes, start });
-                    return;
-                }
-                // SAFETY: it was mapped so, and neither an array nor the spare is left that would read it.
-                let _ = unsafe { munmap(from.as_ptr().cast(), bytes) };
-            }
+        match self {
+            // no array is left that would read it
+            Self::Mapped(mapping) => mapping.take().into_iter().for_each(|mapping| SPARE.put(mapping)),
             // SAFETY: it was allocated with this layout, and no array is left that would read it.
-            Self::Allocated { start, layout } => unsafe { dealloc(start.as_ptr(), layout) },
+            Self::Allocated { start, layout } => unsafe { dealloc(start.as_ptr(), *layout) },
         }
     }
 }
@@ -208,6 +232,27 @@ mod tests {
             assert_eq!(*second, [words.as_slice(), &words].concat());
             assert!(second.as_ptr().addr().is_multiple_of(64));
         }
+    }
+
+    #[test]
+    fn the_last_mapping_is_used_again_whatever_sizes_came_before() {
+        let spare = Spare(Mutex::new(None));
+        for len in [HUGE, 3 * HUGE, HUGE] {
+            assert!(spare.take(len + HUGE).is_none(), "nothing of this size was there");
+            let mapping = map(len).unwrap();
+            let from = mapping.from;
+            spare.put(mapping);
+            assert_eq!(
+                spare.take(len + HUGE).map(|mapping| {
+                    let same = mapping.from == from;
+                    spare.put(mapping);
+                    same
+                }),
+                Some(true)
+            );
+        }
+        spare.put(map(SPARE_MAX).unwrap());
+        assert!(spare.take(SPARE_MAX + HUGE).is_none(), "too large to be kept");
     }
 
     #[test]

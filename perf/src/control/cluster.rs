@@ -9,9 +9,13 @@ use sluice_policy::Snapshot;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The label by which new pods are let in.
 const MARK: &str = "sluice-bench/mark";
+/// Until everybody knows of a pod.
+const KNOWN_AFTER: Duration = Duration::from_millis(200);
+const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 /// Every so many changes one can be seen.
 const MARKED_EVERY: u64 = 5;
 
@@ -146,8 +150,35 @@ impl<'c> Starts<'c> {
         Self { churn, count: 0 }
     }
 
+    /// Starts so many of them on that port; how long each took. Half of them are attached before the server shows them: that
+    /// then happens while they are.
+    ///
+    /// # Errors
+    ///
+    /// The server's, and those of `start`.
+    pub(super) fn each(
+        &mut self,
+        count: usize,
+        port: PortIndex,
+        mut start: impl FnMut(&LocalEndpoint, &dyn Fn() -> Result<()>) -> Result<Duration>,
+    ) -> Result<Vec<Duration>> {
+        let mut took = Vec::with_capacity(count);
+        for index in 0..count {
+            let (endpoint, pod) = self.next(port);
+            took.push(if index % 2 == 0 {
+                self.put(pod)?;
+                std::thread::sleep(KNOWN_AFTER);
+                start(&endpoint, &|| Ok(()))?
+            } else {
+                start(&endpoint, &|| self.put(pod.clone()))?
+            });
+            std::thread::sleep(BETWEEN_STARTS);
+        }
+        Ok(took)
+    }
+
     /// The next one: its attachment, and its object, which the server shows without an address.
-    pub(super) fn next(&mut self, port: PortIndex) -> (LocalEndpoint, Value) {
+    fn next(&mut self, port: PortIndex) -> (LocalEndpoint, Value) {
         self.count += 1;
         let name = format!("started-{}", self.count);
         let mut pod = self.churn.models[usize::from(self.count) * 7 % self.churn.models.len()].clone();
@@ -170,7 +201,7 @@ impl<'c> Starts<'c> {
     /// # Errors
     ///
     /// The server does not take it.
-    pub(super) fn put(&self, pod: Value) -> Result<()> {
+    fn put(&self, pod: Value) -> Result<()> {
         Ok(self.churn.store.put(pod).map(|_| ())?)
     }
 }

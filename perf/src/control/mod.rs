@@ -21,7 +21,7 @@ use cluster::{Churn, Starts, fill};
 use node::{Awaited, Dataplane, Process, definitions};
 use report::{Figures, Report, Reporter};
 use sluice_apiserver::{Resource, Server};
-use sluice_flow::PortIndex;
+use sluice_flow::{Addr, PortIndex};
 use sluice_policy::Snapshot;
 use std::net::TcpListener;
 use std::path::Path;
@@ -31,9 +31,6 @@ use std::time::{Duration, Instant};
 const START_MAX: Duration = Duration::from_secs(300);
 /// Pods that start here, one after another.
 const STARTS: usize = 200;
-/// Until everybody knows of a pod.
-const KNOWN_AFTER: Duration = Duration::from_millis(200);
-const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 const REPORTER_WINDOW: Duration = Duration::from_secs(15);
 /// What is under way when changes end must be seen within this time.
 const END_MAX: Duration = Duration::from_secs(30);
@@ -92,19 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     figures.steady_bytes = process.memory("VmRSS")?;
 
     progress(&format!("{} changes a second", arguments.rate));
-    let (before, tables_before, begun) = (process.cpu_time()?, dataplane.look(|seen| seen.tables), Instant::now());
-    let mut next = begun;
-    let pause = Duration::from_secs(1) / arguments.rate;
-    while begun.elapsed() < window {
-        let since = Instant::now();
-        if let Some(address) = churn.step()? {
-            dataplane.await_change(Awaited { address, since });
-        }
+    let (before, tables_before) = (process.cpu_time()?, dataplane.look(|seen| seen.tables));
+    let stormed = storm(&mut churn, arguments.rate, window, |address, since| {
         figures.changes += 1;
-        next += pause;
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    figures.storm_cpu_percent = percent(process.cpu_time()? - before, begun.elapsed());
+        address.into_iter().for_each(|address| dataplane.await_change(Awaited { address, since }));
+    })?;
+    figures.storm_cpu_percent = percent(process.cpu_time()? - before, stormed);
     wait(END_MAX, || dataplane.awaited() == 0).context("changes were never seen in a table")?;
     dataplane.look(|seen| {
         figures.tables = seen.tables - tables_before;
@@ -115,18 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let first_free = PortIndex(endpoints.len() as u16);
     let mut starts = Starts::of(&churn);
     let count = if arguments.quick { 5 } else { STARTS };
-    for start in 0..count {
-        let (endpoint, pod) = starts.next(first_free);
-        // half of them are attached before the server shows them
-        if start % 2 == 0 {
-            starts.put(pod.clone())?;
-            std::thread::sleep(KNOWN_AFTER);
-            figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || Ok(()))?);
-        } else {
-            figures.starts.push(dataplane.start_pod(&endpoint, END_MAX, || starts.put(pod))?);
-        }
-        std::thread::sleep(BETWEEN_STARTS);
-    }
+    figures.starts = starts.each(count, first_free, |endpoint, meanwhile| dataplane.start_pod(endpoint, END_MAX, meanwhile))?;
     match Node::lacks() {
         Some(reason) => eprintln!("sluice-perf: ADD through a real dataplane is NOT MEASURED: {reason}"),
         None => {
@@ -139,18 +118,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             }
             let device = node.device()?;
             progress("pods are attached");
-            for start in 0..count {
-                let (endpoint, pod) = starts.next(first_free);
-                if start % 2 == 0 {
-                    starts.put(pod.clone())?;
-                    std::thread::sleep(KNOWN_AFTER);
-                    figures.adds.push(node.add(&endpoint, device, || Ok(()))?);
-                } else {
-                    figures.adds.push(node.add(&endpoint, device, || starts.put(pod))?);
-                }
-                node.del(&endpoint, device)?;
-                std::thread::sleep(BETWEEN_STARTS);
-            }
+            figures.adds = starts.each(count, first_free, |endpoint, meanwhile| {
+                let took = node.add(endpoint, device, meanwhile)?;
+                node.del(endpoint, device)?;
+                Ok(took)
+            })?;
         }
     }
     figures.peak_bytes = process.memory("VmHWM")?;
@@ -184,15 +156,23 @@ fn measure_reporter(directory: &Path, kubeconfig: &Path, churn: &mut Churn, rate
     let before = process.cpu_time()?;
     std::thread::sleep(window);
     let idle_cpu_percent = percent(process.cpu_time()? - before, window);
-    let (before, begun) = (process.cpu_time()?, Instant::now());
+    let before = process.cpu_time()?;
+    let stormed = storm(churn, rate, window, |_, _| {})?;
+    let storm_cpu_percent = percent(process.cpu_time()? - before, stormed);
+    Ok(Reporter { start, idle_cpu_percent, storm_cpu_percent, peak_bytes: process.memory("VmHWM")? })
+}
+
+/// Changes at this rate for so long; how long it really was. Each change is told, with the address by which it can be seen.
+fn storm(churn: &mut Churn, rate: u32, window: Duration, mut told: impl FnMut(Option<Addr>, Instant)) -> Result<Duration> {
+    let begun = Instant::now();
     let mut next = begun;
     while begun.elapsed() < window {
-        churn.step()?;
+        let since = Instant::now();
+        told(churn.step()?, since);
         next += Duration::from_secs(1) / rate;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let storm_cpu_percent = percent(process.cpu_time()? - before, begun.elapsed());
-    Ok(Reporter { start, idle_cpu_percent, storm_cpu_percent, peak_bytes: process.memory("VmHWM")? })
+    Ok(begun.elapsed())
 }
 
 fn percent(cpu: Duration, of: Duration) -> f64 {

@@ -96,6 +96,9 @@ pub(super) struct Report {
     after_mb: f64,
     reporter: Option<ReporterFigures>,
     musts: Vec<Must>,
+    /// Something that is promised was not measured.
+    #[serde(skip)]
+    is_partial: bool,
     #[serde(skip)]
     took: Duration,
 }
@@ -141,6 +144,7 @@ impl Report {
             ("change to adopted p99, ms", at_most(100.0, 50.0), delay_ms.p99),
         ];
         let add = add_ms.as_ref().map(|delays| ("ADD of a pod, real dataplane, p99, ms", at_most(50.0, 20.0), delays.p99));
+        let is_partial = is_promised && add.is_none();
         let musts = musts.into_iter().chain(add);
         let musts = musts.into_iter().filter(|_| is_promised).map(|(name, promise, measured)| Must::of(name, promise, measured));
         Self {
@@ -168,12 +172,13 @@ impl Report {
                 peak_mb: megabytes(reporter.peak_bytes),
             }),
             musts: musts.collect(),
+            is_partial,
             took,
         }
     }
 
     pub(super) fn musts_hold(&self) -> bool {
-        Must::all_hold(&self.musts)
+        !self.is_partial && Must::all_hold(&self.musts)
     }
 
     pub(super) fn print(&self) {
