@@ -27,12 +27,12 @@ pub(crate) mod other {
 /// See `SLUICE_TRUNK_MAGIC`.
 pub const TRUNK_MAGIC: u16 = 0x5c1e;
 /// Length of [`TrunkHeader`] on the wire.
-pub const TRUNK_BYTES: usize = 40;
+pub const TRUNK_BYTES: usize = 56;
 /// A hook asks.
 pub const KIND_PUNT: u8 = 1;
 /// A worker lets it pass.
 pub const KIND_VERDICT: u8 = 2;
-/// Flag: deliver to this node only.
+/// Flag: judged again where it departs.
 pub const TRUNK_DEFERRED: u8 = 1;
 /// An adopted table knows the pod.
 pub const PORT_OPEN: u32 = 1;
@@ -50,11 +50,11 @@ pub const MARK_MASK: u32 = 0xf000_0000;
 pub const MARK_JUDGED_INGRESS: u32 = 0x1000_0000;
 /// Mark, one-shot: a worker let it leave its pod.
 pub const MARK_JUDGED_EGRESS: u32 = 0x2000_0000;
-/// Mark: may be delivered to this node only.
+/// Mark: delivered to this node, or judged where it departs.
 pub const MARK_DEFERRED: u32 = 0x4000_0000;
 /// Cached verdict: pass.
 pub const CACHE_ALLOW: u8 = 1;
-/// Cached verdict: pass, for delivery to this node only.
+/// Cached verdict: pass, to this node or to be judged where it departs.
 pub const CACHE_ALLOW_DEFERRED: u8 = 2;
 /// Cached verdict: drop.
 pub const CACHE_DENY: u8 = 3;
@@ -64,8 +64,14 @@ pub const CACHE_VERDICTS: [u8; 3] = [CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_DE
 pub const CACHE_REPLY: u8 = 1;
 /// Flag: picked up in mid-flow, allowed only as long as it is so both ways.
 pub const CACHE_BOTH_WAYS: u8 = 2;
+/// Flag: judged by the source before the node translated it; another opener may come from elsewhere.
+pub const CACHE_TRANSLATED: u8 = 4;
 /// Every flag there is.
-pub const CACHE_FLAGS: u8 = CACHE_REPLY | CACHE_BOTH_WAYS;
+pub const CACHE_FLAGS: u8 = CACHE_REPLY | CACHE_BOTH_WAYS | CACHE_TRANSLATED;
+/// A key's and a trunk header's direction where a packet departs; see `FlowKey::way`.
+pub const DEPARTURE: u8 = 3;
+/// Slots of the map of exits.
+pub const EXITS_MAX: usize = 4096;
 /// Slots of the port array.
 pub const PORTS_MAX: usize = 256;
 /// Slots of the socket map.
@@ -105,7 +111,7 @@ pub struct TrunkHeader {
     pub version: u8,
     /// [`KIND_PUNT`] or [`KIND_VERDICT`].
     pub kind: u8,
-    /// 0 ingress, 1 egress.
+    /// 0 ingress, 1 egress, [`DEPARTURE`].
     pub direction: u8,
     /// [`TRUNK_DEFERRED`].
     pub flags: u8,
@@ -119,8 +125,10 @@ pub struct TrunkHeader {
     pub epoch: u32,
     /// The packet's own mark.
     pub mark: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Of a departure: by which device.
+    pub exit_ifindex: u32,
+    /// The source before the node translated it, 0 where it did not.
+    pub origin: [u8; 16],
 }
 
 impl Port {
@@ -195,6 +203,9 @@ mod tests {
             ("CACHE_DENY", u64::from(super::CACHE_DENY)),
             ("CACHE_REPLY", u64::from(super::CACHE_REPLY)),
             ("CACHE_BOTH_WAYS", u64::from(super::CACHE_BOTH_WAYS)),
+            ("CACHE_TRANSLATED", u64::from(super::CACHE_TRANSLATED)),
+            ("DEPARTURE", u64::from(super::DEPARTURE)),
+            ("EXITS_MAX", super::EXITS_MAX as u64),
             ("COUNTERS", super::COUNTERS as u64),
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),

@@ -31,4 +31,4 @@ pub use load::{Hooks, LoadError, LoadOptions, Loaded};
 pub use maps::{HashMapFd, MapError, Shared};
 
 /// The version of the maps' layouts and the trunk header: that of `src/c/abi.h`, one above with the feature `abi-next`.
-pub const ABI_VERSION: u32 = 1 + cfg!(feature = "abi-next") as u32;
+pub const ABI_VERSION: u32 = 2 + cfg!(feature = "abi-next") as u32;

@@ -1,8 +1,8 @@
 //! Loads the programs, pins maps and links under the ABI version, and finds them again after a restart.
 //!
 //! ```text
-//!  BPF_DIR/v1/maps/NAME            survive the process: verdicts stay in force
-//!  BPF_DIR/v1/links/device-17-leaving, device-17-entering, trunk-0-near, trunk-0-far
+//!  BPF_DIR/v2/maps/NAME            survive the process: verdicts stay in force
+//!  BPF_DIR/v2/links/device-17-leaving, device-17-entering, exit-2-exiting, trunk-0-near, trunk-0-far, node-4-unjudged
 //! ```
 //!
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
@@ -84,6 +84,8 @@ pub enum Hooks {
     /// Both hooks of a pod's veth. Named by the device: they stay on it, and drop, as long as it lives, whatever port it
     /// belongs to.
     Device,
+    /// tcx at the egress of any other device, where what left its pod deferred departs.
+    Exit,
     /// tcx at a trunk's near end.
     Near(u32),
     /// XDP at a trunk's far end.
@@ -105,6 +107,8 @@ pub struct Loaded {
     pub cache: HashMapFd<Key, abi::CacheValue>,
     /// The denial cache.
     pub denials: HashMapFd<Key, Denial>,
+    /// Devices with [`Hooks::Exit`].
+    pub exits: HashMapFd<u32, u32>,
     /// Who opened connections of pods that were not isolated.
     pub origins: HashMapFd<Key, u64>,
     /// far ifindex → worker.
@@ -179,6 +183,7 @@ impl Loaded {
             port_of_ifindex: HashMapFd::new(duplicate(maps.port_of_ifindex.as_fd())?, "port_of_ifindex"),
             cache: HashMapFd::new(duplicate(maps.cache.as_fd())?, "cache"),
             denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
+            exits: HashMapFd::new(duplicate(maps.exits.as_fd())?, "exits"),
             origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
             worker_of_trunk: HashMapFd::new(duplicate(maps.worker_of_trunk.as_fd())?, "worker_of_trunk"),
             counted_before: HashMapFd::new(duplicate(maps.counted_before.as_fd())?, "counted_before"),
@@ -197,6 +202,19 @@ impl Loaded {
 
     pub(crate) fn link_path(&self, name: &str) -> PathBuf {
         self.directory.join("links").join(name)
+    }
+
+    /// Puts the program at the end of the node's postrouting that lets nothing deferred leave unjudged. The kernel cannot swap
+    /// such a link's program, so ours comes first and then an earlier process's goes.
+    pub(crate) fn guard_node(&self) -> Result<(), LoadError> {
+        for family in [Family::V4, Family::V6] {
+            let (path, coming) = (self.link_path(&family.link_name()), self.link_path(&format!("{}-coming", family.link_name())));
+            // of a process that died here
+            let _ = std::fs::remove_file(&coming);
+            pin_netfilter(&self.skeleton.progs.unjudged, family, &coming)?;
+            std::fs::rename(&coming, &path).map_err(system(format!("pin a link at {}", path.display())))?;
+        }
+        Ok(())
     }
 
     /// Points every link that an earlier process pinned to this process's programs.
@@ -227,6 +245,7 @@ impl Loaded {
         let program = match link.rsplit_once('-')?.1 {
             "leaving" => &programs.leaving,
             "entering" => &programs.entering,
+            "exiting" => &programs.exiting,
             "near" => &programs.near,
             "far" => &programs.far,
             _ => return None,
@@ -246,6 +265,7 @@ impl Loaded {
                 self.attach_tcx(&programs.leaving, ifindex, &format!("device-{ifindex}-leaving"))?;
                 self.attach_tcx(&programs.entering, ifindex, &format!("device-{ifindex}-entering"))
             }
+            Hooks::Exit => self.attach_tcx(&programs.exiting, ifindex, &format!("exit-{ifindex}-exiting")),
             Hooks::Near(worker) => self.attach_tcx(&programs.near, ifindex, &format!("trunk-{worker}-near")),
             Hooks::Far(worker) => self.attach_xdp(&programs.far, ifindex, &format!("trunk-{worker}-far")),
         }
@@ -286,7 +306,8 @@ impl Loaded {
     /// Unpins the links of devices that are gone.
     pub fn sweep(&self) {
         for entry in std::fs::read_dir(self.directory.join("links")).into_iter().flatten().flatten() {
-            if Link::open(entry.path()).is_ok_and(|link| link_ifindex(&link).is_none()) {
+            let of_the_node = entry.file_name().to_string_lossy().ends_with(REPLACED);
+            if !of_the_node && Link::open(entry.path()).is_ok_and(|link| link_ifindex(&link).is_none()) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -320,20 +341,72 @@ pub(crate) fn pin_tcx(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Re
         libbpf_sys::bpf_tcx_opts { sz: size_of::<libbpf_sys::bpf_tcx_opts>() as _, flags: libbpf_sys::BPF_F_BEFORE, ..Default::default() };
     // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
     let link = unsafe { libbpf_sys::bpf_program__attach_tcx(program.as_libbpf_object().as_ptr(), ifindex as i32, &options) };
-    pin(link, path, ifindex)
+    pin(link, path, &format!("ifindex {ifindex}"))
+}
+
+/// A netfilter program's protocol family.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// Links with this name's end are replaced as a whole; see [`Loaded::guard_node`].
+pub(crate) const REPLACED: &str = "-unjudged";
+
+impl Family {
+    /// The one in a link's name.
+    pub(crate) fn of_link(name: &str) -> Self {
+        if name.contains('6') { Self::V6 } else { Self::V4 }
+    }
+
+    fn link_name(self) -> String {
+        let number = match self {
+            Self::V4 => 4,
+            Self::V6 => 6,
+        };
+        format!("node-{number}{REPLACED}")
+    }
+}
+
+/// Behind source translation, which is at 100. Two programs cannot have one priority: an earlier process's may have another.
+const LAST_PRIORITIES: std::ops::Range<i32> = 300..308;
+
+/// Attaches at the end of postrouting in the calling thread's network namespace, and pins the link.
+pub(crate) fn pin_netfilter(program: &ProgramMut<'_>, family: Family, path: &Path) -> Result<(), LoadError> {
+    let pf = match family {
+        Family::V4 => libc::NFPROTO_IPV4,
+        Family::V6 => libc::NFPROTO_IPV6,
+    };
+    let mut link = std::ptr::null_mut();
+    for priority in LAST_PRIORITIES {
+        let options = libbpf_sys::bpf_netfilter_opts {
+            sz: size_of::<libbpf_sys::bpf_netfilter_opts>() as _,
+            pf: pf as u32,
+            hooknum: libc::NF_INET_POST_ROUTING as u32,
+            priority,
+            ..Default::default()
+        };
+        // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
+        link = unsafe { libbpf_sys::bpf_program__attach_netfilter(program.as_libbpf_object().as_ptr(), &options) };
+        if !link.is_null() || io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
+            break;
+        }
+    }
+    pin(link, path, "postrouting")
 }
 
 /// Attaches to a device and pins the link.
 pub(crate) fn pin_xdp(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Result<(), LoadError> {
     // SAFETY: the program is loaded and outlives the call.
     let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
-    pin(link, path, ifindex)
+    pin(link, path, &format!("ifindex {ifindex}"))
 }
 
-fn pin(link: *mut libbpf_sys::bpf_link, path: &Path, ifindex: u32) -> Result<(), LoadError> {
+fn pin(link: *mut libbpf_sys::bpf_link, path: &Path, place: &str) -> Result<(), LoadError> {
     if link.is_null() {
         let error = io::Error::last_os_error();
-        return Err(system(format!("attach {} to ifindex {ifindex}", path.file_name().unwrap_or_default().display()))(error));
+        return Err(system(format!("attach {} to {place}", path.file_name().unwrap_or_default().display()))(error));
     }
     let c_path = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("paths have no NUL");
     // SAFETY: the link was just returned by libbpf and is not null.
@@ -362,6 +435,7 @@ fn open_pinned(path: &Path) -> Option<Link> {
 fn link_names(hooks: Hooks, ifindex: u32) -> Vec<String> {
     match hooks {
         Hooks::Device => vec![format!("device-{ifindex}-leaving"), format!("device-{ifindex}-entering")],
+        Hooks::Exit => vec![format!("exit-{ifindex}-exiting")],
         Hooks::Near(worker) => vec![format!("trunk-{worker}-near")],
         Hooks::Far(worker) => vec![format!("trunk-{worker}-far")],
     }

@@ -2,7 +2,7 @@
 //! connection are exact reverses, so no lock is needed and one entry serves both.
 
 use sluice_flow::limits::{CONNECTIONS_PER_PORT_MAX, PORTS_MAX};
-use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol, RuleId};
+use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol, RuleId};
 use std::collections::HashMap;
 
 /// How a packet relates to a known connection.
@@ -21,10 +21,12 @@ pub struct Connection {
     pub incarnation: Incarnation,
     /// False once a swap has cut it; its entries then deny.
     pub allowed: bool,
-    /// Its destination is this node: it may only be delivered here.
+    /// Its destination is a service or this node: judged again where it departs.
     pub deferred: bool,
     /// Picked up in mid-flow without a known opener: judged in both directions.
     pub both_ways: bool,
+    /// Its source before this node translated it: that one is judged.
+    pub origin: Option<Addr>,
     /// The rule that allows it under the table in force, `None` where the pod is not isolated or it is cut.
     pub rule: Option<RuleId>,
     /// The last time the worker itself saw a packet of it; the kernel sees the others.
@@ -43,6 +45,11 @@ pub struct Timeouts {
     /// Everything else.
     pub other_ns: u64,
 }
+
+/// Idle time of what is judged by its source before translation, TCP apart, whose openers are always asked for: the kernel
+/// gives a translated source port to somebody else once it has forgotten the flow, after 30 seconds at the earliest
+/// (nf_conntrack_udp_timeout).
+pub const TRANSLATED_NS: u64 = 25_000_000_000;
 
 impl Default for Timeouts {
     fn default() -> Self {
@@ -157,21 +164,29 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_flow::{Addr, Direction};
+    use sluice_flow::Direction;
 
     #[test]
     fn both_directions_find_one_entry_and_ports_are_counted() {
         let flow = FlowKey {
             port: PortIndex(2),
             direction: Direction::Ingress,
+            departs: false,
             protocol: Protocol::UDP,
             src: Addr::v4([10, 0, 0, 1]),
             dst: Addr::v4([10, 0, 0, 2]),
             sport: 1000,
             dport: 53,
         };
-        let connection =
-            Connection { incarnation: Incarnation(1), allowed: true, deferred: false, both_ways: false, rule: None, seen_ns: 0 };
+        let connection = Connection {
+            incarnation: Incarnation(1),
+            allowed: true,
+            deferred: false,
+            both_ways: false,
+            origin: None,
+            rule: None,
+            seen_ns: 0,
+        };
         let mut connections = Connections::with_seed(1);
         connections.insert(flow, connection);
         connections.insert(flow, connection);

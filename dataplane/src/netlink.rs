@@ -9,7 +9,7 @@ pub use survey::Route;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::io;
@@ -27,6 +27,10 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Its MTU.
     pub mtu: u32,
+    /// Its packets begin with an Ethernet header.
+    pub is_ethernet: bool,
+    /// The node's own.
+    pub is_loopback: bool,
     /// Half of a veth pair.
     pub is_veth: bool,
     /// The bridge or bond it belongs to.
@@ -187,7 +191,12 @@ impl Netlink {
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let mut link = Link { index: message.header.index, ..Default::default() };
+        let mut link = Link {
+            index: message.header.index,
+            is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
+            ..Default::default()
+        };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,

@@ -151,6 +151,8 @@ mod tests {
             name: format!("veth{index}"),
             mac: Some([0xee; 6]),
             mtu: 1500,
+            is_ethernet: true,
+            is_loopback: false,
             is_veth: true,
             controller: None,
             peer_index: Some(2),

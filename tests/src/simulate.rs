@@ -107,10 +107,10 @@ impl Total {
     }
 
     fn print(&self, elapsed: Duration) {
-        let Ledger { sent, delivered, dropped, lost, lost_with_worker, refused, duplicated } = &self.ledger;
+        let Ledger { sent, delivered, dropped, lost, lost_with_worker, duplicated } = &self.ledger;
         println!(
             "{} events, {} tables, {sent} packets ({duplicated} doubled): {delivered} delivered, {lost} lost by links, \
-             {lost_with_worker} with workers, {refused} not for this node, dropped:",
+             {lost_with_worker} with workers, dropped:",
             self.events, self.generations
         );
         for (reason, count) in dropped {
@@ -131,7 +131,7 @@ impl Total {
             "passed": self.passed, "failed": self.failed.len(), "events": self.events, "tables": self.generations,
             "packets": {
                 "sent": self.ledger.sent, "delivered": self.ledger.delivered, "lost": self.ledger.lost,
-                "lost_with_worker": self.ledger.lost_with_worker, "refused": self.ledger.refused,
+                "lost_with_worker": self.ledger.lost_with_worker,
                 "duplicated": self.ledger.duplicated, "dropped": dropped,
             },
             "failures": failures, "seconds": elapsed.as_secs_f64(),

@@ -1,10 +1,10 @@
 //! The node in memory keeps the hooks' promises: it is the ground that cases and simulation stand on.
 
-use sluice_flow::{Addr, Direction, DropReason, Incarnation, LocalEndpoint, ObjectName, PortIndex};
+use sluice_flow::{Addr, DropReason, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::{Snapshot, compile, load::load_str};
 use sluice_table::Table;
 use sluice_tests::live::frames::{self, Link};
-use sluice_tests::node::{Fate, GATEWAY_MAC, Node, NodeConfig, Offered, Origin, Route};
+use sluice_tests::node::{Fate, GATEWAY_MAC, Hook, Node, NodeConfig, Offered, Origin, Route};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl World {
     fn carry(&mut self, from: PortIndex, frame: &[u8]) -> Result<Route, DropReason> {
         let journey = self.node.carry(from, frame, self.now_ns);
         self.node.assert_sound();
-        match (journey.left, journey.entered) {
+        match (journey.left, journey.departed) {
             (Fate::Dropped(reason), _) | (_, Some(Fate::Dropped(reason))) => Err(reason),
             _ => Ok(journey.route.expect("it left")),
         }
@@ -171,14 +171,48 @@ fn a_pod_and_its_node_always_reach_each_other_and_nothing_behind_its_addresses()
     assert!(matches!(world.node.enters(WEB, &probe, Origin::Node, world.now_ns), Fate::Passed(_)));
     let to_node = frames::syn(link(WEB), (ip(WEB), 4000), (node, 10250), 1);
     assert_eq!(world.carry(WEB, &to_node), Ok(Route::Node));
-    let Fate::Deferred(frame) = world.node.leaves(WEB, &to_node, world.now_ns) else { panic!("to this node only") };
+    assert!(matches!(world.node.leaves(WEB, &to_node, world.now_ns), Fate::Deferred(_)));
+    world.node.assert_sound();
+}
+
+#[test]
+fn what_left_deferred_is_judged_where_it_departs() {
+    let client = "
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: x, name: client}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}, {port: 82}]}]
+";
+    let mut world = World::under(&format!("{POLICY}{client}"));
+    let node = IpAddr::from([192, 168, 0, 1]);
+    world.node.set_node_addresses(&[Addr::from(node)], world.now_ns);
+    let mut depart = |from: PortIndex, to: (PortIndex, u16), sport: u16| {
+        let nodeport = frames::syn(link(from), (ip(from), sport), (node, 30080), 1);
+        assert!(matches!(world.node.leaves(from, &nodeport, world.now_ns), Fate::Deferred(_)));
+        let origin = Origin::Pod { port: from, deferred: true };
+        let translated = frames::syn(link(from), (ip(from), sport), (ip(to.0), to.1), 1);
+        let entered = world.node.enters(to.0, &translated, origin, world.now_ns);
+        // the verdict is cached
+        assert_eq!(std::mem::discriminant(&world.node.enters(to.0, &translated, origin, world.now_ns)), std::mem::discriminant(&entered));
+        world.node.assert_sound();
+        entered
+    };
+    assert!(matches!(depart(CLIENT, (WEB, 80), 4000), Fate::Passed(_)), "both halves allow it");
+    assert_eq!(depart(CLIENT, (WEB, 81), 4001), Fate::Dropped(DropReason::PolicyDenied), "CLIENT may not leave for it");
+    assert_eq!(depart(CLIENT, (WEB, 82), 4003), Fate::Dropped(DropReason::PolicyDenied), "it may not enter WEB");
+    assert_eq!(depart(WEB, (CLIENT, 80), 4002), Fate::Dropped(DropReason::PolicyDenied));
+    let away = frames::syn(link(WEB), (ip(WEB), 4000), ([10, 9, 9, 9].into(), 80), 1);
     let origin = Origin::Pod { port: WEB, deferred: true };
-    let translated = frames::syn(link(WEB), (ip(WEB), 4000), (ip(CLIENT), 80), 1);
-    assert_eq!(world.node.enters(CLIENT, &translated, origin, world.now_ns), Fate::Dropped(DropReason::Service));
-    assert_eq!(world.node.route(&translated, true), Route::Pod(CLIENT));
-    assert_eq!(world.node.route(&frame, true), Route::Node);
-    let elsewhere = frames::syn(link(WEB), (ip(WEB), 4000), ([10, 9, 9, 9].into(), 80), 1);
-    assert_eq!(world.node.route(&elsewhere, true), Route::Refused);
+    assert_eq!(world.node.exits(&away, origin, world.now_ns), Fate::Dropped(DropReason::PolicyDenied));
+    assert_eq!(world.node.exits(&away, Origin::Uplink, world.now_ns), Fate::Passed(away), "what no pod deferred is not asked about");
+    let to_nobody = frames::syn(link(WEB), (ip(WEB), 4001), ([10, 9, 9, 9].into(), 80), 1);
+    let nobody = Origin::Pod { port: PortIndex(77), deferred: true };
+    assert_eq!(world.node.exits(&to_nobody, nobody, world.now_ns), Fate::Dropped(DropReason::ExitUnjudged));
+    world.node.assert_sound();
 }
 
 #[test]
@@ -201,7 +235,7 @@ fn a_port_is_closed_before_its_table_and_gone_after_its_removal() {
 fn a_late_worker_answers_with_the_table_it_has_then() {
     let mut world = World::new(NodeConfig { receive_max: 2, ..NodeConfig::default() }, &format!("{CLUSTER}{POLICY}"));
     let origin = Origin::Pod { port: CLIENT, deferred: false };
-    let mut offer = |sport: u16| world.node.offer(WEB, Direction::Ingress, &syn(CLIENT, WEB, (sport, 80)), origin, world.now_ns);
+    let mut offer = |sport: u16| world.node.offer(Hook::Entering(WEB), &syn(CLIENT, WEB, (sport, 80)), origin, world.now_ns);
     let (first, second) = (offer(1), offer(2));
     assert_eq!(offer(3), Offered::Done(Fate::Dropped(DropReason::WorkerOverrun)));
     world.node.assert_sound();
@@ -212,9 +246,9 @@ fn a_late_worker_answers_with_the_table_it_has_then() {
     world.node.set_transmit_max(0, 1);
     let fates = world.node.serve(0, world.now_ns);
     assert_eq!(fates.len(), 2);
-    assert_eq!(first, Offered::Asked(fates[0].0));
-    assert!(matches!(fates[0].1, Fate::Passed(_)));
-    assert_eq!((second, &fates[1].1), (Offered::Asked(fates[1].0), &Fate::Dropped(DropReason::TransmitFull)));
+    assert_eq!(first, Offered::Asked(fates[0].0, 0));
+    assert!(matches!(fates[0].1, Offered::Done(Fate::Passed(_))));
+    assert_eq!((second, &fates[1].1), (Offered::Asked(fates[1].0, 0), &Offered::Done(Fate::Dropped(DropReason::TransmitFull))));
     world.node.assert_sound();
 }
 
@@ -222,9 +256,9 @@ fn a_late_worker_answers_with_the_table_it_has_then() {
 fn what_waits_when_a_worker_dies_is_lost_and_counted() {
     let mut world = World::under(POLICY);
     let origin = Origin::Pod { port: CLIENT, deferred: false };
-    let offered = world.node.offer(WEB, Direction::Ingress, &syn(CLIENT, WEB, (1, 80)), origin, world.now_ns);
+    let offered = world.node.offer(Hook::Entering(WEB), &syn(CLIENT, WEB, (1, 80)), origin, world.now_ns);
     let lost = world.node.restart_worker(0, world.now_ns);
-    assert_eq!(lost.into_iter().map(Offered::Asked).collect::<Vec<_>>(), [offered]);
+    assert_eq!(lost.into_iter().map(|ticket| Offered::Asked(ticket, 0)).collect::<Vec<_>>(), [offered]);
     assert_eq!(world.node.accounts().lost, 1);
     world.node.assert_sound();
 }

@@ -74,7 +74,7 @@ pub struct CacheValue {
     pub epoch: u32,
     /// [`CACHE_ALLOW`], [`CACHE_ALLOW_DEFERRED`] or [`CACHE_DENY`].
     pub verdict: u8,
-    /// [`CACHE_REPLY`].
+    /// `CACHE_FLAGS`.
     pub flags: u8,
     /// Seen in the kernel.
     pub tcp_flags: u8,
@@ -92,6 +92,8 @@ pub struct CacheValue {
     pub rule: u32,
     /// Low bits of the generation that judged it.
     pub generation: u32,
+    /// The source before the node translated it, 0 where it did not.
+    pub origin: [u8; 16],
 }
 
 /// Value of the denial cache.
@@ -110,4 +112,4 @@ pub struct Denial {
 
 const _: () = assert!(size_of::<Port>() == 64);
 const _: () = assert!(size_of::<Key>() == 44);
-const _: () = assert!(size_of::<CacheValue>() == 48);
+const _: () = assert!(size_of::<CacheValue>() == 64);

@@ -52,6 +52,7 @@ pub struct CacheValue {
     pub bytes: u64,
     pub packets: u64,
     pub timeout_ns: u64,
+    pub origin: [u8; 16],
     pub rule: u32,
     pub epoch: u32,
     pub tcp_flags: u8,

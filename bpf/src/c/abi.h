@@ -14,7 +14,7 @@
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
 
-#define SLUICE_ABI_CURRENT 1
+#define SLUICE_ABI_CURRENT 2
 
 /* A version that nobody ships, one above: its different layouts keep the conversion honest (make abi-next). */
 #ifdef SLUICE_ABI_NEXT
@@ -25,14 +25,18 @@
 
 #define SLUICE_PORTS_MAX 256
 #define SLUICE_WORKERS_MAX 16
+#define SLUICE_EXITS_MAX 4096
 #define SLUICE_EXTENSION_HEADERS_MAX 8
 
-/* Directions, seen from the pod. */
+/* Directions, seen from the pod. A departure is the egress of a packet that left its pod untranslated (to a service, to an
+ * address of this node), judged where it leaves translated: at another pod's device, or at one that leads away. */
 #define SLUICE_INGRESS 0
 #define SLUICE_EGRESS 1
+#define SLUICE_DEPARTURE 3
 
 /* The mark. Only the top four bits are ours. JUDGED is one-shot: the hook of its own stage clears it. DEFERRED goes on
- * with the packet: its destination was an address of this node, so it may only be delivered here. */
+ * with the packet: its destination was a service or an address of this node. It may be delivered here, or be judged where
+ * it departs; the hook there clears it. By a device without one nothing leaves that has it (`unjudged` below). */
 #define SLUICE_MARK_MASK 0xf0000000u
 #define SLUICE_MARK_JUDGED_INGRESS 0x10000000u
 #define SLUICE_MARK_JUDGED_EGRESS 0x20000000u
@@ -40,19 +44,19 @@
 
 /* ---- the trunk's header ------------------------------------------------------------------------------------------
  *
- *   0        6        12     14     16      17     18     19      20     22      24           28      32     36      40
- *   | dst    | src    | type | magic| version kind  dir   flags  | port | worker | incarnation | epoch | mark | reserved |
+ *   0        6        12     14     16      17     18     19      20     22      24           28      32     36            40       56
+ *   | dst    | src    | type | magic| version kind  dir   flags  | port | worker | incarnation | epoch | mark | exit_ifindex | origin |
  *
  * It stands before the whole frame of the pod (Ethernet header included). Its first 14 bytes are an Ethernet header of
  * their own, with the inner frame's type, so that the kernel can take the header off again (bpf_skb_adjust_room wants
  * an IP packet). All fields but the type are in host order: a trunk never leaves its machine. */
 #define SLUICE_TRUNK_MAGIC 0x5c1e
-#define SLUICE_TRUNK_BYTES 40
+#define SLUICE_TRUNK_BYTES 56
 
 #define SLUICE_KIND_PUNT 1    /* a hook asks */
 #define SLUICE_KIND_VERDICT 2 /* a worker lets it pass */
 
-#define SLUICE_TRUNK_DEFERRED 1 /* flags: deliver to this node only */
+#define SLUICE_TRUNK_DEFERRED 1 /* flags: judged again where it departs */
 
 struct sluice_trunk_header {
 	__u8 dst[6];
@@ -68,7 +72,8 @@ struct sluice_trunk_header {
 	__u32 incarnation;
 	__u32 epoch; /* the port's, read before judging */
 	__u32 mark;  /* the packet's own, given back with it */
-	__u32 reserved;
+	__u32 exit_ifindex; /* of a departure: by which device */
+	__u8 origin[16];    /* the source before the node translated it, 0 where it did not */
 };
 
 /* ---- a port: one pod's attachment. Written by the dataplane through shared memory, read by the programs. ---------- */
@@ -120,6 +125,7 @@ struct sluice_key {
 
 #define SLUICE_CACHE_REPLY 1     /* flags: made for answers; never admits an opener */
 #define SLUICE_CACHE_BOTH_WAYS 2 /* flags: picked up in mid-flow, allowed only as long as it is so both ways */
+#define SLUICE_CACHE_TRANSLATED 4 /* flags: judged by `origin`; another opener on the same ports may have another one */
 
 #ifndef SLUICE_ABI_NEXT
 struct sluice_cache_value {
@@ -134,6 +140,7 @@ struct sluice_cache_value {
 	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse */
 	__u32 rule;         /* of `generation` */
 	__u32 generation;
+	__u8 origin[16]; /* the source before the node translated it, 0 where it did not */
 };
 #endif
 
@@ -192,7 +199,7 @@ struct sluice_config {
 #define SLUICE_DROP_EXTENSION_CHAIN 14
 #define SLUICE_DROP_FRAGMENT_UNSUPPORTED 15
 /* 16: said once that SCTP is not served */
-#define SLUICE_DROP_SERVICE_UNSUPPORTED 17
+/* 17: said once that services are not served */
 #define SLUICE_DROP_VLAN_UNSUPPORTED 18
 #define SLUICE_DROP_ETHERTYPE_UNSUPPORTED 19
 #define SLUICE_DROP_MULTICAST_UNSUPPORTED 20
@@ -200,5 +207,6 @@ struct sluice_config {
 #define SLUICE_DROP_WRONG_WORKER 27
 #define SLUICE_DROP_STALE_PORT 28
 #define SLUICE_DROP_INTERNAL 29
+#define SLUICE_DROP_EXIT_UNJUDGED 32
 
 #endif

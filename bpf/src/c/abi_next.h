@@ -37,6 +37,7 @@ struct sluice_cache_value {
 	__u64 bytes;
 	__u64 packets;
 	__u64 timeout_ns;
+	__u8 origin[16];
 	__u32 rule;
 	__u32 epoch;
 	__u8 tcp_flags;

@@ -23,6 +23,14 @@ struct {
 	__type(value, __u32); /* port index */
 } port_of_ifindex SEC(".maps");
 
+/* Devices that lead away from this node, or to pods that nobody attached: whoever departs by one is judged there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_EXITS_MAX);
+	__type(key, __u32); /* ifindex */
+	__type(value, __u32); /* 1 */
+} exits SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLUICE_PORTS_MAX);

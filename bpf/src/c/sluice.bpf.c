@@ -2,6 +2,8 @@
 /* The kernel's part of the datapath.
  *
  *   pod ── leaving / entering (tcx on the pod's veth): guard ▶ not isolated? pass ▶ cache hit? obey ▶ miss: punt
+ *   entering / exiting (tcx on other devices): what left its pod deferred is judged now that it is translated
+ *   unjudged (netfilter, last in postrouting): nothing deferred leaves by a device without either of the two
  *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
  *   far (XDP on the trunk's other end): to the owning worker's socket, or bounce
  *
@@ -20,12 +22,13 @@
 #include "maps.h"
 #include "parse.h"
 #include "guard.h"
+#include "netfilter.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
 #ifndef SLUICE_ABI_NEXT
 _Static_assert(sizeof(struct sluice_port) == 64, "port");
 _Static_assert(sizeof(struct sluice_key) == 44, "key");
-_Static_assert(sizeof(struct sluice_cache_value) == 48, "cache value");
+_Static_assert(sizeof(struct sluice_cache_value) == 64, "cache value");
 #endif
 
 static __always_inline int pass(__u32 what)
@@ -50,8 +53,11 @@ static __always_inline int punt(struct __sk_buff *skb, const struct sluice_port 
 		.incarnation = p->key.incarnation,
 		.epoch = epoch,
 		.mark = skb->mark,
+		.exit_ifindex = p->key.direction == SLUICE_DEPARTURE ? skb->ifindex : 0,
 	};
 
+	if (p->key.direction == SLUICE_INGRESS)
+		find_origin(skb, p, header.origin);
 	if (bpf_skb_change_head(skb, sizeof(header), 0) || bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0))
 		return drop(SLUICE_DROP_INTERNAL);
 	count(SLUICE_COUNT_PUNT);
@@ -92,7 +98,7 @@ static __always_inline int denied_before(const struct parsed *p, const struct sl
 	return 1;
 }
 
-/* The cached verdict, or a punt. */
+/* The cached verdict, or a punt. TCX_NEXT: allowed. */
 static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
 {
 	/* before judging: a bump in between voids what the worker will write */
@@ -112,8 +118,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
 	int idle = now > last_seen && now - last_seen > value->timeout_ns;
-	/* against the direction of a connection, or where it was picked up in mid-flow */
-	int opens_another = p->opens && (value->flags & (SLUICE_CACHE_REPLY | SLUICE_CACHE_BOTH_WAYS));
+	/* against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin */
+	int opens_another = p->opens && (value->flags & (SLUICE_CACHE_REPLY | SLUICE_CACHE_BOTH_WAYS | SLUICE_CACHE_TRANSLATED));
 	/* the same ports again, after FIN or RST */
 	int opens_again = (p->tcp_flags & 0x02) && (value->tcp_flags & 0x05);
 	/* what a cut connection would have answered may be a flow of its own */
@@ -141,7 +147,58 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	if (value->verdict == SLUICE_CACHE_ALLOW_DEFERRED)
 		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
-	return pass(SLUICE_COUNT_HIT);
+	return TCX_NEXT;
+}
+
+/* The port of a device, NULL where there is none. */
+static __always_inline struct sluice_port *port_of(__u32 ifindex, __u16 *number)
+{
+	__u32 *index = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+
+	if (!index)
+		return NULL;
+	*number = *index;
+	struct sluice_port *port = bpf_map_lookup_elem(&ports, index);
+
+	return port && port->ifindex == ifindex ? port : NULL;
+}
+
+/* Its bits; none where they were set for another incarnation. */
+static __always_inline __u32 state_of(const struct sluice_port *port)
+{
+	__u32 state = *(volatile __u32 *)&port->state;
+
+	return state >> SLUICE_PORT_STATE_SHIFT == (port->incarnation & (~0u >> SLUICE_PORT_STATE_SHIFT)) ? state : 0;
+}
+
+/* A packet that left its pod deferred, here where it departs: what that pod's egress says of it as it is now. TCX_NEXT:
+ * allowed, and no longer deferred. */
+static __noinline int depart(struct __sk_buff *skb)
+{
+	struct parsed p = {};
+	/* also of a packet that was on a trunk in between: it went on from its own device */
+	struct sluice_port *port = port_of(skb->ingress_ifindex, &p.key.port);
+
+	if (!port)
+		return drop(SLUICE_DROP_EXIT_UNJUDGED);
+	__u32 state = state_of(port);
+
+	if (!(state & SLUICE_PORT_OPEN))
+		return drop(SLUICE_DROP_PORT_CLOSED);
+	if (state & SLUICE_PORT_ISOLATED_EGRESS) {
+		p.key.incarnation = port->incarnation;
+		p.key.direction = SLUICE_DEPARTURE;
+		int refused = parse(skb, &p);
+
+		if (refused < 0)
+			return drop(-refused);
+		int verdict = judge(skb, port, &p);
+
+		if (verdict != TCX_NEXT)
+			return verdict;
+	}
+	skb->mark &= ~SLUICE_MARK_MASK;
+	return TCX_NEXT;
 }
 
 /* Whether this node made the packet. No ingress device says so, except that reassembled and refragmented IPv6 packets have
@@ -174,18 +231,14 @@ static __always_inline int made_here(struct __sk_buff *skb)
 
 static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 {
-	__u32 ifindex = skb->ifindex;
-	__u32 *index = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+	struct parsed p = {};
+	struct sluice_port *port = port_of(skb->ifindex, &p.key.port);
 
-	if (!index)
+	if (!port)
 		return drop(SLUICE_DROP_NO_PORT);
-	struct sluice_port *port = bpf_map_lookup_elem(&ports, index);
+	__u32 state = state_of(port);
 
-	if (!port || port->ifindex != ifindex)
-		return drop(SLUICE_DROP_NO_PORT);
-	__u32 state = *(volatile __u32 *)&port->state;
-
-	if (!(state & SLUICE_PORT_OPEN) || state >> SLUICE_PORT_STATE_SHIFT != (port->incarnation & (~0u >> SLUICE_PORT_STATE_SHIFT)))
+	if (!(state & SLUICE_PORT_OPEN))
 		return drop(SLUICE_DROP_PORT_CLOSED);
 
 	__u32 mark = skb->mark & SLUICE_MARK_MASK;
@@ -200,18 +253,20 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		/* always allowed; before the mark is looked at, which an answer of this node may carry back */
 		if (made_here(skb))
 			return pass(SLUICE_COUNT_NODE);
-		if (mark & SLUICE_MARK_DEFERRED)
-			return drop(SLUICE_DROP_SERVICE_UNSUPPORTED);
+		if (mark & SLUICE_MARK_DEFERRED) {
+			int verdict = depart(skb);
+
+			if (verdict != TCX_NEXT)
+				return verdict;
+			mark = 0;
+		}
 		if ((mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex) {
 			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
 			return pass(SLUICE_COUNT_REINJECTED);
 		}
 	}
 
-	struct parsed p = {};
-
 	p.key.incarnation = port->incarnation;
-	p.key.port = *index;
 	p.key.direction = direction;
 	int verdict = parse(skb, &p);
 
@@ -226,7 +281,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		remember_origin(&p);
 		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	}
-	return judge(skb, port, &p);
+	verdict = judge(skb, port, &p);
+	return verdict == TCX_NEXT ? pass(SLUICE_COUNT_HIT) : verdict;
 }
 
 SEC("tcx/ingress")
@@ -239,6 +295,39 @@ SEC("tcx/egress")
 int entering(struct __sk_buff *skb)
 {
 	return hook(skb, SLUICE_INGRESS);
+}
+
+SEC("tcx/egress")
+int exiting(struct __sk_buff *skb)
+{
+	return skb->mark & SLUICE_MARK_DEFERRED ? depart(skb) : TCX_NEXT;
+}
+
+SEC("netfilter")
+int unjudged(struct bpf_nf_ctx *ctx)
+{
+	struct net_device *out = ctx->state->out;
+	struct sk_buff *skb = ctx->skb;
+	__u32 ifindex;
+	__u16 number;
+
+	if (!out || (out->flags & IFF_LOOPBACK))
+		return NF_ACCEPT;
+	if (skb->mark & SLUICE_MARK_DEFERRED) {
+		ifindex = out->ifindex;
+		if (bpf_map_lookup_elem(&port_of_ifindex, &ifindex) || bpf_map_lookup_elem(&exits, &ifindex))
+			return NF_ACCEPT;
+	} else {
+		/* somebody took the mark away, or translates what is nobody's service */
+		if (!redirected(skb))
+			return NF_ACCEPT;
+		struct sluice_port *port = port_of(skb->skb_iif, &number);
+
+		if (!port || !(state_of(port) & SLUICE_PORT_ISOLATED_EGRESS))
+			return NF_ACCEPT;
+	}
+	count(SLUICE_DROP_EXIT_UNJUDGED);
+	return NF_DROP;
 }
 
 SEC("tcx/ingress")
@@ -271,6 +360,14 @@ int near(struct __sk_buff *skb)
 		return drop(SLUICE_DROP_INTERNAL);
 	__u32 mark = header.mark & ~SLUICE_MARK_MASK;
 
+	if (header.direction == SLUICE_DEPARTURE) {
+		__u32 exit = header.exit_ifindex;
+
+		if (!bpf_map_lookup_elem(&port_of_ifindex, &exit) && !bpf_map_lookup_elem(&exits, &exit))
+			return drop(SLUICE_DROP_STALE_PORT);
+		skb->mark = mark;
+		return bpf_redirect(exit, 0);
+	}
 	if (header.flags & SLUICE_TRUNK_DEFERRED)
 		mark |= SLUICE_MARK_DEFERRED;
 	if (header.direction == SLUICE_EGRESS) {

@@ -50,6 +50,10 @@ impl Taken {
         });
         copy(other, loaded, "denials", &loaded.denials, done, |_: &Key, _: &Denial| true);
         copy(other, loaded, "origins", &loaded.origins, done, |_: &Key, _: &u64| true);
+        // not there before version 2
+        if other.join("maps").join("exits").exists() {
+            copy(other, loaded, "exits", &loaded.exits, done, |_: &u32, _: &u32| true);
+        }
         copy(other, loaded, "worker_of_trunk", &loaded.worker_of_trunk, done, |_: &u32, _: &u32| true);
     }
 

@@ -4,6 +4,7 @@
 //!   BPF_DIR/v1/{maps,links}      what the other one left; its programs judge on
 //!   BPF_DIR/v2-new/maps          1 ours are filled from it, while nobody looks at them
 //!   BPF_DIR/v2/{maps,links}      2 renamed: from here on complete
+//!                                  our program at the end of postrouting beside the other one's
 //!                                3 link by link: swapped to our program, then its pin moved from v1/links
 //!                                4 what v1's programs noted since step 1 is added, then its counters
 //!   BPF_DIR/v1-old               5 renamed: from here on garbage, and removed
@@ -26,7 +27,7 @@ mod entries;
 
 pub(crate) use directories::Directories;
 
-use crate::load::{LoadError, Loaded, system};
+use crate::load::{LoadError, Loaded, REPLACED, system};
 use crate::pinned::PinnedMap;
 use entries::Taken;
 use std::fmt;
@@ -106,6 +107,8 @@ pub(crate) fn take_over(loaded: &mut Loaded, directories: &Directories, watch: W
         loaded.directory = directories.own.clone();
         told(watch, Step::Published)?;
     }
+    // before the others' goes, so that there is always one
+    loaded.guard_node()?;
     loaded.swap_pinned_links()?;
     for (other, taken) in directories.others.iter().zip(&taken) {
         take_links(loaded, &other.path, &mut done, watch)?;
@@ -146,7 +149,9 @@ fn take_links(loaded: &Loaded, other: &Path, done: &mut Handover, watch: Watch<'
     for name in unknown {
         let path = links.join(&name);
         std::fs::remove_file(&path).map_err(system(format!("unpin {}", path.display())))?;
-        done.unreadable.push(format!("link {name} is of an unknown kind"));
+        if !name.ends_with(REPLACED) {
+            done.unreadable.push(format!("link {name} is of an unknown kind"));
+        }
     }
     Ok(())
 }

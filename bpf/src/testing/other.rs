@@ -4,7 +4,7 @@
 pub use crate::abi::other::{CacheValue, Denial, Generation, Key, Port};
 
 use crate::ABI_VERSION;
-use crate::load::{pin_tcx, pin_xdp, update_link};
+use crate::load::{Family, pin_netfilter, pin_tcx, pin_xdp, update_link};
 use bytemuck::Pod;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramMut};
 use std::os::fd::AsFd;
@@ -97,15 +97,16 @@ impl Other {
         self.object.progs_mut().find(|program| program.name() == name).unwrap_or_else(|| panic!("program {name}"))
     }
 
-    /// Attaches the program that a link of this name runs, and pins the link.
+    /// Attaches the program that a link of this name runs, and pins the link; `ifindex` means nothing where it is the node's.
     ///
     /// # Panics
     /// When the kernel refuses.
     pub fn attach(&self, link: &str, ifindex: u32) {
         let path = self.directory.join("links").join(link);
-        let attached = match link.ends_with("far") {
-            true => pin_xdp(&self.program(link), ifindex, &path),
-            false => pin_tcx(&self.program(link), ifindex, &path),
+        let attached = match link.rsplit_once('-').expect("a link's name").1 {
+            "far" => pin_xdp(&self.program(link), ifindex, &path),
+            "unjudged" => pin_netfilter(&self.program(link), Family::of_link(link), &path),
+            _ => pin_tcx(&self.program(link), ifindex, &path),
         };
         attached.unwrap_or_else(|error| panic!("{link}: {error}"));
     }

@@ -113,7 +113,7 @@ Examples:
 Exit codes, as diff has them: 0 no change, 1 changes, 2 error.")]
     Diff(diff::Request),
     /// What this machine has for Sluice, what is missing, and what to do about it.
-    #[command(after_help = "It changes nothing. Real devices are only read; tcx and nftables are tried in a network namespace that ends
+    #[command(after_help = "It changes nothing. Real devices are only read; tcx is tried in a network namespace that ends
 with the try. Run it as root, on the node (or in the dataplane's container), before and after installing.
 
 Examples:

@@ -142,10 +142,12 @@ fn connections(client: &Client, pod: Option<ObjectName>, max: u32, form: Form, o
     let mut columns = Columns::new(&headers);
     let shown = connections.len() as u64;
     for c in connections {
-        let rule = c.rule.unwrap_or_default();
+        let rule = if c.deferred { "judged where it departs".to_owned() } else { c.rule.unwrap_or_default() };
+        let direction = if c.departs { "departure".to_owned() } else { c.direction.to_string() };
+        let src = c.origin.map_or(c.src.clone(), |origin| format!("{} (was {origin})", c.src));
         let idle = age(c.idle_ms / 1000);
         let (packets, bytes) = (c.packets.to_string(), c.bytes.to_string());
-        columns.row([c.pod.to_string(), c.direction.to_string(), c.protocol, c.src, c.dst, c.verdict, rule, packets, bytes, idle]);
+        columns.row([c.pod.to_string(), direction, c.protocol, src, c.dst, c.verdict, rule, packets, bytes, idle]);
     }
     columns.print(out, "No connections are tracked.")?;
     if shown < total {

@@ -96,6 +96,9 @@ pub struct FlowKey {
     pub port: PortIndex,
     /// Which way the packet crosses it.
     pub direction: Direction,
+    /// Of egress: it left its pod untranslated, to a service or to its node, and this is what it is where it departs.
+    /// Its answers never cross that place.
+    pub departs: bool,
     /// The protocol behind all extension headers.
     pub protocol: Protocol,
     /// The packet's source.
@@ -109,6 +112,17 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Direction and departure as one number, as the programs have it.
+    #[inline]
+    pub fn way(&self) -> u8 {
+        self.direction as u8 | u8::from(self.departs) << 1
+    }
+
+    /// Direction and departure of [`FlowKey::way`].
+    pub fn of_way(way: u8) -> Option<(Direction, bool)> {
+        Some((Direction::from_index(way & 1)?, way & 2 != 0)).filter(|_| way < 4)
+    }
+
     /// The key of the packets that answer this one.
     #[inline]
     pub fn reversed(&self) -> Self {
@@ -154,8 +168,15 @@ impl fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "port {} {} {} [{}]:{} -> [{}]:{}",
-            self.port.0, self.direction, self.protocol, self.src, self.sport, self.dst, self.dport
+            "port {} {}{} {} [{}]:{} -> [{}]:{}",
+            self.port.0,
+            self.direction,
+            if self.departs { " (departs)" } else { "" },
+            self.protocol,
+            self.src,
+            self.sport,
+            self.dst,
+            self.dport
         )
     }
 }
@@ -168,6 +189,7 @@ mod tests {
         FlowKey {
             port: PortIndex(3),
             direction: Direction::Egress,
+            departs: false,
             protocol,
             src: Addr::v4([10, 0, 0, 1]),
             dst: Addr::v4([10, 0, 0, 2]),

@@ -179,6 +179,7 @@ impl Keeper {
                 self.meet(veth);
             }
         }
+        self.keep_exits(&links, &not_pods);
         self.found.is_first = false;
         self.write_down_closed();
         self.tell_of_lingering();

@@ -5,6 +5,7 @@
 //!   the workers' bell  ── adoption.rs ──▶ acknowledgements, waiting ADDs
 //!   every few seconds  ── expiry.rs   ──▶ idle connections
 //!   links and routes   ── found.rs    ──▶ devices that are gone, pods that nobody told of
+//!                         exits.rs    ──▶ devices by which packets leave the node
 //! ```
 //!
 //! A table is validated here, once, and handed to every worker; it is in force when all live workers have acknowledged
@@ -12,7 +13,7 @@
 
 mod adoption;
 mod control_dir;
-mod deferral;
+mod exits;
 mod expiry;
 mod found;
 mod identity;
@@ -30,6 +31,7 @@ use crate::worker::thread::{Handle, Start, bell, now_ns, silence, spawn};
 use crate::worker::{Command, WorkerConfig};
 use adoption::{Image, PendingAdoption};
 use anyhow::{Context, Result, bail};
+use exits::Exits;
 use found::Found;
 use registry::Registry;
 use requests::{Client, WaitingAdd};
@@ -85,6 +87,7 @@ pub struct Keeper {
     next_scan: Instant,
     next_addresses: Instant,
     found: Found,
+    exits: Exits,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -124,7 +127,6 @@ impl Keeper {
         let listener = Listener::bind(&arguments.run_dir.join(DATAPLANE_SOCKET))?;
         listener.set_nonblocking(true)?;
         control_dir::hand_over(&arguments.run_dir, arguments.control_user)?;
-        deferral::guard_node()?;
         let registry = registry.above(&loaded.ports);
         let image = adoption::last_image(&storage, registry.is_new());
         let now = Instant::now();
@@ -155,9 +157,11 @@ impl Keeper {
             next_scan: now,
             next_addresses: now,
             found: Found::new()?,
+            exits: Exits::default(),
             _lock: lock,
         };
         keeper.take_over_ports()?;
+        keeper.take_over_exits();
         keeper.start_workers(&far)?;
         keeper.survey()?;
         privileges::keep_only(&privileges::KEEPER)?;
@@ -398,7 +402,6 @@ pub fn remove(arguments: &Arguments) -> Result<()> {
     }
     let _ = std::fs::remove_dir(&arguments.bpf_dir);
     trunk::remove_from(0)?;
-    deferral::remove();
     FarNamespace::remove(&arguments.run_dir);
     for file in storage::FILES.into_iter().chain(["dataplane.lock", DATAPLANE_SOCKET]) {
         let _ = std::fs::remove_file(arguments.run_dir.join(file));

@@ -5,7 +5,7 @@ use crate::config::EstablishedArgument;
 use crate::kernel::flow_of;
 use crate::worker::thread::now_ns;
 use anyhow::Result;
-use sluice_bpf::abi::{self, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
+use sluice_bpf::abi::{self, CACHE_ALLOW_DEFERRED, CACHE_DENY, CACHE_REPLY, CacheValue, Key};
 use sluice_flow::{DropReason, FlowKey, ObjectName, Verdict};
 use sluice_wire::{ConnectionInfo, DataplaneStatus, DropCount, FoundState, FromDataplane, PortInfo, PortState, TakenOver, WorkerStatus};
 use std::collections::HashMap;
@@ -133,7 +133,7 @@ impl Keeper {
             .filter_map(|(key, values)| Some((flow_of(&key)?, values)))
             .filter(|(flow, _)| pod.is_none_or(|pod| self.registry.by_port(flow.port).is_some_and(|port| port.endpoint.pod == *pod)))
             .collect();
-        rows.sort_by_key(|(flow, _)| (flow.port, flow.direction, flow.protocol, flow.src, flow.dst, flow.sport, flow.dport));
+        rows.sort_by_key(|(flow, _)| (flow.port, flow.direction, flow.departs, flow.protocol, flow.src, flow.dst, flow.sport, flow.dport));
         let total = rows.len() as u64;
         let now = now_ns();
         let connections = rows.iter().take(max).map(|(flow, values)| self.connection_info(flow, values, now)).collect();
@@ -142,9 +142,13 @@ impl Keeper {
 
     fn connection_info(&self, flow: &FlowKey, values: &[Option<CacheValue>; 2], now: u64) -> ConnectionInfo {
         let table = self.image.as_ref().map(|image| &image.table);
-        let verdict = table.map(|table| table.lookup(flow.port, flow.direction, flow.remote(), flow.protocol, flow.policy_port()));
+        let first = values.iter().flatten().next();
+        let origin = first.filter(|value| value.origin != [0; 16]).map(|value| sluice_flow::Addr(value.origin));
+        let remote = origin.unwrap_or(flow.remote());
+        let verdict = table.map(|table| table.lookup(flow.port, flow.direction, remote, flow.protocol, flow.policy_port()));
+        let deferred = values.iter().flatten().any(|value| value.verdict == CACHE_ALLOW_DEFERRED);
         let rule = match verdict {
-            Some(Verdict::Allow(rule)) => table.and_then(|table| table.rule(rule)).map(ToString::to_string),
+            Some(Verdict::Allow(rule)) if !deferred => table.and_then(|table| table.rule(rule)).map(ToString::to_string),
             _ => None,
         };
         let end = |address: sluice_flow::Addr, port: u16| match address.to_v4() {
@@ -156,6 +160,9 @@ impl Keeper {
         ConnectionInfo {
             pod: self.registry.by_port(flow.port).map_or_else(|| ObjectName::new("?", "?"), |port| port.endpoint.pod.clone()),
             direction: flow.direction,
+            departs: flow.departs,
+            deferred,
+            origin: origin.map(std::net::IpAddr::from),
             protocol: flow.protocol.to_string(),
             src: end(flow.src, flow.sport),
             dst: if flow.protocol.is_icmp() { flow.dst.to_string() } else { end(flow.dst, flow.dport) },

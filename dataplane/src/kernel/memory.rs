@@ -9,6 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+/// Protocol, source, destination, source port and destination port.
+pub(crate) type Tuple = (u8, Addr, Addr, u16, u16);
+
 /// The maps of `bpf/src/c/maps.h` as the hooks would see them, and the one thing that they ask of the rest of the kernel.
 #[derive(Debug)]
 pub struct MemoryKernel {
@@ -22,6 +25,10 @@ pub struct MemoryKernel {
     pub denials: RefCell<HashMap<Key, Denial>>,
     /// SYNs seen of pods that were not isolated.
     pub origins: RefCell<HashSet<Key>>,
+    /// Devices where what left its pod deferred may depart.
+    pub exits: RefCell<HashSet<u32>>,
+    /// What the kernel's connection tracking tells: a translated packet's protocol, addresses and ports, and its source before.
+    pub translated: RefCell<HashMap<Tuple, Addr>>,
     /// Workers that serve their trunk.
     pub sockets: RefCell<HashSet<u32>>,
     /// Drops by reason, then what else the hooks count.
@@ -42,6 +49,8 @@ impl Default for MemoryKernel {
             cache: RefCell::default(),
             denials: RefCell::default(),
             origins: RefCell::default(),
+            exits: RefCell::default(),
+            translated: RefCell::default(),
             sockets: RefCell::default(),
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),

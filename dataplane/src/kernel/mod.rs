@@ -12,7 +12,7 @@ pub use memory::MemoryKernel;
 pub use slot::{Attachment, cleared};
 
 use sluice_bpf::abi::{CacheValue, Key, Port};
-use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, Protocol};
+use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol};
 
 /// Entries of a batch that the kernel took before it stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn key_of(flow: &FlowKey, incarnation: Incarnation) -> Key {
     Key {
         incarnation: incarnation.0,
         port: flow.port.0,
-        direction: flow.direction as u8,
+        direction: flow.way(),
         protocol: flow.protocol.0,
         src: flow.src.0,
         dst: flow.dst.0,
@@ -57,9 +57,11 @@ pub fn key_of(flow: &FlowKey, incarnation: Incarnation) -> Key {
 
 /// The flow of a cache key, `None` where its direction is nonsense.
 pub fn flow_of(key: &Key) -> Option<FlowKey> {
+    let (direction, departs) = FlowKey::of_way(key.direction)?;
     Some(FlowKey {
         port: PortIndex(key.port),
-        direction: Direction::from_index(key.direction)?,
+        direction,
+        departs,
         protocol: Protocol(key.protocol),
         src: Addr(key.src),
         dst: Addr(key.dst),

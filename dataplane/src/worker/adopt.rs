@@ -10,7 +10,7 @@ use sluice_bpf::abi::{
     PORT_ISOLATED_INGRESS, PORT_OPEN,
 };
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Direction, FlowKey, Incarnation, PortIndex, RuleId};
+use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, RuleId};
 use sluice_table::Table;
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let mut connections = std::mem::take(&mut self.connections);
         for (flow, connection) in connections.iter_mut() {
             let known = table.endpoint(flow.port) == Some(connection.incarnation);
-            let (allowed, rule, deferred) = match self.policy(flow, connection.both_ways) {
+            let (allowed, rule, deferred) = match self.policy(flow, connection.both_ways, connection.origin) {
                 Policy::Allow { rule, deferred } if known => (true, rule, deferred),
                 _ => (false, None, connection.deferred),
             };
@@ -197,6 +197,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             allowed: matches!(value.verdict, CACHE_ALLOW | CACHE_ALLOW_DEFERRED),
             deferred: value.verdict == CACHE_ALLOW_DEFERRED,
             both_ways: value.flags & CACHE_BOTH_WAYS != 0,
+            origin: (value.origin != [0; 16]).then_some(Addr(value.origin)),
             rule: (value.rule != u32::MAX).then_some(RuleId(value.rule)),
             seen_ns: value.last_seen_ns.min(now_ns),
         };

@@ -2,16 +2,20 @@
 
 use super::adopt::last_seen_ns;
 use super::{Judged, Worker};
-use crate::conntrack::{Connection, Role};
+use crate::conntrack::{Connection, Role, TRANSLATED_NS};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
-use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Generation, Key};
-use sluice_flow::{Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, RuleId, TcpFlags, Verdict};
+use sluice_bpf::abi::{
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, Generation, Key,
+};
+use sluice_flow::{Addr, Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, RuleId, TcpFlags, Verdict};
 
 /// A parsed packet with where and when it was seen.
 pub(super) struct Seen {
     pub(super) flow: FlowKey,
     pub(super) kind: Kind,
+    /// Its source before this node translated it.
+    pub(super) origin: Option<Addr>,
     pub(super) incarnation: Incarnation,
     /// The port's when the hook punted, which is before any of this.
     pub(super) epoch: u32,
@@ -45,7 +49,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             Kind::IcmpError(quoted) => return self.judge_icmp_error(seen, &quoted),
             // neither query nor answer of anything tracked: each is judged for itself, so that none passes as a reply
             Kind::Icmp(IcmpClass::Other) => {
-                return match self.policy(&seen.flow, false) {
+                return match self.policy(&seen.flow, false, seen.origin) {
                     Policy::Allow { deferred, .. } => Judged::Pass { deferred },
                     Policy::Deny(reason) => Judged::Drop(reason),
                 };
@@ -73,8 +77,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// A packet of a connection that the worker knows, which the hook did not let pass by itself.
     fn judge_known(&mut self, seen: &Seen, original: FlowKey, connection: Connection, role: Role) -> Judged {
-        // replies are only replies: an opener is judged as a new connection, in either direction
-        if seen.opens() {
+        // replies are only replies: an opener is judged as a new connection, in either direction; so is what comes from another
+        // origin by now, on ports that the node gave it
+        let another = role == Role::Original && seen.origin.is_some() && seen.origin != connection.origin;
+        if seen.opens() || another {
             return self.judge_new(seen, seen.flow, false);
         }
         // what a cut connection would have answered may be a flow of its own; without an opener, of TCP and SCTP it is not
@@ -116,6 +122,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// A packet of no known connection.
     fn judge_unknown(&mut self, seen: &Seen) -> Judged {
         match seen.kind {
+            // where it left its pod it was known to go in its connection's direction
+            Kind::Tcp(_) | Kind::Sctp(_) if seen.flow.departs => self.judge_new(seen, seen.flow, false),
             Kind::Tcp(flags) | Kind::Sctp(flags) if !flags.opens() => self.judge_mid_flow(seen),
             Kind::Icmp(IcmpClass::Reply) => match self.isolated(seen.flow.port, seen.flow.direction) {
                 // the node's own requests are not tracked
@@ -137,7 +145,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if self.kernel.opened(&key_of(&reversed, seen.incarnation)) {
             return self.judge_new(seen, reversed, false);
         }
-        match self.policy(&seen.flow, true) {
+        match self.policy(&seen.flow, true, seen.origin) {
             Policy::Allow { .. } => self.judge_new(seen, seen.flow, true),
             Policy::Deny(_) => Judged::Drop(DropReason::MidFlowUnknown),
         }
@@ -145,7 +153,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Judges a connection by the table and, if allowed, begins to track it.
     fn judge_new(&mut self, seen: &Seen, original: FlowKey, both_ways: bool) -> Judged {
-        let (rule, deferred) = match self.policy(&original, both_ways) {
+        // of the answer's destination before translation nothing is known, nor does it matter
+        let origin = seen.origin.filter(|_| original == seen.flow);
+        let (rule, deferred) = match self.policy(&original, both_ways, origin) {
             Policy::Allow { rule, deferred } => (rule, deferred),
             Policy::Deny(reason) => {
                 self.remember_denial(seen, &original, reason);
@@ -158,7 +168,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         // an opener against the direction of a known connection takes its place: the same two cache entries
         self.connections.remove(&original.reversed());
-        let connection = Connection { incarnation: seen.incarnation, allowed: true, deferred, both_ways, rule, seen_ns: seen.now_ns };
+        let (incarnation, seen_ns) = (seen.incarnation, seen.now_ns);
+        let connection = Connection { incarnation, allowed: true, deferred, both_ways, origin, rule, seen_ns };
         self.connections.insert(original, connection);
         let mut values = [Role::Original, Role::Reply].map(|role| self.entry(seen, &connection, role));
         let mine = usize::from(original != seen.flow);
@@ -171,24 +182,26 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and
     /// without the source port, on which no rule depends.
     fn remember_denial(&mut self, seen: &Seen, original: &FlowKey, reason: DropReason) {
-        let first_of_its_flow = *original == seen.flow && seen.kind.flags().is_none_or(TcpFlags::opens);
+        // of a translated one the next may come from elsewhere
+        let first_of_its_flow = *original == seen.flow && seen.origin.is_none() && seen.kind.flags().is_none_or(TcpFlags::opens);
         if reason == DropReason::PolicyDenied && first_of_its_flow {
             let port = self.kernel.port(usize::from(original.port.0));
             self.kernel.deny(&key_of(&FlowKey { sport: 0, ..*original }, seen.incarnation), port.deny_epoch);
         }
     }
 
-    /// What the table says of a connection whose first packet is `original`; in mid-flow, what it says both ways.
-    pub(super) fn policy(&self, original: &FlowKey, both_ways: bool) -> Policy {
+    /// What the table says of a connection whose first packet is `original`, from `origin` if the node translated its source;
+    /// in mid-flow, what it says both ways.
+    pub(super) fn policy(&self, original: &FlowKey, both_ways: bool, origin: Option<Addr>) -> Policy {
         let Some(table) = &self.table else { return Policy::Deny(DropReason::NoTable) };
-        let leaving = original.direction == Direction::Egress;
-        let verdict = table.lookup(original.port, original.direction, original.remote(), original.protocol, original.policy_port());
-        // first: a service address may be one of the node's own devices (kube-ipvs0)
-        if leaving && verdict != Verdict::NotIsolated && table.is_service(original.dst) {
-            return Policy::Deny(DropReason::Service);
+        let remote = origin.unwrap_or(original.remote());
+        let verdict = table.lookup(original.port, original.direction, remote, original.protocol, original.policy_port());
+        // through a service that picked the pod itself; as such an address cannot come from elsewhere, and does not go there
+        if (original.departs || origin.is_some()) && self.is_own(original.port, remote) {
+            return Policy::Allow { rule: None, deferred: false };
         }
-        // delivered to this node: always allowed, whatever the policy
-        if verdict != Verdict::NotIsolated && self.to_node(original) {
+        // not what it will be: judged where it departs, or delivered to this node, which is always allowed
+        if verdict != Verdict::NotIsolated && (self.to_node(original) || self.to_service(original)) {
             return Policy::Allow { rule: None, deferred: true };
         }
         let rule = match verdict {
@@ -199,7 +212,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         // the other way from this node is always allowed, and never judged
         if both_ways
             && !self.to_node(original)
-            && let Policy::Deny(reason) = self.policy(&original.reversed(), false)
+            && let Policy::Deny(reason) = self.policy(&original.reversed(), false, None)
         {
             return Policy::Deny(reason);
         }
@@ -211,12 +224,14 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if !self.isolated(seen.flow.port, seen.flow.direction) {
             return Judged::Pass { deferred: false };
         }
-        if self.to_node(&seen.flow) {
-            return Judged::Pass { deferred: true };
+        // what it quotes is not as its pod knows it
+        if seen.flow.departs {
+            return Judged::Drop(DropReason::IcmpErrorUntracked);
         }
         let inner = FlowKey {
             port: seen.flow.port,
             direction: seen.flow.direction.reversed(),
+            departs: false,
             protocol: quoted.protocol,
             src: quoted.src,
             dst: quoted.dst,
@@ -233,15 +248,35 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, seen.incarnation)));
             connection.allowed && !self.timed_out(&original, &connection, &entries, seen.now_ns)
         });
-        if addressed && live { Judged::Pass { deferred: false } } else { Judged::Drop(DropReason::IcmpErrorUntracked) }
+        match addressed && live {
+            true => Judged::Pass { deferred: false },
+            // of what the node itself asked nothing is tracked
+            false if self.to_node(&seen.flow) => Judged::Pass { deferred: true },
+            false => Judged::Drop(DropReason::IcmpErrorUntracked),
+        }
     }
 
     /// Whether a packet leaves the pod for an address of this node.
     fn to_node(&self, flow: &FlowKey) -> bool {
-        flow.direction == Direction::Egress && self.node_addresses.contains(&flow.dst)
+        flow.direction == Direction::Egress && !flow.departs && self.node_addresses.contains(&flow.dst)
     }
 
-    fn isolated(&self, port: sluice_flow::PortIndex, direction: Direction) -> bool {
+    /// Whether an address is the port's pod's own.
+    fn is_own(&self, port: PortIndex, address: Addr) -> bool {
+        let port = self.kernel.port(usize::from(port.0));
+        match address.to_v4() {
+            Some(v4) => v4 != 0 && v4.to_be_bytes() == port.ip4,
+            None => port.has_ip6 != 0 && address.0 == port.ip6,
+        }
+    }
+
+    /// Whether a packet leaves the pod for a service, which it will not reach as such.
+    fn to_service(&self, flow: &FlowKey) -> bool {
+        let leaves = flow.direction == Direction::Egress && !flow.departs;
+        leaves && self.table.as_ref().is_some_and(|table| table.is_service(flow.dst))
+    }
+
+    fn isolated(&self, port: PortIndex, direction: Direction) -> bool {
         self.table.as_ref().is_none_or(|table| table.isolated(port, direction))
     }
 
@@ -250,6 +285,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let mut value = self.entry_of(connection, role);
         value.epoch = seen.epoch;
         value.timeout_ns = self.config.timeouts.of(seen.flow.protocol);
+        if connection.origin.is_some() && !seen.flow.protocol.is_opened_explicitly() {
+            value.timeout_ns = value.timeout_ns.min(TRANSLATED_NS);
+        }
         value.last_seen_ns = seen.now_ns;
         value
     }
@@ -263,10 +301,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         };
         let reply = if role == Role::Reply { CACHE_REPLY } else { 0 };
         let both_ways = if connection.both_ways { CACHE_BOTH_WAYS } else { 0 };
+        let translated = if connection.origin.is_some() { CACHE_TRANSLATED } else { 0 };
         CacheValue {
             epoch: 0,
             verdict,
-            flags: reply | both_ways,
+            flags: reply | both_ways | translated,
             tcp_flags: 0,
             timeout_ns: 0,
             packets: 0,
@@ -274,6 +313,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             last_seen_ns: 0,
             rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
             generation: self.table.as_ref().map_or(0, |table| table.generation() as Generation),
+            origin: connection.origin.map_or([0; 16], |origin| origin.0),
             ..bytemuck::Zeroable::zeroed()
         }
     }

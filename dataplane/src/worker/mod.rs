@@ -149,9 +149,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             return Judged::Drop(DropReason::TrunkHeader);
         };
         let header: TrunkHeader = bytemuck::pod_read_unaligned(header);
-        let direction = Direction::from_index(header.direction);
+        let way = FlowKey::of_way(header.direction).filter(|(direction, departs)| !departs || *direction == Direction::Egress);
         let known = header.magic == TRUNK_MAGIC && header.version == sluice_bpf::ABI_VERSION as u8 && header.kind == KIND_PUNT;
-        let (true, Some(direction), true) = (known, direction, usize::from(header.port) < PORTS_MAX) else {
+        let (true, Some((direction, departs)), true) = (known, way, usize::from(header.port) < PORTS_MAX) else {
             return Judged::Drop(DropReason::TrunkHeader);
         };
         let port = self.kernel.port(usize::from(header.port));
@@ -169,15 +169,16 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let flow = FlowKey {
             port: PortIndex(header.port),
             direction,
+            departs,
             protocol: packet.protocol,
             src: packet.src,
             dst: packet.dst,
             sport: packet.sport,
             dport: packet.dport,
         };
-        let seen =
-            judge::Seen { flow, kind: packet.kind, incarnation: Incarnation(header.incarnation), epoch: header.epoch, bytes, now_ns };
-        self.judge(&seen)
+        let origin = (header.origin != [0; 16]).then_some(Addr(header.origin));
+        let incarnation = Incarnation(header.incarnation);
+        self.judge(&judge::Seen { flow, kind: packet.kind, origin, incarnation, epoch: header.epoch, bytes, now_ns })
     }
 }
 

@@ -347,6 +347,15 @@ pub struct ConnectionInfo {
     pub pod: ObjectName,
     /// The direction of its first packet, at that pod.
     pub direction: Direction,
+    /// It left its pod for a service or its node, and this is what it is where it departs.
+    #[serde(default)]
+    pub departs: bool,
+    /// To a service or to its node: judged where it departs.
+    #[serde(default)]
+    pub deferred: bool,
+    /// Its source's address before the node translated it: that one is judged.
+    #[serde(default)]
+    pub origin: Option<IpAddr>,
     /// Protocol name.
     pub protocol: String,
     /// Opener's address and port.

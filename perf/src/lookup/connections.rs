@@ -65,8 +65,15 @@ impl Known {
         let keys: Vec<FlowKey> = (0..flows).map(|number| key(number, &mut random)).collect();
         let mut connections = Connections::with_seed(seed);
         for key in &keys {
-            let connection =
-                Connection { incarnation: Incarnation(1), allowed: true, deferred: false, both_ways: false, rule: None, seen_ns: 0 };
+            let connection = Connection {
+                incarnation: Incarnation(1),
+                allowed: true,
+                deferred: false,
+                both_ways: false,
+                origin: None,
+                rule: None,
+                seen_ns: 0,
+            };
             connections.insert(*key, connection);
         }
         ensure!(keys.iter().all(|key| connections.find(key).is_some()), "a known flow is not found");
@@ -83,6 +90,7 @@ fn key(number: usize, random: &mut SplitMix) -> FlowKey {
     FlowKey {
         port: PortIndex(pod as u16),
         direction: Direction::Egress,
+        departs: false,
         protocol: Protocol::TCP,
         src: Addr::v4([10, 64, 0, pod as u8 + 2]),
         dst: Addr::v4((random.next() as u32).to_be_bytes()),

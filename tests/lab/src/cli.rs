@@ -107,6 +107,9 @@ pub(crate) struct Up {
     /// Nodes of the cluster [default: 2].
     #[arg(long, value_name = "COUNT", requires = "api_server", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) nodes: Option<u8>,
+    /// How pods' packets cross from node to node.
+    #[arg(long, value_enum, requires = "api_server", default_value_t = sluice_lab::Paths::Routed)]
+    pub(crate) paths: sluice_lab::Paths,
     /// How long after ADD a pod's addresses appear in its status.
     #[arg(long, value_name = "MS", requires = "api_server", default_value_t = 0)]
     pub(crate) status_delay_ms: u64,

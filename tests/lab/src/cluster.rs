@@ -4,6 +4,7 @@
 //! so the lab has nothing to attach for it.
 
 use crate::layout::ONLY_NODE;
+use crate::services;
 use crate::state::{NodeState, PodState, ServedPort, Transport};
 use crate::store::{Document, parse_documents};
 use anyhow::{Result, bail};
@@ -14,7 +15,6 @@ use sluice_policy::pod::{Container, Pod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The DNS pod that the lab brings when the manifests have none.
 const COREDNS: &str = include_str!("../demo/coredns.yaml");
@@ -129,27 +129,24 @@ fn made_up_uid(name: &ObjectName) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// The hosts file of the DNS server: each service's name with the addresses of the pods that it selects. A service's
-/// own address is not translated here, so every service is served like a headless one.
+/// The hosts file of the DNS server: each service's name with its addresses.
 pub(crate) fn dns_hosts(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>) -> String {
-    let mut text = String::from("# written by sluice-lab; names of services, addresses of the pods behind them\n");
+    let mut text = String::from("# written by sluice-lab; names of services, their addresses, or those of the pods behind headless ones\n");
     for (name, service) in &snapshot.services {
-        for address in backends(snapshot, attached, name, service) {
+        for address in addresses(snapshot, attached, name, service) {
             let _ = writeln!(text, "{address} {}.{}.svc.{CLUSTER_DOMAIN}", name.name, name.namespace);
         }
     }
     text
 }
 
-fn backends(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>, name: &ObjectName, service: &Service) -> Vec<IpAddr> {
-    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return Vec::new() };
-    let selected = |pod: &&PodState| {
-        let object = snapshot.pods.get(&pod.pod);
-        let matches = |object: &Arc<Pod>| selector.iter().all(|(key, value)| object.labels().get(key) == Some(value));
-        pod.pod.namespace == name.namespace && object.is_some_and(matches)
-    };
-    attached.values().filter(selected).flat_map(|pod| pod.addresses.clone()).collect()
+/// Its cluster addresses; of a headless one those of the pods behind it.
+fn addresses(snapshot: &Snapshot, attached: &BTreeMap<String, PodState>, name: &ObjectName, service: &Service) -> Vec<IpAddr> {
+    let own: Vec<IpAddr> = services::cluster_ips(service).iter().filter_map(|ip| ip.parse().ok()).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    services::selected(snapshot, attached, name, service).flat_map(|pod| pod.addresses.clone()).collect()
 }
 
 /// `/etc/resolv.conf` of a pod, as the kubelet writes it. Source: Kubernetes, "DNS for Services and Pods".

@@ -134,7 +134,11 @@ fn up(name: &str, json: bool, args: Up) -> Result<ExitCode> {
     config.sluice = !args.no_sluice;
     config.cluster = args.api_server.then(|| {
         let usual = ClusterConfig::default();
-        ClusterConfig { nodes: args.nodes.map_or(usual.nodes, usize::from), status_delay: Duration::from_millis(args.status_delay_ms) }
+        ClusterConfig {
+            nodes: args.nodes.map_or(usual.nodes, usize::from),
+            status_delay: Duration::from_millis(args.status_delay_ms),
+            paths: args.paths,
+        }
     });
     let lab = Lab::up(&config);
     end_progress();

@@ -3,6 +3,7 @@
 use crate::agents::Agent;
 use crate::underlay::API_SERVER;
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,12 +47,25 @@ pub struct ClusterConfig {
     pub nodes: usize,
     /// How long after ADD a pod's addresses are written to its status.
     pub status_delay: Duration,
+    /// How pods' packets cross from node to node.
+    pub paths: Paths,
+}
+
+/// Between the nodes of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Paths {
+    /// By routes, as they are.
+    #[default]
+    Routed,
+    /// In a tunnel with Ethernet headers, as flannel does it.
+    Vxlan,
 }
 
 impl Default for ClusterConfig {
-    /// Two nodes, statuses at once.
+    /// Two nodes, statuses at once, routed.
     fn default() -> Self {
-        Self { nodes: 2, status_delay: Duration::ZERO }
+        Self { nodes: 2, status_delay: Duration::ZERO, paths: Paths::default() }
     }
 }
 

@@ -122,7 +122,7 @@ impl Lab {
             (config.progress)("API server: starting");
             underlay::create(&self.layout)?;
             let process = underlay::start_api_server(&self.layout, &state.bin_dir)?;
-            state.api = Some(ApiState { process, status_delay_ms: cluster.status_delay.as_millis() as u64 });
+            state.api = Some(ApiState { process, status_delay_ms: cluster.status_delay.as_millis() as u64, paths: cluster.paths });
             self.layout.save(&state)?;
             kubelet::register(self.api()?, &state.nodes)?;
         } else {
@@ -157,8 +157,13 @@ impl Lab {
         layout.create_node()?;
         let netns = NetNs::named(layout.node_netns());
         netns.create()?;
+        // a new namespace has none of the rules that the last one was given
+        let _ = std::fs::remove_file(layout.services());
         netns.set_sysctls(&NODE_SYSCTLS)?;
-        if state.api.is_some() { underlay::connect(&self.layout, node, &state.nodes) } else { Ok(()) }
+        match &state.api {
+            Some(api) => underlay::connect(&self.layout, node, &state.nodes, api.paths),
+            None => Ok(()),
+        }
     }
 
     /// Starts an agent on every node, all at once, and waits until each serves.

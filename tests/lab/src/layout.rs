@@ -133,6 +133,11 @@ impl Layout {
         self.etc().join("dns.hosts")
     }
 
+    /// The packet filter's rules for services that the node was given last.
+    pub fn services(&self) -> PathBuf {
+        self.of_node("services.nft")
+    }
+
     /// Logs of agents and servers.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")

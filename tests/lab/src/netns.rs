@@ -112,11 +112,20 @@ impl NetNs {
     }
 }
 
-/// Runs iproute2 and turns its complaint into our error.
+/// Runs `ip` of iproute2 and turns its complaint into our error.
 pub(crate) fn ip(args: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(args).output().context("cannot run `ip`; is iproute2 installed?")?;
+    iproute2("ip", args)
+}
+
+/// The same of `bridge`.
+pub(crate) fn bridge(args: &[&str]) -> Result<()> {
+    iproute2("bridge", args)
+}
+
+fn iproute2(program: &str, args: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(args).output().with_context(|| format!("cannot run `{program}`; is iproute2 installed?"))?;
     if !output.status.success() {
-        bail!("`ip {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("`{program} {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

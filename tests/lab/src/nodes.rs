@@ -4,6 +4,7 @@
 //!   on a directory: node            pods 10.88.0.0/16, fd88::/64
 //!   in a cluster:   node1, node2…   172.30.0.10+N, fd30::10+N on the underlay
 //!                                   pods 10.88.N.0/24, fd88:0:0:N::/64
+//!   services                        10.96.0.0/16, fd96::/112
 //!   API server                      172.30.0.1, fd30::1, port 6443
 //! ```
 
@@ -18,6 +19,10 @@ pub(crate) const NODES_MAX: usize = 64;
 /// The first address of a network after its own and the gateway's.
 const FIRST_HOST: u32 = 2;
 const NODE_ADDRESS_BASE: u8 = 10;
+/// Of all pods, as kube-proxy is told.
+pub(crate) const CLUSTER_NETWORKS: [&str; 2] = ["10.88.0.0/16", "fd88::/48"];
+/// Services get addresses from these, each with 16 bits of its own.
+pub(crate) const SERVICE_NETWORKS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 96, 0, 0), Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0));
 /// Length of the underlay's networks.
 pub(crate) const UNDERLAY_PREFIXES: [u8; 2] = [24, 64];
 

@@ -3,10 +3,12 @@
 //! Behind either, an object that is written is there for the agents at once, and a snapshot is what they read.
 
 use crate::api::{ApiClient, Place};
+use crate::services;
 use crate::store::{Document, Kind, ObjectRef, Store};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_flow::ObjectName;
@@ -31,6 +33,7 @@ impl Objects<'_> {
     /// Creates or replaces objects. On a server, namespaces that nobody described are created first, as the loader adds
     /// them to a directory, and a status in a manifest is written as the kubelet would.
     pub(crate) fn put(&self, documents: &[Document]) -> Result<()> {
+        let documents = &self.with_addresses(documents)?[..];
         match self {
             Self::Directory(store) => documents.iter().try_for_each(|document| store.put(document).map(|_| ())),
             Self::Server(api) => {
@@ -52,6 +55,26 @@ impl Objects<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Services get the addresses and node ports that they do not bring, as from an API server: those they had, or new ones.
+    fn with_addresses(&self, documents: &[Document]) -> Result<Vec<Document>> {
+        if !documents.iter().any(|document| document.object.kind == Kind::Service) {
+            return Ok(documents.to_vec());
+        }
+        let mut known = self.snapshot()?.services;
+        let mut addressed = Vec::with_capacity(documents.len());
+        for document in documents {
+            let mut document = document.clone();
+            if document.object.kind == Kind::Service {
+                let service = services::addressed(&document.object.name, &document.text, &known)?;
+                document.text = serde_json::to_string_pretty(&service).context("a service as JSON")?;
+                let object = Service::deserialize(&service).with_context(|| format!("{} cannot be read", document.object))?;
+                known.insert(document.object.name.clone(), Arc::new(object));
+            }
+            addressed.push(document);
+        }
+        Ok(addressed)
     }
 
     /// Marks a pod as going: its sandbox still has to be taken away. Nothing in a directory says so.

@@ -7,6 +7,7 @@ use crate::layout::Layout;
 use crate::netns::NetNs;
 use crate::pod;
 use crate::process::{ProcessId, kill_inside};
+use crate::services;
 use crate::state::{PodState, State, replace_file};
 use anyhow::{Context, Result, bail};
 use sluice_flow::ObjectName;
@@ -84,7 +85,22 @@ impl Site<'_> {
             kubelet.run_on_host(snapshot, &state.nodes)?;
         }
         replace_file(&self.layout.dns_hosts(), cluster::dns_hosts(snapshot, &state.pods).as_bytes())?;
+        self.program_services(state, snapshot)?;
         Ok(Reconciled { attached, detached: gone })
+    }
+
+    /// What kube-proxy does on each node, where something changed.
+    fn program_services(&self, state: &State, snapshot: &Snapshot) -> Result<()> {
+        for node in state.nodes.keys() {
+            let (layout, rules) = (self.layout.at(node), services::ruleset(snapshot, state, node));
+            let written = layout.services();
+            if std::fs::read_to_string(&written).is_ok_and(|before| before == rules) {
+                continue;
+            }
+            services::program(&NetNs::named(layout.node_netns()), &rules)?;
+            replace_file(&written, rules.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Takes a pod away as a node does: its processes, its attachment, its namespace.

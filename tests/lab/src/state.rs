@@ -4,6 +4,7 @@
 //! back by rename. So commands in several terminals, and a test beside them, see one truth, and a crash between two
 //! steps leaves a state that `down` can still clean up.
 
+use crate::config::Paths;
 use crate::process::ProcessId;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,9 @@ pub struct ApiState {
     pub process: ProcessId,
     /// How long after ADD a pod's addresses are written to its status.
     pub status_delay_ms: u64,
+    /// How pods' packets cross from node to node.
+    #[serde(default)]
+    pub paths: Paths,
 }
 
 /// One attached pod.

@@ -8,10 +8,12 @@
 //!        10.88.2.0/24 via 172.30.0.12  10.88.1.0/24 via 172.30.0.11
 //! ```
 //!
-//! It leads nowhere else. Every node knows where the others' pods are, as a routed cluster network does.
+//! It leads nowhere else. Every node knows where the others' pods are, as a routed cluster network does; or sends what is for
+//! them through a VXLAN tunnel, device `tunnel`, whose other ends it knows, as flannel does.
 
+use crate::config::Paths;
 use crate::layout::Layout;
-use crate::netns::{NetNs, ip};
+use crate::netns::{NetNs, bridge, ip};
 use crate::nodes::{UNDERLAY_PREFIXES, api_addresses};
 use crate::process::{ProcessId, log_tail, spawn_detached};
 use crate::state::NodeState;
@@ -30,6 +32,10 @@ const PORT: u16 = 6443;
 const BRIDGE: &str = "nodes";
 /// A node's device on the underlay.
 const UPLINK: &str = "uplink";
+/// And the one to the other nodes' pods, where there is a tunnel.
+const TUNNEL: &str = "tunnel";
+/// A VXLAN header and those around it take fifty bytes.
+const TUNNEL_MTU: &str = "1450";
 const SWITCH_MAX: Duration = Duration::from_secs(5);
 
 /// No duplicate address detection: nobody else gives addresses here.
@@ -47,7 +53,7 @@ pub(crate) fn create(layout: &Layout) -> Result<()> {
 }
 
 /// Connects a node, whose namespace is there and whose settings are made, and tells it where the others' pods are.
-pub(crate) fn connect(layout: &Layout, node: &str, nodes: &BTreeMap<String, NodeState>) -> Result<()> {
+pub(crate) fn connect(layout: &Layout, node: &str, nodes: &BTreeMap<String, NodeState>, paths: Paths) -> Result<()> {
     let (underlay, netns, port) = (layout.underlay_netns(), layout.at(node).node_netns(), format!("to-{node}"));
     let own = nodes.get(node).with_context(|| format!("no node {node}"))?;
     // That of a node that went down with its namespace goes a moment after it.
@@ -60,7 +66,11 @@ pub(crate) fn connect(layout: &Layout, node: &str, nodes: &BTreeMap<String, Node
     ip(&["-n", &underlay, "link", "set", &port, "master", BRIDGE, "up"])?;
     ip(&["-n", &netns, "link", "set", UPLINK, "up"])?;
     give_addresses(&netns, UPLINK, &own.addresses().map(|address| address.to_string()))?;
-    for (_, other) in nodes.iter().filter(|(name, _)| *name != node) {
+    let others = nodes.iter().filter(|(name, _)| *name != node).map(|(_, other)| other);
+    if paths == Paths::Vxlan {
+        dig_tunnel(&netns, own, others.clone())?;
+    }
+    for other in others.filter(|_| paths == Paths::Routed) {
         for (network, via) in other.pod_networks().iter().zip(other.addresses()) {
             ip(&["-n", &netns, "route", "replace", network, "via", &via.to_string(), "dev", UPLINK])?;
         }
@@ -70,6 +80,28 @@ pub(crate) fn connect(layout: &Layout, node: &str, nodes: &BTreeMap<String, Node
         ip(&["-n", &underlay, "route", "replace", network, "via", &via.to_string(), "dev", BRIDGE])?;
     }
     Ok(())
+}
+
+/// A tunnel's device, with a static way to each other node's.
+fn dig_tunnel<'a>(netns: &str, own: &NodeState, others: impl Iterator<Item = &'a NodeState>) -> Result<()> {
+    let local = own.addresses()[0].to_string();
+    let kind = ["type", "vxlan", "id", "42", "local", &local, "dev", UPLINK, "dstport", "8472", "nolearning"];
+    ip(&[&["-n", netns, "link", "add", TUNNEL, "address", &tunnel_mac(own)][..], &kind].concat())?;
+    ip(&["-n", netns, "link", "set", TUNNEL, "mtu", TUNNEL_MTU, "up"])?;
+    for other in others {
+        let (mac, via) = (tunnel_mac(other), other.addresses()[0].to_string());
+        bridge(&["-n", netns, "fdb", "append", &mac, "dev", TUNNEL, "dst", &via])?;
+        for network in other.pod_networks() {
+            let next_hop = network.split('/').next().unwrap_or_default().to_owned();
+            ip(&["-n", netns, "neigh", "replace", &next_hop, "lladdr", &mac, "dev", TUNNEL, "nud", "permanent"])?;
+            ip(&["-n", netns, "route", "replace", &network, "via", &next_hop, "dev", TUNNEL, "onlink"])?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_mac(node: &NodeState) -> String {
+    format!("02:00:ac:1e:01:{:02x}", node.number)
 }
 
 fn give_addresses(netns: &str, device: &str, addresses: &[String; 2]) -> Result<()> {

@@ -4,6 +4,7 @@ use super::flow::reason_of;
 use super::frame;
 use super::text::object;
 use sluice_flow::{Direction, DropReason, ObjectName};
+use std::net::IpAddr;
 
 /// A line of `frames`: `x/web leaves | LAYERS | OUTCOME`.
 #[derive(Debug, Clone)]
@@ -11,14 +12,26 @@ pub(super) struct FrameLine {
     pub(super) line: u32,
     pub(super) pod: ObjectName,
     pub(super) direction: Direction,
-    /// It enters after it left another pod as one to this node only.
-    pub(super) deferred: bool,
+    pub(super) way: Way,
     pub(super) repeat: usize,
     pub(super) layers: Vec<frame::Layer>,
     pub(super) text: String,
     pub(super) outcome: Fates,
     /// The plain packet as which it is judged.
     pub(super) like: Option<Vec<frame::Layer>>,
+}
+
+/// Which hook of the node a frame meets, and how it came there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Leaves,
+    Enters,
+    /// It left another pod deferred.
+    EntersDeferred,
+    /// Its source was this before the node translated it.
+    EntersFrom(IpAddr),
+    /// It left the pod deferred, and goes out by the uplink.
+    Exits,
 }
 
 /// How many frames of a line meet which fate.
@@ -29,7 +42,7 @@ pub(super) type Fates = Vec<(usize, Fate)>;
 pub(super) enum Fate {
     /// It goes on to where it was going.
     Pass,
-    /// It goes on, but is delivered to this node or nowhere.
+    /// It goes on, to this node or to be judged where it departs.
     Deferred,
     Drop(DropReason),
 }
@@ -46,11 +59,16 @@ impl FrameLine {
     pub(super) fn read(line: u32, text: &str) -> Result<Self, String> {
         let columns: Vec<&str> = text.split('|').map(str::trim).collect();
         let [hook, layers, outcome] = columns.as_slice() else { return Err("expected POD leaves|enters | LAYERS | OUTCOME".to_owned()) };
-        let (pod, direction, deferred) = match hook.split_once(' ').map(|(pod, way)| (pod, way.trim())) {
-            Some((pod, "leaves")) => (pod, Direction::Egress, false),
-            Some((pod, "enters")) => (pod, Direction::Ingress, false),
-            Some((pod, "enters deferred")) => (pod, Direction::Ingress, true),
-            _ => return Err(format!("{hook:?}: expected `x/web leaves` or `x/web enters`")),
+        let (pod, direction, way) = match hook.split_once(' ').map(|(pod, way)| (pod, way.trim())) {
+            Some((pod, "leaves")) => (pod, Direction::Egress, Way::Leaves),
+            Some((pod, "enters")) => (pod, Direction::Ingress, Way::Enters),
+            Some((pod, "enters deferred")) => (pod, Direction::Ingress, Way::EntersDeferred),
+            Some((pod, "exits")) => (pod, Direction::Egress, Way::Exits),
+            Some((pod, way)) if way.starts_with("enters from ") => {
+                let origin = way["enters from ".len()..].parse().map_err(|_| format!("{way:?}: expected an address"))?;
+                (pod, Direction::Ingress, Way::EntersFrom(origin))
+            }
+            _ => return Err(format!("{hook:?}: expected `x/web leaves`, `enters`, `enters deferred`, `enters from ADDRESS` or `exits`")),
         };
         let (repeat, layers) = match layers.split_once(" x ") {
             Some((count, layers)) => (count.trim().parse().map_err(|_| format!("{count:?} is no number of frames"))?, layers),
@@ -64,7 +82,7 @@ impl FrameLine {
             line,
             pod: object(pod)?,
             direction,
-            deferred,
+            way,
             repeat,
             layers: frame::read(layers)?,
             text: layers.to_owned(),

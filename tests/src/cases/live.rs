@@ -3,10 +3,10 @@
 
 use super::flow::{Asked, End, Flow, Verdict};
 use super::frame::{self, Surroundings};
-use super::lines::{Fate, FrameLine};
+use super::lines::{Fate, FrameLine, Way};
 use super::objects::Object;
 use super::text::{Case, Step, What};
-use sluice_flow::{Direction, DropReason, ObjectName, Protocol};
+use sluice_flow::{DropReason, ObjectName, Protocol};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -148,7 +148,7 @@ fn live_frame(line: &FrameLine) -> Option<LiveFrame> {
     };
     let FrameLine { line: number, pod, text, repeat, layers, .. } = line;
     let (pod, text, layers) = (pod.to_string(), text.clone(), layers.clone());
-    (line.direction == Direction::Egress).then_some(LiveFrame { line: *number, pod, text, repeat: *repeat, reason, layers })
+    (line.way == Way::Leaves).then_some(LiveFrame { line: *number, pod, text, repeat: *repeat, reason, layers })
 }
 
 /// Those between two pods on a port that both ends of the cluster know.

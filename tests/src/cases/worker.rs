@@ -4,7 +4,7 @@
 use super::engines;
 use super::flow::{Until, Verdict};
 use super::frame::{self, Surroundings};
-use super::lines::{Fate, Fates, FrameLine, fates_text};
+use super::lines::{Fate, Fates, FrameLine, Way, fates_text};
 use super::question::Question;
 use super::state::State;
 use crate::node::{self, GATEWAY_MAC, Node, NodeConfig, Origin};
@@ -202,11 +202,23 @@ impl Engine {
             Direction::Egress => self.node.leaves(port, &frame, self.now_ns),
             Direction::Ingress => self.node.enters(port, &frame, origin, self.now_ns),
         };
-        Ok(match fate {
-            node::Fate::Passed(_) => Fate::Pass,
-            node::Fate::Deferred(_) => Fate::Deferred,
-            node::Fate::Dropped(reason) => Fate::Drop(reason),
-        })
+        Ok(fate_of(&fate))
+    }
+
+    /// What left the pod deferred goes out by the uplink.
+    fn exit(&mut self, state: &State, pod: &ObjectName, layers: &[frame::Layer]) -> Result<Fate, String> {
+        let frame = self.frame(state, pod, Direction::Egress, layers)?;
+        let port = state.endpoint(pod).ok_or_else(|| format!("{pod} is not attached here"))?.port;
+        Ok(fate_of(&self.node.exits(&frame, Origin::Pod { port, deferred: true }, self.now_ns)))
+    }
+
+    /// The kernel's connection tracking knows where a packet came from before its source became what it is.
+    fn translate(&self, state: &State, line: &FrameLine, layers: &[frame::Layer], before: std::net::IpAddr) -> Result<(), String> {
+        let frame = self.frame(state, &line.pod, line.direction, layers)?;
+        let packet = sluice_flow::parse_frame(&frame).map_err(|refusal| format!("translated, but refused: {refusal}"))?;
+        let tuple = (packet.protocol.0, packet.src, packet.dst, packet.sport, packet.dport);
+        self.node.kernel().translated.borrow_mut().insert(tuple, Addr::from(before));
+        Ok(())
     }
 
     /// The bytes of a frame at a pod's hook.
@@ -234,7 +246,14 @@ impl Engine {
         for index in 0..line.repeat {
             let layers: Vec<frame::Layer> = line.layers.iter().map(|layer| layer.numbered(index)).collect();
             let origin = self.frame_origin(state, line, &layers);
-            *met.entry(self.send(state, &line.pod, line.direction, origin, &layers)?).or_default() += 1;
+            if let Way::EntersFrom(before) = line.way {
+                self.translate(state, line, &layers, before)?;
+            }
+            let fate = match line.way {
+                Way::Exits => self.exit(state, &line.pod, &layers)?,
+                _ => self.send(state, &line.pod, line.direction, origin, &layers)?,
+            };
+            *met.entry(fate).or_default() += 1;
         }
         let met: Fates = met.into_iter().map(|(fate, count)| (count, fate)).collect();
         Ok((met != line.outcome).then(|| Wrong { expected: fates_text(&line.outcome), got: fates_text(&met) }))
@@ -247,9 +266,19 @@ impl Engine {
         let src = std::net::IpAddr::from(packet.src);
         let sender = state.endpoints().find(|endpoint| endpoint.addresses.contains(&src));
         match self.origin(state, src, sender.map(|endpoint| &endpoint.pod)) {
-            Origin::Pod { port, .. } => Origin::Pod { port, deferred: line.deferred },
+            Origin::Pod { port, .. } => Origin::Pod { port, deferred: line.way == Way::EntersDeferred },
+            // translated on its way through, not made here
+            Origin::Node if matches!(line.way, Way::EntersFrom(_)) => Origin::Uplink,
             other => other,
         }
+    }
+}
+
+fn fate_of(fate: &node::Fate) -> Fate {
+    match fate {
+        node::Fate::Passed(_) => Fate::Pass,
+        node::Fate::Deferred(_) => Fate::Deferred,
+        node::Fate::Dropped(reason) => Fate::Drop(*reason),
     }
 }
 

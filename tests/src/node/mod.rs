@@ -5,6 +5,8 @@
 //! ```text
 //!   leaves ─▶ hook ──pass──────────────────────────▶ Fate::Passed | Deferred | Dropped
 //!   enters     └─punt─▶ far ─▶ Ring ─▶ Worker ─▶ near ─▶ the same hook, judged
+//!   exits      what left deferred is asked about where it departs, for the pod that it left; then, where it enters a
+//!              pod, for that one too
 //! ```
 //!
 //! The hooks are [`sluice_dataplane::kernel::hooks`], the twin of the BPF programs; the workers are the very ones of the
@@ -79,7 +81,7 @@ impl Default for NodeConfig {
 pub enum Fate {
     /// It went on.
     Passed(Vec<u8>),
-    /// It went on, for delivery to this node only.
+    /// It went on, to be delivered to this node or judged where it departs.
     Deferred(Vec<u8>),
     /// It ended here, under this reason.
     Dropped(DropReason),
@@ -96,7 +98,7 @@ pub enum Origin {
     Pod {
         /// Its port.
         port: PortIndex,
-        /// It left as a packet to this node only.
+        /// It left deferred: to a service, or to this node.
         deferred: bool,
     },
 }
@@ -106,8 +108,19 @@ pub enum Origin {
 pub enum Offered {
     /// The packet's fate.
     Done(Fate),
-    /// A worker was asked; [`Node::serve`] will tell.
-    Asked(Ticket),
+    /// This worker was asked; [`Node::serve`] will tell.
+    Asked(Ticket, u16),
+}
+
+/// A hook of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Of a pod's device, where packets leave the pod.
+    Leaving(PortIndex),
+    /// Of a pod's device, where packets enter the pod.
+    Entering(PortIndex),
+    /// Of the uplink.
+    Exiting,
 }
 
 type MemoryWorker = Worker<Ring, Rc<MemoryKernel>>;
@@ -149,6 +162,7 @@ impl Node {
     /// A node without pods or table; its workers serve.
     pub fn new(config: NodeConfig) -> Self {
         let kernel = Rc::new(MemoryKernel::default());
+        kernel.exits.borrow_mut().insert(UPLINK_IFINDEX);
         kernel.cache_entries_max.set(config.cache_entries_max);
         kernel.fail_open.set(config.fail_open);
         let mut node = Self {

@@ -1,41 +1,48 @@
 //! A packet's way through the hooks of one pod, and through the worker if a hook asks it.
 
-use super::{FIRST_TRUNK_IFINDEX, Fate, Node, Offered, Origin, Ticket, UPLINK_IFINDEX};
-use sluice_bpf::abi::MARK_DEFERRED;
+use super::{FIRST_TRUNK_IFINDEX, Fate, Hook, Node, Offered, Origin, Ticket, UPLINK_IFINDEX};
+use sluice_bpf::abi::{MARK_DEFERRED, TRUNK_BYTES, TrunkHeader};
 use sluice_dataplane::kernel::hooks::{Action, Far, Near, Skb};
 use sluice_flow::{Direction, DropReason, PortIndex};
 
 impl Node {
     /// A packet leaves a pod; the worker answers at once.
     pub fn leaves(&mut self, port: PortIndex, frame: &[u8], now_ns: u64) -> Fate {
-        let origin = Origin::Pod { port, deferred: false };
-        self.settle(port, Direction::Egress, frame, origin, now_ns)
+        self.settle(Hook::Leaving(port), frame, Origin::Pod { port, deferred: false }, now_ns)
     }
 
-    /// A packet enters a pod; the worker answers at once.
+    /// A packet enters a pod; the workers answer at once.
     pub fn enters(&mut self, port: PortIndex, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
-        self.settle(port, Direction::Ingress, frame, origin, now_ns)
+        self.settle(Hook::Entering(port), frame, origin, now_ns)
+    }
+
+    /// A packet goes out by the uplink; the worker answers at once.
+    pub fn exits(&mut self, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
+        self.settle(Hook::Exiting, frame, origin, now_ns)
     }
 
     /// Offers a packet and serves until its fate is known.
     ///
     /// # Panics
     /// Where packets offered earlier still wait: their answers would go nowhere.
-    pub(super) fn settle(&mut self, port: PortIndex, direction: Direction, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
+    pub(super) fn settle(&mut self, hook: Hook, frame: &[u8], origin: Origin, now_ns: u64) -> Fate {
         assert_eq!(self.waiting(), 0, "earlier packets have been served");
-        match self.offer(port, direction, frame, origin, now_ns) {
-            Offered::Done(fate) => fate,
-            Offered::Asked(ticket) => {
-                let mut answers = self.serve(self.owner(port), now_ns);
-                let (answered, fate) = answers.pop().expect("a batch of one has one answer");
-                assert_eq!(answered, ticket);
-                fate
+        let mut offered = self.offer(hook, frame, origin, now_ns);
+        loop {
+            match offered {
+                Offered::Done(fate) => return fate,
+                Offered::Asked(ticket, worker) => {
+                    let mut answers = self.serve(worker, now_ns);
+                    let (answered, next) = answers.pop().expect("a batch of one has one answer");
+                    assert_eq!(answered, ticket);
+                    offered = next;
+                }
             }
         }
     }
 
-    /// Shows a packet to a pod's hook.
-    pub fn offer(&mut self, port: PortIndex, direction: Direction, frame: &[u8], origin: Origin, now_ns: u64) -> Offered {
+    /// Shows a packet to a hook.
+    pub fn offer(&mut self, hook: Hook, frame: &[u8], origin: Origin, now_ns: u64) -> Offered {
         self.accounts.offered += 1;
         let ingress_ifindex = match origin {
             Origin::Node => 0,
@@ -43,11 +50,26 @@ impl Node {
             Origin::Pod { port, .. } => self.device(port),
         };
         let mark = if matches!(origin, Origin::Pod { deferred: true, .. }) { MARK_DEFERRED } else { 0 };
-        let skb = Skb { frame, mark, ingress_ifindex, from_socket: origin == Origin::Node };
-        match self.kernel.hook(self.device(port), direction, &skb, now_ns) {
-            Action::Pass { mark } => Offered::Done(self.passed(frame.to_vec(), mark)),
+        let (ifindex, direction) = match hook {
+            Hook::Leaving(port) => (self.device(port), Direction::Egress),
+            Hook::Entering(port) => (self.device(port), Direction::Ingress),
+            Hook::Exiting => (UPLINK_IFINDEX, Direction::Ingress),
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.show(ticket, ifindex, direction, &Skb { frame, mark, ingress_ifindex, from_socket: origin == Origin::Node }, now_ns)
+    }
+
+    /// To the program of a device in this direction, which is seen from the pod behind it.
+    fn show(&mut self, ticket: Ticket, ifindex: u32, direction: Direction, skb: &Skb<'_>, now_ns: u64) -> Offered {
+        let action = match ifindex {
+            UPLINK_IFINDEX => self.kernel.exiting(ifindex, skb, now_ns),
+            _ => self.kernel.hook(ifindex, direction, skb, now_ns),
+        };
+        match action {
+            Action::Pass { mark } => Offered::Done(self.passed(skb.frame.to_vec(), mark)),
             Action::Drop(reason) => Offered::Done(self.dropped(reason)),
-            Action::Punt { frame } => self.punted(self.owner(port), frame, now_ns),
+            Action::Punt { frame } => self.punted(ticket, frame, now_ns),
         }
     }
 
@@ -55,16 +77,16 @@ impl Node {
         self.devices.get(&port).copied().unwrap_or(0)
     }
 
-    fn punted(&mut self, worker: u16, frame: Vec<u8>, now_ns: u64) -> Offered {
+    fn punted(&mut self, ticket: Ticket, frame: Vec<u8>, now_ns: u64) -> Offered {
+        let header: TrunkHeader = bytemuck::pod_read_unaligned(frame.first_chunk::<TRUNK_BYTES>().expect("a punt has its header"));
+        let worker = header.worker;
         match self.kernel.far(u32::from(worker), &frame) {
             Far::Drop(reason) => Offered::Done(self.dropped(reason)),
-            Far::Bounced => Offered::Done(self.comes_back(worker, &frame, now_ns)),
+            Far::Bounced => self.comes_back(ticket, worker, &frame, now_ns),
             Far::Worker => {
-                let ticket = Ticket(self.next_ticket);
-                self.next_ticket += 1;
                 let slot = &mut self.workers[usize::from(worker)];
                 if slot.worker.as_mut().is_some_and(|worker| worker.io.push(ticket, frame)) {
-                    return Offered::Asked(ticket);
+                    return Offered::Asked(ticket, worker);
                 }
                 slot.overrun += 1;
                 slot.shared.set_overrun(slot.overrun);
@@ -73,18 +95,14 @@ impl Node {
         }
     }
 
-    /// What returns over the trunk goes through the near program and the hook that it came from.
-    fn comes_back(&mut self, worker: u16, frame: &[u8], now_ns: u64) -> Fate {
+    /// What returns over the trunk goes through the near program and the hook that it came from. Only where a packet departs
+    /// and enters a pod at once does that hook have another question.
+    fn comes_back(&mut self, ticket: Ticket, worker: u16, frame: &[u8], now_ns: u64) -> Offered {
         let trunk = FIRST_TRUNK_IFINDEX + u32::from(worker);
         match self.kernel.near(trunk, frame) {
-            Near::Drop(reason) => self.dropped(reason),
+            Near::Drop(reason) => Offered::Done(self.dropped(reason)),
             Near::Redirect { ifindex, direction, mark, frame } => {
-                let skb = Skb { frame: &frame, mark, ingress_ifindex: trunk, from_socket: false };
-                match self.kernel.hook(ifindex, direction, &skb, now_ns) {
-                    Action::Pass { mark } => self.passed(frame, mark),
-                    Action::Drop(reason) => self.dropped(reason),
-                    Action::Punt { .. } => panic!("a judged packet is asked about again: it would loop"),
-                }
+                self.show(ticket, ifindex, direction, &Skb { frame: &frame, mark, ingress_ifindex: trunk, from_socket: false }, now_ns)
             }
         }
     }
@@ -101,8 +119,9 @@ impl Node {
         fate
     }
 
-    /// Lets a worker carry out its commands and serve one batch. Returns the fates of the packets it was asked about.
-    pub fn serve(&mut self, worker: u16, now_ns: u64) -> Vec<(Ticket, Fate)> {
+    /// Lets a worker carry out its commands and serve one batch. Returns the fates of the packets it was asked about, or who
+    /// is asked next.
+    pub fn serve(&mut self, worker: u16, now_ns: u64) -> Vec<(Ticket, Offered)> {
         let slot = &mut self.workers[usize::from(worker)];
         slot.run_commands(now_ns);
         let Some(running) = &mut slot.worker else { return Vec::new() };
@@ -111,8 +130,8 @@ impl Node {
         let mut fates = Vec::with_capacity(answers.len());
         for answer in answers {
             let fate = match answer.outcome {
-                Ok(frame) => self.comes_back(worker, &frame, now_ns),
-                Err(reason) => self.dropped(reason),
+                Ok(frame) => self.comes_back(answer.ticket, worker, &frame, now_ns),
+                Err(reason) => Offered::Done(self.dropped(reason)),
             };
             fates.push((answer.ticket, fate));
         }

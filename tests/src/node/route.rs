@@ -1,7 +1,7 @@
 //! The node's own part of a packet's way: where it goes after it has left its pod.
 
 use super::Node;
-use sluice_flow::{Addr, Direction, PortIndex};
+use sluice_flow::{Addr, PortIndex};
 
 /// Where the node sends a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +12,6 @@ pub enum Route {
     Node,
     /// Over the uplink.
     Uplink,
-    /// Nowhere: it may be delivered to this node only and is addressed to somebody else, so the rule in postrouting drops it.
-    Refused,
 }
 
 /// The destination of an IP packet, whatever stands behind its first header.
@@ -26,17 +24,15 @@ pub fn destination(frame: &[u8]) -> Option<Addr> {
 }
 
 impl Node {
-    /// Where a packet goes that has left its pod. `deferred`: it passed only as one to this node.
-    pub fn route(&self, frame: &[u8], deferred: bool) -> Route {
+    /// Where a packet goes that has left its pod.
+    pub fn route(&self, frame: &[u8]) -> Route {
         let Some(address) = destination(frame) else { return Route::Uplink };
         if self.kernel.node_addresses.borrow().contains(&address) {
             return Route::Node;
         }
         let here = self.attached.iter().find(|(_, at)| at.endpoint.addresses.iter().any(|own| Addr::from(*own) == address));
         match here {
-            // the destination's own hook drops what is deferred, by name
             Some((port, _)) => Route::Pod(*port),
-            None if deferred => Route::Refused,
             None => Route::Uplink,
         }
     }
@@ -50,24 +46,26 @@ impl Node {
         frame
     }
 
-    /// A packet's whole way from a pod: its leaving hook, the node's routing, and the entering hook of a pod attached here.
+    /// A packet's whole way from a pod: its leaving hook, the node's routing, and the entering hook of a pod attached here or
+    /// the uplink's.
     pub fn carry(&mut self, from: PortIndex, frame: &[u8], now_ns: u64) -> Journey {
         let left = self.leaves(from, frame, now_ns);
         let (frame, deferred) = match &left {
             super::Fate::Passed(frame) => (frame.clone(), false),
             super::Fate::Deferred(frame) => (frame.clone(), true),
-            super::Fate::Dropped(_) => return Journey { left, route: None, entered: None },
+            super::Fate::Dropped(_) => return Journey { left, route: None, departed: None },
         };
-        let route = self.route(&frame, deferred);
-        let entered = match route {
+        let route = self.route(&frame);
+        let origin = super::Origin::Pod { port: from, deferred };
+        let departed = match route {
             Route::Pod(to) => {
                 let frame = self.addressed_to(to, frame);
-                let origin = super::Origin::Pod { port: from, deferred };
-                Some(self.settle(to, Direction::Ingress, &frame, origin, now_ns))
+                Some(self.enters(to, &frame, origin, now_ns))
             }
-            _ => None,
+            Route::Uplink => Some(self.exits(&frame, origin, now_ns)),
+            Route::Node => None,
         };
-        Journey { left, route: Some(route), entered }
+        Journey { left, route: Some(route), departed }
     }
 }
 
@@ -78,17 +76,17 @@ pub struct Journey {
     pub left: super::Fate,
     /// Where the node sent it, if it left.
     pub route: Option<Route>,
-    /// At the hook of the pod it is for, if that is attached here.
-    pub entered: Option<super::Fate>,
+    /// At the hook of the pod it is for, or of the uplink.
+    pub departed: Option<super::Fate>,
 }
 
 impl Journey {
     /// Whether it arrived: at a pod, at the node, or on the uplink.
     pub fn arrived(&self) -> bool {
         match self.route {
-            Some(Route::Pod(_)) => matches!(self.entered, Some(super::Fate::Passed(_))),
-            Some(Route::Node | Route::Uplink) => true,
-            Some(Route::Refused) | None => false,
+            Some(Route::Pod(_) | Route::Uplink) => matches!(self.departed, Some(super::Fate::Passed(_))),
+            Some(Route::Node) => true,
+            None => false,
         }
     }
 }

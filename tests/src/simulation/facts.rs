@@ -15,8 +15,8 @@ pub(super) struct Facts {
     pub(super) generation: u64,
     /// Sent by the node itself.
     pub(super) from_node: bool,
-    /// It came as a packet to this node only.
-    pub(super) deferred: bool,
+    /// It left its pod deferred, and this is where it departs.
+    pub(super) departs: bool,
     /// Made to be refused, under this reason.
     pub(super) forged: Option<Forged>,
     pub(super) now_ns: u64,

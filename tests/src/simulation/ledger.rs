@@ -16,8 +16,6 @@ pub struct Ledger {
     pub lost: u64,
     /// Died in the ring of a worker that died.
     pub lost_with_worker: u64,
-    /// Dropped behind the hook, because it could only be delivered to this node.
-    pub refused: u64,
     /// Made by duplication; part of `sent`.
     pub duplicated: u64,
 }
@@ -26,12 +24,12 @@ impl Ledger {
     /// Packets that had an end.
     pub fn ended(&self) -> u64 {
         let dropped: u64 = self.dropped.values().sum();
-        self.delivered + dropped + self.lost + self.lost_with_worker + self.refused
+        self.delivered + dropped + self.lost + self.lost_with_worker
     }
 
     /// Sums two runs.
     pub fn add(&mut self, other: &Self) {
-        let Self { sent, delivered, dropped, lost, lost_with_worker, refused, duplicated } = other;
+        let Self { sent, delivered, dropped, lost, lost_with_worker, duplicated } = other;
         self.sent += sent;
         self.delivered += delivered;
         for (reason, count) in dropped {
@@ -39,7 +37,6 @@ impl Ledger {
         }
         self.lost += lost;
         self.lost_with_worker += lost_with_worker;
-        self.refused += refused;
         self.duplicated += duplicated;
     }
 }

@@ -64,7 +64,7 @@ impl Plant {
         let Kind::Tcp(flags) = packet.kind else { return None };
         let slot = node.kernel().port(usize::from(port.0));
         let sluice_flow::Packet { protocol, src, dst, sport, dport, .. } = packet;
-        let key = key_of(&FlowKey { port, direction, protocol, src, dst, sport, dport }, Incarnation(slot.incarnation));
+        let key = key_of(&FlowKey { port, direction, departs: false, protocol, src, dst, sport, dport }, Incarnation(slot.incarnation));
         let known = node.kernel().cache_get(&key).is_some();
         if flags.opens() || known {
             return None;

@@ -6,10 +6,10 @@ use super::host::{TCP_PORTS, UDP_PORTS};
 use super::raw;
 use super::world::{Broken, Event, MILLISECOND_NS, Packet, Place, SECOND_NS, World};
 use crate::live::frames::Link;
-use crate::node::{GATEWAY_MAC, Origin};
+use crate::node::{GATEWAY_MAC, Hook, Origin};
 use sluice_dataplane::kernel::flow_of;
 use sluice_dataplane::worker::Command;
-use sluice_flow::{Direction, Incarnation};
+use sluice_flow::Incarnation;
 use std::net::{IpAddr, SocketAddr};
 
 /// Ports without any server: a stack resets, or says so by ICMP.
@@ -130,7 +130,7 @@ impl Steps {
             let Some(station) = world.stations.iter().position(|station| station.host.addresses.contains(&src.ip())) else { return };
             from = station;
         }
-        if src.is_ipv4() && chance(&mut world.rng, 10) {
+        if src.is_ipv4() && chance(&mut world.rng, 25) {
             dst = SocketAddr::new(SERVICE.into(), 80);
         }
         let link = Link { pod: world.stations[from].mac, gateway: GATEWAY_MAC };
@@ -166,7 +166,7 @@ fn forge(world: &mut World) {
         let (frame, forged) = raw::misrouted(Link { pod: world.stations[from].mac, gateway: GATEWAY_MAC });
         world.ledger.sent += 1;
         let origin = Origin::Uplink;
-        return world.send(move |packet| Event::Hook { port, direction: Direction::Ingress, origin, packet }, Packet { frame, forged });
+        return world.send(move |packet| Event::Hook { hook: Hook::Entering(port), origin, packet }, Packet { frame, forged });
     }
     let victim = SocketAddr::new(*pick(&mut world.rng, &world.stations[to].host.addresses), 53);
     let link = Link { pod: world.stations[from].mac, gateway: GATEWAY_MAC };

@@ -44,7 +44,11 @@ impl Truth {
         {
             // the worker let it pass, and remembers so, before there was no room to send it
             let let_pass = *reason == DropReason::TransmitFull && answer.is_ok();
-            return if let_pass { self.check(facts, frame, &Fate::Passed(Vec::new())) } else { self.doubt(facts, frame, *reason, answer) };
+            let went_on = |truth: &mut Self| {
+                let passed = truth.check(facts, frame, &Fate::Passed(Vec::new()));
+                passed.or_else(|_| truth.check(facts, frame, &Fate::Deferred(Vec::new())))
+            };
+            return if let_pass { went_on(self) } else { self.doubt(facts, frame, *reason, answer) };
         }
         if !self.known(facts) {
             return Err("the table in force does not know this pod".into());
@@ -68,6 +72,8 @@ impl Truth {
         };
         let mut case = Case { truth: self, facts, flow, kind, isolated };
         match fate {
+            Fate::Passed(_) | Fate::Deferred(_) if facts.departs => case.departed(matches!(fate, Fate::Deferred(_))),
+            Fate::Dropped(reason) if facts.departs => case.stopped(*reason),
             Fate::Passed(_) | Fate::Deferred(_) => case.passed(matches!(fate, Fate::Deferred(_))),
             Fate::Dropped(reason) => case.dropped(*reason),
         }
@@ -93,6 +99,7 @@ impl Truth {
         let Faults { worker_dead, ring_full, transmit_full, cache_full, quota_full } = facts.faults;
         match reason {
             DropReason::NoPort => holds(facts.incarnation.is_none(), "the port is registered"),
+            DropReason::ExitUnjudged => holds(facts.departs && facts.incarnation.is_none(), "its port is registered"),
             DropReason::PortClosed | DropReason::EndpointUnknown => holds(!self.known(facts), "the table in force knows the pod"),
             DropReason::StalePort => holds(facts.asked.is_some() && facts.asked != facts.incarnation, "the port is the same"),
             DropReason::NoTable => holds(facts.generation == 0, "a table is in force"),
@@ -109,9 +116,9 @@ impl Truth {
 
 fn flow_at(facts: &Facts, frame: &[u8]) -> Option<(FlowKey, Kind)> {
     let packet = parse_frame(frame).ok()?;
-    let Facts { port, direction, .. } = *facts;
+    let Facts { port, direction, departs, .. } = *facts;
     let sluice_flow::Packet { protocol, src, dst, sport, dport, kind } = packet;
-    Some((FlowKey { port, direction, protocol, src, dst, sport, dport }, kind))
+    Some((FlowKey { port, direction, departs, protocol, src, dst, sport, dport }, kind))
 }
 
 impl Case<'_> {
@@ -207,17 +214,14 @@ impl Case<'_> {
         if self.facts.from_node {
             return Ok(());
         }
-        if deferred && !self.to_node() {
-            return Err("deferred to this node, but addressed elsewhere".into());
-        }
-        if self.facts.deferred {
-            return Err("it may be delivered to this node only".into());
-        }
-        if self.to_service() && self.isolated_here() {
-            return Err("a service address passed untranslated".into());
+        if deferred && !self.to_node() && !self.to_service() {
+            return Err("deferred, but neither to this node nor to a service".into());
         }
         let tracked = self.isolated.contains(&true);
-        if tracked && !self.to_node() && !self.permitted() {
+        if self.to_service() && self.isolated_here() && !deferred && !self.answers() {
+            return Err("it went on to a service as if that were where it ends".into());
+        }
+        if tracked && !self.to_node() && !deferred && !self.permitted() {
             return Err(format!("nothing allows it: {:?} {:?}", self.flow, self.kind));
         }
         let alive_reply = !self.flow.protocol.is_opened_explicitly() && {
@@ -227,6 +231,39 @@ impl Case<'_> {
         let (flow, kind, now_ns, incarnation) = (self.flow, self.kind, self.facts.now_ns, self.incarnation());
         self.truth.memory.passed(incarnation, flow, kind, tracked, alive_reply, now_ns);
         Ok(())
+    }
+
+    /// What left deferred is judged where it departs by what it is there, and by nothing else.
+    fn departed(&mut self, deferred: bool) -> Result<(), Wrong> {
+        if deferred {
+            return Err("still deferred where it departs".into());
+        }
+        let flow = self.flow;
+        let right = !self.isolated_here() || self.allows(&flow) || (self.truth.memory.keep && self.alive(&flow));
+        if !right {
+            return Err(format!("nothing allows where it goes: {flow:?} {:?}", self.kind));
+        }
+        let (kind, now_ns, incarnation, tracked) = (self.kind, self.facts.now_ns, self.incarnation(), self.isolated_here());
+        self.truth.memory.passed(incarnation, flow, kind, tracked, false, now_ns);
+        Ok(())
+    }
+
+    fn stopped(&mut self, reason: DropReason) -> Result<(), Wrong> {
+        let flow = self.flow;
+        let right = match reason {
+            DropReason::PolicyDenied => self.isolated_here() && !self.allows(&flow),
+            // what it answers or quotes is not as its pod knows it
+            DropReason::ReplyToNothing => self.isolated_here() && self.kind == Kind::Icmp(IcmpClass::Reply),
+            DropReason::IcmpErrorUntracked => self.isolated_here() && matches!(self.kind, Kind::IcmpError(_)),
+            _ => false,
+        };
+        if right { Ok(()) } else { Err(format!("stopped where it departs as {reason}: {flow:?} {:?}", self.kind)) }
+    }
+
+    /// Whether the packet answers, or is an error about what somebody else sent.
+    fn answers(&self) -> bool {
+        let reversed = self.flow.reversed();
+        self.track(&reversed).is_some() || matches!(self.kind, Kind::IcmpError(_) | Kind::Icmp(IcmpClass::Reply))
     }
 
     /// Whether some rule of the documentation lets the packet pass.
@@ -249,7 +286,9 @@ impl Case<'_> {
     fn dropped(&mut self, reason: DropReason) -> Result<(), Wrong> {
         let flow = self.flow;
         let right = match reason {
-            DropReason::Service => (self.to_service() && self.isolated_here()) || self.facts.deferred,
+            DropReason::PolicyDenied | DropReason::MidFlowUnknown if self.to_service() && self.isolated_here() && !self.answers() => {
+                return Err(format!("{reason}: nobody knows yet where a packet to a service will go"));
+            }
             _ if self.facts.from_node || self.to_node() => return Err(format!("{reason}: between a pod and its node everything passes")),
             DropReason::PolicyDenied => match self.kind {
                 Kind::Tcp(flags) | Kind::Sctp(flags) if flags.opens() => !self.allows(&flow),
@@ -259,9 +298,7 @@ impl Case<'_> {
             },
             DropReason::MidFlowUnknown => {
                 let mid_flow = self.kind.flags().is_some_and(|flags| !flags.opens());
-                // a service's address is allowed in no direction: it stands for others
-                let service = self.to_service() && self.isolated_here();
-                mid_flow && (service || (!self.both_ways() && !self.either_way(Self::promised)))
+                mid_flow && (!self.both_ways() && !self.either_way(Self::promised))
             }
             DropReason::ReplyToNothing => {
                 self.kind == Kind::Icmp(IcmpClass::Reply) && self.isolated_here() && !self.promised(&flow.reversed())

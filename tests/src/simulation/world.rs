@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::plant::Plant;
 use super::truth::Truth;
 use super::words::{describe, fate_number, verb};
-use crate::node::{Fate, GATEWAY_MAC, Node, NodeConfig, Offered, Origin, Route, Ticket};
+use crate::node::{Fate, GATEWAY_MAC, Hook, Node, NodeConfig, Offered, Origin, Route, Ticket};
 use fastrand::Rng;
 use sluice_bpf::abi::{CacheValue, Key};
 use sluice_dataplane::worker::Established;
@@ -35,8 +35,8 @@ pub(super) struct Packet {
 }
 
 pub(super) enum Event {
-    /// A packet reaches a pod's hook.
-    Hook { port: PortIndex, direction: Direction, origin: Origin, packet: Packet },
+    /// A packet reaches a hook.
+    Hook { hook: Hook, origin: Origin, packet: Packet },
     /// A packet reaches a stack.
     Deliver { station: usize, packet: Packet },
     /// A stack's timer.
@@ -82,8 +82,7 @@ pub(super) struct Links {
 
 /// A packet about which a worker was asked.
 pub(super) struct Asked {
-    port: PortIndex,
-    direction: Direction,
+    hook: Hook,
     origin: Origin,
     packet: Packet,
     incarnation: Option<Incarnation>,
@@ -186,7 +185,7 @@ impl World {
         self.now_ns = self.now_ns.max(time_ns);
         self.events_done += 1;
         match event {
-            Event::Hook { port, direction, origin, packet } => self.at_hook(port, direction, origin, packet)?,
+            Event::Hook { hook, origin, packet } => self.at_hook(hook, origin, packet)?,
             Event::Deliver { station, packet } => self.deliver(station, &packet)?,
             Event::Poll { station } => self.poll(station)?,
             Event::Serve { worker } => self.serve(worker)?,
@@ -226,7 +225,7 @@ impl World {
         match self.stations[station].place {
             Place::Pod { port, .. } => {
                 let origin = Origin::Pod { port, deferred: false };
-                self.send(move |packet| Event::Hook { port, direction: Direction::Egress, origin, packet }, packet);
+                self.send(move |packet| Event::Hook { hook: Hook::Leaving(port), origin, packet }, packet);
             }
             Place::Node => self.towards(Origin::Node, packet),
             Place::Beyond => self.towards(Origin::Uplink, packet),
@@ -235,13 +234,14 @@ impl World {
 
     /// The node routes a packet that no hook stands in front of any more.
     fn towards(&mut self, origin: Origin, mut packet: Packet) {
-        let deferred = matches!(origin, Origin::Pod { deferred: true, .. });
-        match self.node.route(&packet.frame, deferred) {
+        match self.node.route(&packet.frame) {
             Route::Pod(port) => {
                 packet.frame = self.node.addressed_to(port, packet.frame);
-                self.send(move |packet| Event::Hook { port, direction: Direction::Ingress, origin, packet }, packet);
+                self.send(move |packet| Event::Hook { hook: Hook::Entering(port), origin, packet }, packet);
             }
-            Route::Refused => self.ledger.refused += 1,
+            Route::Uplink if matches!(origin, Origin::Pod { deferred: true, .. }) => {
+                self.send(move |packet| Event::Hook { hook: Hook::Exiting, origin, packet }, packet);
+            }
             Route::Node | Route::Uplink => {
                 let address = crate::node::destination(&packet.frame).map(IpAddr::from);
                 let found = self.stations.iter().position(|station| {
@@ -290,7 +290,8 @@ impl World {
         })
     }
 
-    fn at_hook(&mut self, port: PortIndex, direction: Direction, origin: Origin, packet: Packet) -> Result<(), Broken> {
+    fn at_hook(&mut self, hook: Hook, origin: Origin, packet: Packet) -> Result<(), Broken> {
+        let (port, direction) = judged_at(hook, origin);
         let worker = self.node.owner(port);
         let incarnation = self.incarnation(port);
         let faults = Faults {
@@ -298,15 +299,21 @@ impl World {
             ring_full: self.node.waiting_for(worker) >= self.node.config().receive_max,
             ..Faults::default()
         };
-        let undo = self.plant.and_then(|plant| plant.before_offer(&self.node, port, direction, &packet.frame));
-        let offered = self.node.offer(port, direction, &packet.frame, origin, self.now_ns);
+        let is_exit = hook == Hook::Exiting;
+        let undo = self.plant.filter(|_| !is_exit).and_then(|plant| plant.before_offer(&self.node, port, direction, &packet.frame));
+        let offered = self.node.offer(hook, &packet.frame, origin, self.now_ns);
         if let Some(key) = undo {
             self.node.kernel().cache.borrow_mut().remove(&key);
         }
-        let asked = Asked { port, direction, origin, packet, incarnation };
+        self.offered(Asked { hook, origin, packet, incarnation }, false, offered, faults)
+    }
+
+    /// A packet's fate is known, or the next worker is asked.
+    fn offered(&mut self, asked: Asked, waited: bool, offered: Offered, faults: Faults) -> Result<(), Broken> {
         match offered {
-            Offered::Done(fate) => self.settle(asked, false, fate, faults),
-            Offered::Asked(ticket) => {
+            Offered::Done(fate) => self.settle(asked, waited, fate, faults),
+            Offered::Asked(ticket, worker) => {
+                let (port, direction) = judged_at(asked.hook, asked.origin);
                 self.note(|| format!("  asked: {}", describe(port, direction, &asked.packet.frame)));
                 self.asked.insert(ticket, asked);
                 let delay_ns = self.rng.u64(5_000..200_000);
@@ -338,16 +345,16 @@ impl World {
         if let Some(plant) = self.plant {
             plant.after_serve(&self.node);
         }
-        for (ticket, fate) in answers {
+        for (ticket, offered) in answers {
             let asked = self.asked.remove(&ticket).ok_or("a worker answered what it was not asked")?;
-            let config = self.node.config();
+            let (port, config) = (judged_at(asked.hook, asked.origin).0, self.node.config());
             let faults = Faults {
                 transmit_full: self.transmit_full[usize::from(worker)],
                 cache_full: cache_entries + 2 * waiting > self.node.kernel().cache_entries_max.get(),
-                quota_full: held_before.get(&asked.port).is_some_and(|held| held + waiting > config.connections_per_port_max),
+                quota_full: held_before.get(&port).is_some_and(|held| held + waiting > config.connections_per_port_max),
                 ..Faults::default()
             };
-            self.settle(asked, true, fate, faults)?;
+            self.offered(asked, true, offered, faults)?;
         }
         self.check_cache()
     }
@@ -361,7 +368,8 @@ impl World {
 
     /// A packet's fate at a hook is known: it is checked, and the packet goes on or ends.
     fn settle(&mut self, asked: Asked, waited: bool, fate: Fate, faults: Faults) -> Result<(), Broken> {
-        let Asked { port, direction, origin, packet, incarnation } = asked;
+        let Asked { hook, origin, packet, incarnation } = asked;
+        let (port, direction) = judged_at(hook, origin);
         let facts = Facts {
             port,
             direction,
@@ -369,7 +377,7 @@ impl World {
             asked: if waited { incarnation } else { None },
             generation: self.node.generation(self.node.owner(port)),
             from_node: origin == Origin::Node,
-            deferred: matches!(origin, Origin::Pod { deferred: true, .. }) && direction == Direction::Ingress,
+            departs: hook == Hook::Exiting,
             forged: packet.forged,
             now_ns: self.now_ns,
             faults,
@@ -390,9 +398,10 @@ impl World {
         };
         self.last_passed.clone_from(&frame);
         let packet = Packet { frame, ..packet };
-        match direction {
-            Direction::Egress => self.towards(Origin::Pod { port, deferred }, packet),
-            Direction::Ingress => {
+        match hook {
+            Hook::Leaving(port) => self.towards(Origin::Pod { port, deferred }, packet),
+            Hook::Exiting => self.towards(Origin::Pod { port, deferred: false }, packet),
+            Hook::Entering(port) => {
                 let at = self.stations.iter().position(|station| matches!(station.place, Place::Pod { port: own, .. } if own == port));
                 let station = at.expect("every port has had a station");
                 self.send(move |packet| Event::Deliver { station, packet }, packet);
@@ -405,5 +414,14 @@ impl World {
     pub(super) fn in_flight(&self) -> u64 {
         let moving = self.events.values().filter(|event| matches!(event, Event::Hook { .. } | Event::Deliver { .. }));
         moving.count() as u64 + self.asked.len() as u64
+    }
+}
+
+/// Whose policy is asked at a hook, and which half of it.
+fn judged_at(hook: Hook, origin: Origin) -> (PortIndex, Direction) {
+    match (hook, origin) {
+        (Hook::Entering(port), _) => (port, Direction::Ingress),
+        (Hook::Leaving(port), _) | (Hook::Exiting, Origin::Pod { port, .. }) => (port, Direction::Egress),
+        (Hook::Exiting, _) => panic!("only what left a pod is shown to the uplink's hook"),
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Options {
 }
 
 /// Checks that only read files; in the order in which they are shown.
-const TREE_CHECKS: [fn(&Tree) -> Vec<Finding>; 15] = [
+const TREE_CHECKS: [fn(&Tree) -> Vec<Finding>; 16] = [
     kernel::version,
     kernel::btf,
     kernel::bpffs,
@@ -70,6 +70,7 @@ const TREE_CHECKS: [fn(&Tree) -> Vec<Finding>; 15] = [
     network::forwarding,
     network::reverse_path,
     network::pod_mtu,
+    network::netfilter,
     run_dir::tmpfs,
     cpu::clock,
     cpu::workers,
@@ -89,7 +90,6 @@ pub(crate) fn run(client: &Client, run_dir: &std::path::Path, options: &Options,
     let tree = Tree::of_this_machine(run_dir, options, cpus);
     let mut findings: Vec<Finding> = TREE_CHECKS.iter().flat_map(|check| check(&tree)).collect();
     findings.extend(tcx::attach());
-    findings.extend(network::nftables());
     findings.extend(run_dir::room(run_dir));
     findings.extend(nic::devices(&tree));
     findings.extend(agents.findings(&tree));

@@ -1,20 +1,8 @@
-//! How the node routes, and its packet filter.
+//! How the node routes, filters and translates.
 
 use super::finding::Finding;
 use super::tree::Tree;
-use nix::sched::{CloneFlags, unshare};
 use sluice_flow::limits::POD_MTU_MAX;
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-/// Of the form of the dataplane's own rule, in a table that nobody else has.
-const RULES: &str = "table inet sluice_doctor {
-    chain deferred {
-        type filter hook postrouting priority 300; policy accept;
-        meta mark & 0x40000000 != 0 oifname != \"lo\" counter drop
-    }
-}
-";
 
 pub(super) fn forwarding(tree: &Tree) -> Vec<Finding> {
     let four = match tree.number("/proc/sys/net/ipv4/ip_forward") {
@@ -74,26 +62,25 @@ pub(super) fn pod_mtu(tree: &Tree) -> Vec<Finding> {
     }]
 }
 
-/// Tries the dataplane's rule, without keeping it, in a network namespace that ends with the try.
-pub(super) fn nftables() -> Option<Finding> {
-    const CHECK: &str = "nftables";
-    if !rustix::process::geteuid().is_root() {
-        return Some(Finding::unknown(CHECK, "cannot be tried by this user", "run as root"));
-    }
-    let tried = std::thread::spawn(|| -> Result<(), String> {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace to try it in: {error}"))?;
-        let mut nft = Command::new("nft");
-        nft.args(["--check", "--file", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = nft.spawn().map_err(|error| format!("nft cannot be run: {error}"))?;
-        let written = child.stdin.take().map(|mut input| input.write_all(RULES.as_bytes()));
-        let output = child.wait_with_output().map_err(|error| error.to_string())?;
-        match output.status.success() && matches!(written, Some(Ok(()))) {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("nft failed").to_owned()),
-        }
-    });
-    Some(match tried.join().unwrap_or_else(|_| Err("the try panicked".to_owned())) {
-        Ok(()) => Finding::fine(CHECK, "the node's rule would be taken"),
-        Err(error) => Finding::missing(CHECK, error, "install the package nftables; the kernel needs nf_tables and its inet family"),
-    })
+/// Without it nothing keeps a packet to a service from leaving by a device where nobody judges it; and what the kernel does not
+/// tell of translations cannot be judged by.
+pub(super) fn netfilter(tree: &Tree) -> Vec<Finding> {
+    let knows = |name: &str| ["vmlinux", "nf_conntrack"].iter().any(|module| tree.has_bytes(format!("/sys/kernel/btf/{module}"), name));
+    let link = match knows("bpf_nf_link_attach") {
+        true => Finding::fine("netfilter", "takes programs"),
+        false => Finding::missing(
+            "netfilter",
+            "the kernel's type information shows no programs in netfilter",
+            "boot a kernel with CONFIG_NETFILTER_BPF_LINK=y",
+        ),
+    };
+    let conntrack = match knows("bpf_skb_ct_lookup") {
+        true => Finding::fine("conntrack", "programs can ask it"),
+        false => Finding::advice(
+            "conntrack",
+            "programs cannot ask it: what the node masqueraded (NodePorts from outside) is judged by the node's address",
+            "if services are reached from outside: modprobe nf_conntrack before the dataplane starts, on a kernel with its type information",
+        ),
+    };
+    vec![link, conntrack]
 }

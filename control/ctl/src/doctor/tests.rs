@@ -19,7 +19,8 @@ fn machine(changes: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
     let dir = tempfile::tempdir().unwrap();
     let well = [
         ("/proc/sys/kernel/osrelease", "6.6.0-1-amd64\n"),
-        ("/sys/kernel/btf/vmlinux", "btf"),
+        ("/sys/kernel/btf/vmlinux", "\0bpf_nf_link_attach\0"),
+        ("/sys/kernel/btf/nf_conntrack", "\0bpf_skb_ct_lookup\0"),
         ("/proc/self/mountinfo", MOUNTS),
         (
             "/proc/self/limits",
@@ -82,6 +83,8 @@ fn what_is_odd_is_found_by_its_own_check_and_no_other() {
         ("/proc/sys/kernel/osrelease", "nonsense", "kernel", State::Missing, "nonsense"),
         ("/proc/sys/kernel/osrelease", "", "kernel", State::Missing, "no release found"),
         ("/sys/kernel/btf/vmlinux", "", "btf", State::Missing, "no /sys/kernel/btf/vmlinux"),
+        ("/sys/kernel/btf/vmlinux", "bpf_nf_link_attachment\0", "netfilter", State::Missing, "no programs in netfilter"),
+        ("/sys/kernel/btf/nf_conntrack", "", "conntrack", State::Advice, "by the node's address"),
         ("/proc/self/mountinfo", &no_bpffs, "bpffs", State::Missing, "no bpf file system"),
         ("/proc/self/mountinfo", &no_cgroup2, "cgroup", State::Advice, "tmpfs at /sys/fs/cgroup"),
         ("/proc/self/mountinfo", &on_disk, "run_dir", State::Advice, "ext4, which outlives a boot"),

@@ -41,6 +41,12 @@ impl Tree {
         std::fs::read_to_string(self.path(path)).ok().map(|text| text.trim().to_owned())
     }
 
+    /// Whether a file, of whatever bytes, has this name in it with a zero byte behind.
+    pub(super) fn has_bytes(&self, path: impl AsRef<Path>, name: &str) -> bool {
+        let name = [name.as_bytes(), &[0]].concat();
+        std::fs::read(self.path(path)).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
+    }
+
     /// A file that holds one number.
     pub(super) fn number(&self, path: impl AsRef<Path>) -> Option<i64> {
         self.read(path)?.parse().ok()

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!   leaving / entering   guard ▶ not isolated? pass ▶ cache hit? obey ▶ punt
+//!   entering / exiting   what left its pod deferred is judged now that it is translated
+//!   unjudged             nothing deferred leaves by a device without either of the two
 //!   far                  to the worker that serves the trunk, or bounce
 //!   near                 a verdict goes back to the hook it came from, with a one-shot mark; a bounced punt is dropped
 //! ```
@@ -20,12 +22,12 @@ use super::{Kernel, MemoryKernel};
 use guard::{Guarded, guard_entering, guard_leaving};
 use parse::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Parsed, ROUTING, load, parse};
 use sluice_bpf::abi::{
-    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
-    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED,
-    MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
-    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
+    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR,
+    COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, KIND_PUNT, KIND_VERDICT, Key,
+    MARK_DEFERRED, MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX,
+    Port, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
 };
-use sluice_flow::{Direction, DropReason, IcmpClass, Protocol, TcpFlags};
+use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
 const FIN_TIMEOUT_NS: u64 = 120_000_000_000;
 const RST_TIMEOUT_NS: u64 = 10_000_000_000;
@@ -77,7 +79,7 @@ pub enum Far {
 pub enum Near {
     /// To the hook it came from.
     Redirect {
-        /// The pod's device.
+        /// The pod's device, or the one by which it departs.
         ifindex: u32,
         /// Which of its hooks.
         direction: Direction,
@@ -107,17 +109,21 @@ impl MemoryKernel {
 
     /// The programs `leaving` (egress) and `entering` (ingress) of the device `ifindex`.
     pub fn hook(&self, ifindex: u32, direction: Direction, skb: &Skb<'_>, now_ns: u64) -> Action {
-        let index = self.port_of_ifindex.borrow().get(&ifindex).copied();
-        let slot = index.filter(|&index| (index as usize) < PORTS_MAX).map(|index| (index as u16, self.port(index as usize)));
-        let Some((index, port)) = slot.filter(|(_, port)| port.ifindex == ifindex) else {
-            return self.drop(DropReason::NoPort);
-        };
+        let Some((index, port)) = self.port_of(ifindex) else { return self.drop(DropReason::NoPort) };
         let state = port.state_bits();
         if state & PORT_OPEN == 0 {
             return self.drop(DropReason::PortClosed);
         }
-        if let Some(action) = self.marked(&port, direction, skb) {
-            return action;
+        let skb = &match self.marked(direction, skb) {
+            Some(action) => return action,
+            None if direction == Direction::Ingress && skb.mark & MARK_DEFERRED != 0 => match self.depart(ifindex, skb, now_ns) {
+                Action::Pass { mark } => Skb { mark, ..*skb },
+                action => return action,
+            },
+            None => *skb,
+        };
+        if direction == Direction::Ingress && skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex {
+            return self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS);
         }
         let key = Key { incarnation: port.incarnation, port: index, direction: direction as u8, ..bytemuck::Zeroable::zeroed() };
         let guarded = parse(skb.frame, key).and_then(|parsed| {
@@ -138,41 +144,84 @@ impl MemoryKernel {
                 }
                 self.pass(COUNT_NOT_ISOLATED, skb.mark)
             }
-            Ok((parsed, Guarded::Judge)) => self.judge(&port, &parsed, skb, now_ns),
+            Ok((parsed, Guarded::Judge)) => match self.judge(ifindex, &port, &parsed, skb, now_ns) {
+                Action::Pass { mark } => self.pass(COUNT_HIT, mark),
+                action => action,
+            },
         }
     }
 
+    /// The port of a device.
+    fn port_of(&self, ifindex: u32) -> Option<(u16, Port)> {
+        let index = self.port_of_ifindex.borrow().get(&ifindex).copied();
+        let slot = index.filter(|&index| (index as usize) < PORTS_MAX).map(|index| (index as u16, self.port(index as usize)));
+        slot.filter(|(_, port)| port.ifindex == ifindex)
+    }
+
+    /// A packet that left its pod deferred, where it departs. A pass counts nothing.
+    fn depart(&self, ifindex: u32, skb: &Skb<'_>, now_ns: u64) -> Action {
+        let Some((index, port)) = self.port_of(skb.ingress_ifindex) else { return self.drop(DropReason::ExitUnjudged) };
+        let state = port.state_bits();
+        if state & PORT_OPEN == 0 {
+            return self.drop(DropReason::PortClosed);
+        }
+        if state & PORT_ISOLATED_EGRESS != 0 {
+            let key = Key { incarnation: port.incarnation, port: index, direction: DEPARTURE, ..bytemuck::Zeroable::zeroed() };
+            let action = match parse(skb.frame, key) {
+                Err(reason) => self.drop(reason),
+                Ok(parsed) => self.judge(ifindex, &port, &parsed, skb, now_ns),
+            };
+            let Action::Pass { .. } = action else { return action };
+        }
+        Action::Pass { mark: skb.mark & !MARK_MASK }
+    }
+
+    /// The program `exiting` of the device `ifindex`.
+    pub fn exiting(&self, ifindex: u32, skb: &Skb<'_>, now_ns: u64) -> Action {
+        if skb.mark & MARK_DEFERRED != 0 { self.depart(ifindex, skb, now_ns) } else { Action::Pass { mark: skb.mark } }
+    }
+
+    /// The program `unjudged`, for a packet that is about to leave by the device `ifindex`: whether it may.
+    pub fn may_leave_by(&self, ifindex: u32, mark: u32) -> bool {
+        let judged = mark & MARK_DEFERRED == 0 || self.is_known(ifindex);
+        if !judged {
+            self.count(DropReason::ExitUnjudged as usize);
+        }
+        judged
+    }
+
+    /// Whether a device carries one of the hooks where packets depart.
+    fn is_known(&self, ifindex: u32) -> bool {
+        self.port_of_ifindex.borrow().contains_key(&ifindex) || self.exits.borrow().contains(&ifindex)
+    }
+
     /// What mark and origin decide before anybody looks at the packet.
-    fn marked(&self, port: &Port, direction: Direction, skb: &Skb<'_>) -> Option<Action> {
+    fn marked(&self, direction: Direction, skb: &Skb<'_>) -> Option<Action> {
         match direction {
             // cannot come out of the pod: the kernel scrubs marks between namespaces
             Direction::Egress if skb.mark & MARK_JUDGED_EGRESS != 0 => Some(self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_EGRESS)),
             Direction::Egress => None,
             // always allowed; before the mark is looked at, which an answer of this node may carry back
             Direction::Ingress if made_here(skb) => Some(self.pass(COUNT_NODE, skb.mark)),
-            Direction::Ingress if skb.mark & MARK_DEFERRED != 0 => Some(self.drop(DropReason::Service)),
-            Direction::Ingress if skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex => {
-                Some(self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS))
-            }
             Direction::Ingress => None,
         }
     }
 
-    /// The cached verdict, or a punt.
-    fn judge(&self, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+    /// The cached verdict, or a punt. A pass counts nothing.
+    fn judge(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
         if p.fragment {
             return self.drop(DropReason::Fragment);
         }
         if !p.keyed {
-            return self.punt(port, p, skb);
+            return self.punt(ifindex, port, p, skb);
         }
         let Some(value) = self.cache_get(&p.key) else {
             let denied = self.denied_before(p, port, now_ns);
-            return if denied { self.drop(DropReason::PolicyDenied) } else { self.punt(port, p, skb) };
+            return if denied { self.drop(DropReason::PolicyDenied) } else { self.punt(ifindex, port, p, skb) };
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
-        // against the direction of a connection, or where it was picked up in mid-flow
-        let opens_another = p.opens && value.flags & (CACHE_REPLY | CACHE_BOTH_WAYS) != 0;
+        // against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin
+        let opens_another = p.opens && value.flags & (CACHE_REPLY | CACHE_BOTH_WAYS | CACHE_TRANSLATED) != 0;
         // the same ports again, after FIN or RST
         let opens_again = p.tcp_flags & TcpFlags::SYN != 0 && value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) != 0;
         // what a cut connection would have answered may be a flow of its own
@@ -182,14 +231,14 @@ impl MemoryKernel {
         }
         if value.epoch != port.epoch || idle || opens_another || opens_again || may_be_own {
             self.count(COUNT_STALE);
-            return self.punt(port, p, skb);
+            return self.punt(ifindex, port, p, skb);
         }
         if value.verdict == CACHE_DENY {
             return self.drop(DropReason::PolicyDenied);
         }
         self.note_hit(p, skb.frame.len(), value, now_ns);
         let deferred = value.verdict == CACHE_ALLOW_DEFERRED;
-        self.pass(COUNT_HIT, if deferred { skb.mark & !MARK_MASK | MARK_DEFERRED } else { skb.mark })
+        Action::Pass { mark: if deferred { skb.mark & !MARK_MASK | MARK_DEFERRED } else { skb.mark } }
     }
 
     fn note_hit(&self, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
@@ -226,7 +275,8 @@ impl MemoryKernel {
         }
     }
 
-    fn punt(&self, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {
+    fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {
+        let origin = if p.key.direction == Direction::Ingress as u8 { self.origin(p) } else { None };
         let header = TrunkHeader {
             dst: TRUNK_ADDRESS,
             src: TRUNK_ADDRESS,
@@ -242,10 +292,19 @@ impl MemoryKernel {
             // before judging: a bump in between voids what the worker will write
             epoch: port.epoch,
             mark: skb.mark,
-            reserved: 0,
+            exit_ifindex: if p.key.direction == DEPARTURE { ifindex } else { 0 },
+            origin: origin.map_or([0; 16], |origin| origin.0),
         };
         self.count(COUNT_PUNT);
         Action::Punt { frame: [bytemuck::bytes_of(&header), skb.frame].concat() }
+    }
+
+    /// The source of a packet that enters before the node translated it; the kernel tells of TCP and UDP.
+    fn origin(&self, p: &Parsed) -> Option<Addr> {
+        let Key { protocol, src, dst, sport, dport, .. } = p.key;
+        let told = p.keyed && [Protocol::TCP, Protocol::UDP].contains(&Protocol(protocol));
+        let origin = self.translated.borrow().get(&(protocol, Addr(src), Addr(dst), sport, dport)).copied();
+        origin.filter(|origin| told && *origin != Addr(src))
     }
 
     /// The program `far` on the trunk of `worker`.
@@ -286,6 +345,18 @@ impl MemoryKernel {
         let port = (usize::from(header.port) < PORTS_MAX).then(|| self.port(usize::from(header.port)));
         let same = |port: &Port| port.ifindex != 0 && port.incarnation == header.incarnation && port.trunk_ifindex == ifindex;
         let Some(port) = port.filter(same) else { return drop(DropReason::StalePort) };
+        if header.direction == DEPARTURE {
+            return match self.is_known(header.exit_ifindex) {
+                // where it was about to go
+                true => Near::Redirect {
+                    ifindex: header.exit_ifindex,
+                    direction: Direction::Ingress,
+                    mark: header.mark & !MARK_MASK,
+                    frame: inner.to_vec(),
+                },
+                false => drop(DropReason::StalePort),
+            };
+        }
         let deferred = if header.flags & TRUNK_DEFERRED != 0 { MARK_DEFERRED } else { 0 };
         let (direction, judged) = match header.direction == Direction::Egress as u8 {
             true => (Direction::Egress, MARK_JUDGED_EGRESS),

@@ -1,8 +1,8 @@
 //! Which packets are judged at all, and what a first packet comes to.
 
 use super::frames::{echo_request, other, tcp, udp, unpunt};
-use super::world::{Dropped, FOREIGN, Forwarded, SECOND, WEB, World, egress, ingress, isolate};
-use sluice_bpf::abi::{CACHE_ALLOW, CACHE_REPLY, KIND_VERDICT, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN};
+use super::world::{Deferred, Dropped, FOREIGN, Forwarded, SECOND, WEB, World, egress, ingress, isolate};
+use sluice_bpf::abi::{CACHE_ALLOW, CACHE_REPLY, KIND_VERDICT, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, TRUNK_BYTES};
 use sluice_flow::{Direction, DropReason, Incarnation};
 
 const SYN: (&str, &str) = ("10.0.1.1:4000", "10.0.0.1:80");
@@ -67,10 +67,10 @@ fn only_whole_trunk_headers_of_this_version_that_ask_are_judged() {
         bad[at] = value;
         assert_eq!(world.received(bad), Dropped(DropReason::TrunkHeader), "{what}");
     }
-    for len in [0, 1, 14, 39] {
+    for len in [0, 1, 14, TRUNK_BYTES - 1] {
         assert_eq!(world.received(good[..len].to_vec()), Dropped(DropReason::TrunkHeader), "{len} bytes");
     }
-    for len in 40..good.len() {
+    for len in TRUNK_BYTES..good.len() {
         assert_eq!(world.received(good[..len].to_vec()), Dropped(DropReason::Malformed), "{len} bytes");
     }
 }
@@ -172,13 +172,20 @@ fn what_is_not_served_is_dropped_by_name() {
 }
 
 #[test]
-fn a_service_address_is_dropped_by_name_where_egress_is_isolated() {
-    let mut world = World::under(&[egress("0.0.0.0/0", "any")]);
+fn a_packet_to_a_service_is_judged_where_it_departs() {
+    let mut world = World::under(&[egress("10.0.0.7/32", "any")]);
     let to_service = tcp("10.0.0.1:4000", "10.96.0.10:80", "S");
-    assert_eq!(world.leaves(&to_service), Dropped(DropReason::Service), "although the block allows it");
-    assert!(world.denials().is_empty());
+    assert_eq!(world.leaves(&to_service), Deferred);
+    assert_eq!(world.enters(&tcp("10.96.0.10:80", "10.0.0.1:4000", "SA")), Forwarded, "the answer, translated back");
+    assert_eq!(world.departs(&tcp("10.0.0.1:4000", "10.0.0.7:8080", "S")), Forwarded, "the backend is allowed");
+    assert_eq!(world.departs(&tcp("10.0.0.1:4000", "10.0.0.8:8080", "S")), Dropped(DropReason::PolicyDenied), "this one is not");
+    assert_eq!(world.departs(&to_service), Dropped(DropReason::PolicyDenied), "nobody translated it: an address like others");
+    assert_eq!(world.departs(&tcp("10.0.0.1:4000", "10.0.0.7:8080", "A")), Forwarded, "in mid-flow too: its direction is known");
+    // the source port that the node chose says nothing
+    assert_eq!(world.departs(&tcp("192.168.0.1:9999", "10.0.0.7:8080", "S")), Forwarded, "masqueraded");
     world.adopt(&[isolate(&["Egress"])]);
-    assert_eq!(world.leaves(&to_service), Dropped(DropReason::Service), "although policy denies it");
+    assert_eq!(world.leaves(&to_service), Deferred, "although policy denies everything");
+    assert_eq!(world.departs(&tcp("10.0.0.1:4000", "10.0.0.7:8080", "A")), Dropped(DropReason::PolicyDenied), "cut by the swap");
     world.adopt(&[isolate(&["Ingress"])]);
     assert_eq!(world.leaves(&to_service), Forwarded, "not isolated for egress");
     assert_eq!(world.enters(&tcp("10.96.0.10:80", "10.0.0.1:4000", "SA")), Forwarded);

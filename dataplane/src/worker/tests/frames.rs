@@ -2,7 +2,7 @@
 
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
 use sluice_bpf::abi::{KIND_PUNT, TRUNK_BYTES, TRUNK_MAGIC, TrunkHeader};
-use sluice_flow::{Direction, FlowKey, PortIndex, Protocol, parse_frame};
+use sluice_flow::{Addr, Direction, FlowKey, PortIndex, Protocol, parse_frame};
 use std::net::{IpAddr, SocketAddr};
 
 /// The source of every frame here.
@@ -103,6 +103,11 @@ pub(super) fn sctp(src: &str, dst: &str, chunks: &[u8]) -> Vec<u8> {
 
 /// What a hook makes of a frame: a punt to worker 0.
 pub(super) fn punt(port: &sluice_bpf::abi::Port, index: PortIndex, direction: Direction, frame: &[u8]) -> Vec<u8> {
+    punt_as(port, index, direction as u8, None, frame)
+}
+
+/// The same of any way, with the source before translation.
+pub(super) fn punt_as(port: &sluice_bpf::abi::Port, index: PortIndex, way: u8, origin: Option<Addr>, frame: &[u8]) -> Vec<u8> {
     let header = TrunkHeader {
         dst: [2; 6],
         src: [2; 6],
@@ -110,14 +115,15 @@ pub(super) fn punt(port: &sluice_bpf::abi::Port, index: PortIndex, direction: Di
         magic: TRUNK_MAGIC,
         version: sluice_bpf::ABI_VERSION as u8,
         kind: KIND_PUNT,
-        direction: direction as u8,
+        direction: way,
         flags: 0,
         port: index.0,
         worker: port.worker,
         incarnation: port.incarnation,
         epoch: port.epoch,
         mark: 0xabcd,
-        reserved: 0,
+        exit_ifindex: 7,
+        origin: origin.map_or([0; 16], |origin| origin.0),
     };
     [bytemuck::bytes_of(&header), frame].concat()
 }
@@ -130,6 +136,6 @@ pub(super) fn unpunt(frame: &[u8]) -> (TrunkHeader, &[u8]) {
 
 /// The key of a frame at a port's hook.
 pub(super) fn flow(port: PortIndex, direction: Direction, frame: &[u8]) -> FlowKey {
-    let packet = parse_frame(frame).unwrap();
-    FlowKey { port, direction, protocol: packet.protocol, src: packet.src, dst: packet.dst, sport: packet.sport, dport: packet.dport }
+    let sluice_flow::Packet { protocol, src, dst, sport, dport, .. } = parse_frame(frame).unwrap();
+    FlowKey { port, direction, departs: false, protocol, src, dst, sport, dport }
 }

@@ -10,4 +10,5 @@ mod mid_flow;
 mod node;
 mod restart;
 mod simulation;
+mod translated;
 mod world;

@@ -6,13 +6,13 @@
 //! | x/second, `app: second` | [`SECOND`] | 10.0.0.2 | 0 |
 //! | x/foreign | [`FOREIGN`] | 10.0.0.3 | 1 |
 
-use super::frames::{FRAME_MAC, flow, punt, unpunt};
+use super::frames::{FRAME_MAC, flow, punt, punt_as, unpunt};
 use crate::conntrack::{Connections, Role};
 use crate::io::{Fate, MemoryIo, PacketIo};
 use crate::kernel::{Attachment, Kernel, MemoryKernel, Partial, flow_of, key_of};
 use crate::worker::{Command, Established, Worker, WorkerConfig, WorkerShared};
 use serde_json::{Value, json};
-use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY, CacheValue, KIND_VERDICT, Key, Port, TRUNK_DEFERRED};
+use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY, CacheValue, DEPARTURE, KIND_VERDICT, Key, Port, TRUNK_DEFERRED};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::{Snapshot, compile};
 use sluice_table::Table;
@@ -120,7 +120,7 @@ impl PacketIo for WatchedIo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Forwarded,
-    /// Forwarded for delivery to this node only.
+    /// Forwarded to this node, or to be judged where it departs.
     Deferred,
     Dropped(DropReason),
 }
@@ -232,6 +232,19 @@ impl World {
     /// A packet that leaves x/web and meets no cache entry.
     pub(super) fn leaves(&mut self, frame: &[u8]) -> Outcome {
         self.punted(WEB, Direction::Egress, frame)
+    }
+
+    /// A packet that left x/web deferred and departs as this, and meets no cache entry.
+    pub(super) fn departs(&mut self, frame: &[u8]) -> Outcome {
+        let sent = punt_as(&self.port(WEB), WEB, DEPARTURE, None, frame);
+        self.received(sent)
+    }
+
+    /// A packet that enters x/web, whose source was this before the node translated it.
+    pub(super) fn enters_from(&mut self, origin: &str, frame: &[u8]) -> Outcome {
+        let origin = Addr::from(origin.parse::<std::net::IpAddr>().unwrap());
+        let sent = punt_as(&self.port(WEB), WEB, Direction::Ingress as u8, Some(origin), frame);
+        self.received(sent)
     }
 
     pub(super) fn punted(&mut self, index: PortIndex, direction: Direction, frame: &[u8]) -> Outcome {

@@ -1,0 +1,137 @@
+/* What the kernel's connection tracking and netfilter show. Only the fields that are read; the loader finds their places in
+ * the running kernel. */
+#ifndef SLUICE_NETFILTER_H
+#define SLUICE_NETFILTER_H
+
+#include <bpf/bpf_core_read.h>
+
+#define NF_DROP 0
+#define NF_ACCEPT 1
+#define IFF_LOOPBACK 0x8
+#define REPLY 1 /* IP_CT_DIR_REPLY */
+/* Of connection tracking: a packet's place in its connection, in the low bits of the pointer to it; and one bit of its status. */
+#define PLACE_MASK 7
+#define PLACE_ESTABLISHED 0
+#define PLACE_NEW 2
+#define STATUS_DST_NAT 0x20
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+union nf_inet_addr {
+	__u32 all[4];
+};
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+};
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+};
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+};
+
+struct nf_conn {
+	unsigned long status;
+	struct nf_conntrack_tuple_hash tuplehash[2];
+};
+
+struct net_device {
+	int ifindex;
+	unsigned int flags;
+};
+
+struct sk_buff {
+	__u32 mark;
+	int skb_iif;
+	unsigned long _nfct;
+};
+
+struct nf_hook_state {
+	struct net_device *out;
+};
+
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+#pragma clang attribute pop
+
+/* The first 12 bytes, which every kernel takes. */
+struct bpf_ct_opts___first {
+	__s32 netns_id;
+	__s32 error;
+	__u8 l4proto;
+	__u8 dir;
+	__u8 reserved[2];
+};
+
+/* Absent where the kernel tracks no connections: then nothing is translated either. */
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
+					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
+extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
+
+/* Whether a packet goes in its connection's direction and the node gave it another destination. */
+static __always_inline int redirected(const struct sk_buff *skb)
+{
+	unsigned long connection = skb->_nfct, place = connection & PLACE_MASK;
+
+	/* answers are not, and errors about them go back the way they came */
+	if (!(connection & ~(unsigned long)PLACE_MASK) || (place != PLACE_ESTABLISHED && place != PLACE_NEW))
+		return 0;
+	return !!(BPF_CORE_READ((struct nf_conn *)(connection & ~(unsigned long)PLACE_MASK), status) & STATUS_DST_NAT);
+}
+
+/* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
+ * kernel does not tell (it tells of TCP and UDP). The packet is of the tracked connection's original direction, so
+ * what answers it is found as its reply. */
+static __always_inline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
+{
+	struct bpf_ct_opts___first options = { .netns_id = -1, .l4proto = p->key.protocol };
+	struct bpf_sock_tuple answer = {};
+	__be16 sport = bpf_htons(p->key.sport), dport = bpf_htons(p->key.dport);
+	__u32 source[4] = {}, is_v4 = p->ethertype == ETH_P_IP;
+	struct nf_conn *connection;
+
+	if (!bpf_ksym_exists(bpf_skb_ct_lookup) || !p->keyed)
+		return;
+	if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_UDP)
+		return;
+	if (is_v4) {
+		__builtin_memcpy(&answer.ipv4.saddr, p->key.dst + 12, 4);
+		__builtin_memcpy(&answer.ipv4.daddr, p->key.src + 12, 4);
+		answer.ipv4.sport = dport;
+		answer.ipv4.dport = sport;
+		connection = bpf_skb_ct_lookup(skb, &answer, sizeof(answer.ipv4), &options, sizeof(options));
+	} else {
+		__builtin_memcpy(answer.ipv6.saddr, p->key.dst, 16);
+		__builtin_memcpy(answer.ipv6.daddr, p->key.src, 16);
+		answer.ipv6.sport = dport;
+		answer.ipv6.dport = sport;
+		connection = bpf_skb_ct_lookup(skb, &answer, sizeof(answer.ipv6), &options, sizeof(options));
+	}
+	if (!connection)
+		return;
+	if (options.dir == REPLY) {
+		union nf_inet_addr *first = &connection->tuplehash[0].tuple.src.u3;
+
+		source[0] = first->all[0];
+		source[1] = first->all[1];
+		source[2] = first->all[2];
+		source[3] = first->all[3];
+	}
+	bpf_ct_release(connection);
+	if (options.dir != REPLY)
+		return;
+	if (is_v4)
+		map_v4(origin, source[0]);
+	else
+		__builtin_memcpy(origin, source, 16);
+	if (!__builtin_memcmp(origin, p->key.src, 16))
+		__builtin_memset(origin, 0, 16);
+}
+
+#endif
