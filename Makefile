@@ -73,6 +73,10 @@ cases: ## The cases: every promise of the semantics on oracle, table, worker and
 	@$(CARGO) build -q -p sluice-tests --bin sluice-cases
 	@target/debug/sluice-cases $(if $(JSON),-o json) $(FILE)
 
+.PHONY: e2e
+e2e: prepare build ## The 48 traffic rows of Kubernetes' NetworkPolicy suite on live traffic, through ClusterIPs (ROW=number or words, JSON=1)
+	@$(TARGET_DIR)/debug/sluice-e2e $(if $(JSON),-o json) '$(ROW)'
+
 .PHONY: fuzz
 fuzz: ## Fuzz every input boundary for SECONDS each (TARGET=frame for one, JOBS=2 for two at a time)
 	@JOBS=$(JOBS) tests/fuzz/run $(SECONDS) $(TARGET)

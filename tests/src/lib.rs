@@ -10,6 +10,7 @@ pub mod node;
 pub mod simulation;
 pub mod starts;
 pub mod traffic;
+pub mod upstream;
 pub mod vectors;
 pub mod walkthrough;
 pub mod watching;

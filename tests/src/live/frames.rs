@@ -77,12 +77,24 @@ pub fn udp(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), payload: &[u8]) -
     frame
 }
 
+/// Types of SCTP's first chunks, and the tag of both ends. Source: RFC 9260, 3.3.2.
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const TAG: [u8; 4] = [0, 0, 0, 7];
+
 /// An SCTP packet with chunks of these types. Its checksum is as the wire wants it (RFC 9260, appendix A).
 pub fn sctp(link: Link, src: (IpAddr, u16), dst: (IpAddr, u16), chunks: &[u8]) -> Vec<u8> {
     let mut packet = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
-    // verification tag, then room for the checksum
-    packet.extend([0, 0, 0, 7, 0, 0, 0, 0]);
-    chunks.iter().for_each(|&kind| packet.extend([kind, 0, 0, 8, 0, 0, 0, 0]));
+    // verification tag, none where it is about to be agreed on; then room for the checksum
+    let tag = if chunks.first() == Some(&INIT) { [0; 4] } else { TAG };
+    packet.extend([tag, [0; 4]].concat());
+    for &kind in chunks {
+        match kind {
+            // tag, window, streams, first number
+            INIT | INIT_ACK => packet.extend([&[kind, 0, 0, 20][..], &TAG, &[0, 1, 0, 0], &[0, 1, 0, 1], &[0, 0, 0, 1]].concat()),
+            _ => packet.extend([kind, 0, 0, 8, 0, 0, 0, 0]),
+        }
+    }
     let sum = crc32c(&packet);
     packet[8..12].copy_from_slice(&sum.to_le_bytes());
     let mut frame = Vec::new();

@@ -17,7 +17,6 @@ pub mod node;
 mod packet_socket;
 mod status;
 mod turn;
-pub mod upstream;
 
 pub use container::Contained;
 pub use fixture::{Live, assert_nothing_left, lab_name};
