@@ -65,7 +65,7 @@ fn layout_in(object: &[u8], name: &str) -> Layout {
 fn load(bytes: &[u8]) -> Object {
     let mut open = ObjectBuilder::default().open_memory(bytes).expect("the object is ours");
     for mut map in open.maps_mut() {
-        if ["cache", "denials", "origins"].iter().any(|name| map.name() == *name) {
+        if ["cache", "denials", "origins", "fragments"].iter().any(|name| map.name() == *name) {
             map.set_max_entries(64).expect("before loading");
         }
     }
@@ -126,8 +126,13 @@ pub enum Parsed {
     Refused(DropReason),
     /// Not IP: the guard's.
     Arp,
-    /// Dropped under every policy.
-    Fragment,
+    /// A later fragment: it follows the first of this identification.
+    Later {
+        /// Without ports; of IPv6 without protocol.
+        key: Key,
+        /// Its packet's.
+        id: u32,
+    },
     /// The cache may be asked.
     Keyed {
         /// Port, incarnation and direction are 0.
@@ -136,6 +141,8 @@ pub enum Parsed {
         opens: bool,
         /// TCP: all of them.
         tcp_flags: u8,
+        /// A first fragment: its packet's identification.
+        first: Option<u32>,
     },
     /// Left to the worker.
     Unkeyed,
@@ -176,12 +183,16 @@ impl Parser {
         let found = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).expect("a lookup").expect("an array's entry");
         let (key, rest) = found.split_at(size_of::<Key>());
         let verdict = i32::from_ne_bytes(*rest.first_chunk().expect("struct probed"));
+        let id = u32::from_ne_bytes(*rest[12..].first_chunk().expect("struct probed"));
         let [keyed, fragment, opens, tcp_flags] = *rest[6..].first_chunk().expect("struct probed");
         match u16::from_ne_bytes([rest[4], rest[5]]) {
             _ if verdict != 0 => Parsed::Refused(reason(-verdict)),
             0x0806 => Parsed::Arp,
-            _ if fragment != 0 => Parsed::Fragment,
-            _ if keyed != 0 => Parsed::Keyed { key: bytemuck::pod_read_unaligned(key), opens: opens != 0, tcp_flags },
+            _ if fragment == 2 => Parsed::Later { key: bytemuck::pod_read_unaligned(key), id },
+            _ if keyed != 0 => {
+                let first = (fragment == 1).then_some(id);
+                Parsed::Keyed { key: bytemuck::pod_read_unaligned(key), opens: opens != 0, tcp_flags, first }
+            }
             _ => Parsed::Unkeyed,
         }
     }

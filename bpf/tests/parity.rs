@@ -1,11 +1,11 @@
 //! Two parsers, one truth: the hooks' parser in C and the worker's in Rust see the same frames.
 //!
-//! *Refused* means: the BPF parser returns a drop reason, or calls the frame a fragment, which `judge` always drops; the
-//! Rust parser returns an error. *Unkeyed* is neither: the frame travels to the worker, whose parser has the last word.
+//! *Refused* means: the BPF parser returns a drop reason; the Rust parser returns an error. *Unkeyed* is neither: the frame travels to the worker, whose parser has the last word.
 //!
 //! | BPF parser | then the Rust parser |
 //! |---|---|
-//! | a key | gives the same key and the same TCP flags |
+//! | a key | gives the same key, the same TCP flags, and the same first fragments |
+//! | a later fragment | says so too, of the same packet |
 //! | refused | refuses, for the same reason |
 //! | ARP | refuses: workers never see ARP |
 //! | unkeyed | may say anything, except a packet of a tracked kind, which the cache must be able to serve |
@@ -20,7 +20,7 @@ use sluice_bpf::abi::{
     PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
-use sluice_flow::{Direction, DropReason, IcmpClass, Kind, Packet, parse_frame};
+use sluice_flow::{Direction, DropReason, Fragment, IcmpClass, Kind, Packet, parse_frame};
 use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV4, IPV6, ROUTING, TCP, UDP, V6, ethernet, icmp};
 use sluice_frames::{Host, PEER, POD, frame, labelled};
 use std::collections::BTreeMap;
@@ -53,6 +53,8 @@ fn long_frames() -> impl Iterator<Item = (String, Vec<u8>)> {
 /// Of a kind that is tracked: the cache must serve it.
 fn tracked(packet: &Packet) -> bool {
     match packet.kind {
+        // by its first
+        _ if matches!(packet.fragment, Some(Fragment::Later(_))) => false,
         Kind::Tcp(_) | Kind::Sctp(_) | Kind::Udp | Kind::Other => true,
         Kind::Icmp(class) => class != IcmpClass::Other,
         Kind::IcmpError(_) => false,
@@ -63,16 +65,17 @@ fn tracked(packet: &Packet) -> bool {
 fn agree(frame: &[u8], bpf: Parsed) -> bool {
     let rust = parse_frame(frame).map_err(|error| error.0);
     match (bpf, rust) {
-        (Parsed::Keyed { key: found, opens, tcp_flags }, Ok(packet)) => {
+        (Parsed::Keyed { key: found, opens, tcp_flags, first }, Ok(packet)) => {
             let flags = packet.kind.flags().unwrap_or_default();
-            found == key(&packet) && opens == flags.opens() && tcp_flags == flags.0
+            let fragment = first.map(Fragment::First);
+            found == key(&packet) && opens == flags.opens() && tcp_flags == flags.0 && fragment == packet.fragment
         }
+        (Parsed::Later { key: found, id }, Ok(packet)) => found == key(&packet) && packet.fragment == Some(Fragment::Later(id)),
         (Parsed::Refused(reason), Err(other)) => reason == other,
-        (Parsed::Fragment, Err(other)) => other == DropReason::Fragment,
         (Parsed::Arp, Err(other)) => other == DropReason::EtherType,
         (Parsed::Unkeyed, Ok(packet)) => !tracked(&packet),
         (Parsed::Unkeyed, Err(_)) => true,
-        (Parsed::Keyed { .. }, Err(_)) | (Parsed::Refused(_) | Parsed::Fragment | Parsed::Arp, Ok(_)) => false,
+        (Parsed::Keyed { .. } | Parsed::Later { .. }, Err(_)) | (Parsed::Refused(_) | Parsed::Arp, Ok(_)) => false,
     }
 }
 
@@ -87,8 +90,8 @@ fn both_parsers_give_the_same_key_or_both_refuse() {
         let bpf = parser.parse(&frame);
         assert!(agree(&frame, bpf), "{what}\n  frame {frame:02x?}\n  BPF   {bpf:?}\n  Rust  {:?}", parse_frame(&frame));
         let outcome = match bpf {
-            Parsed::Keyed { .. } => "the same key",
-            Parsed::Refused(_) | Parsed::Fragment | Parsed::Arp => "both refuse",
+            Parsed::Keyed { .. } | Parsed::Later { .. } => "the same key",
+            Parsed::Refused(_) | Parsed::Arp => "both refuse",
             Parsed::Unkeyed => "left to the worker",
         };
         *outcomes.entry(outcome).or_default() += 1;

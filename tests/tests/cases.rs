@@ -70,8 +70,8 @@ fn a_wrong_expectation_is_told_by_every_engine_that_knows_better() {
         ),
         // what is built drops nothing by an unbuilt feature's name
         (
-            "flows\n  x/client -> x/web 80/TCP: allow; worker drops fragment_unsupported until fragments\n",
-            &["wrong.case:10: worker:", "expected drop fragment_unsupported until fragments"],
+            "flows\n  x/client -> x/web 80/TCP: allow; worker drops vlan_unsupported until tags\n",
+            &["wrong.case:10: worker:", "expected drop vlan_unsupported until tags"],
         ),
         (
             "frames\n  x/web enters | ipv4(x/client) tcp(1, 80, S) | drop policy_denied\n",

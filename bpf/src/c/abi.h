@@ -154,6 +154,24 @@ struct sluice_denial {
 };
 #endif
 
+/* What the first fragment of a packet said, for those that come behind it. */
+struct sluice_fragment_key {
+	__u32 incarnation;
+	__u16 port;
+	__u8 direction;
+	__u8 protocol; /* IPv6: 0, since later fragments do not tell */
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 id; /* host order */
+};
+
+struct sluice_fragment {
+	__u16 sport;
+	__u16 dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
 /* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
 struct sluice_origin {
 	__u64 seen_ns;
@@ -197,7 +215,7 @@ struct sluice_config {
 #define SLUICE_DROP_WRONG_DESTINATION 12
 #define SLUICE_DROP_MALFORMED 13
 #define SLUICE_DROP_EXTENSION_CHAIN 14
-#define SLUICE_DROP_FRAGMENT_UNSUPPORTED 15
+/* 15: said once that fragments are not served */
 /* 16: said once that SCTP is not served */
 /* 17: said once that services are not served */
 #define SLUICE_DROP_VLAN_UNSUPPORTED 18
@@ -208,5 +226,6 @@ struct sluice_config {
 #define SLUICE_DROP_STALE_PORT 28
 #define SLUICE_DROP_INTERNAL 29
 #define SLUICE_DROP_EXIT_UNJUDGED 32
+#define SLUICE_DROP_FRAGMENT_UNMATCHED 33
 
 #endif

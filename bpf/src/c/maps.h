@@ -61,6 +61,14 @@ struct {
 	__type(value, struct sluice_origin);
 } origins SEC(".maps");
 
+/* Of packets on their way. No later version takes it over: it is of this moment. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct sluice_fragment_key);
+	__type(value, struct sluice_fragment);
+} fragments SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, SLUICE_WORKERS_MAX);

@@ -12,11 +12,15 @@ struct parsed {
 	__u8 tcp_flags;        /* of SCTP: what its first chunk means in TCP's words */
 	__u8 icmp_type;
 	__u8 keyed;      /* the key is whole */
-	__u8 fragment;
+	__u8 fragment;   /* FIRST or LATER */
 	__u8 opens;      /* TCP: SYN without ACK; SCTP: INIT */
 	__u8 hop_limit;
 	__u32 l4_offset;
+	__u32 fragment_id;
 };
+
+#define FIRST 1
+#define LATER 2
 
 static __always_inline void map_v4(__u8 *to, __be32 address)
 {
@@ -54,8 +58,8 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 			return;
 		__u32 udp_bytes = head[4] << 8 | head[5];
 
-		/* a GSO datagram carries the length of all its segments, or 0 */
-		if (!skb->gso_segs && (udp_bytes < 8 || udp_bytes > l4_bytes))
+		/* a GSO datagram carries the length of all its segments, or 0; a first fragment that of all fragments */
+		if (!skb->gso_segs && (udp_bytes < 8 || (udp_bytes > l4_bytes && !p->fragment)))
 			return;
 	} else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
 		__u8 request = protocol == IPPROTO_ICMP ? 8 : 128, reply = protocol == IPPROTO_ICMP ? 0 : 129;
@@ -92,6 +96,12 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 	p->keyed = 1;
 }
 
+/* How much of the transport header a verdict hangs on; no later fragment may lie over it (RFC 1858, 3128). */
+static __always_inline __u32 judged_bytes(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP ? 20 : protocol == IPPROTO_SCTP ? 16 : 8;
+}
+
 static __always_inline int parse_v4(struct __sk_buff *skb, struct parsed *p)
 {
 	if (linear(skb, ETHERNET_BYTES + sizeof(struct iphdr)))
@@ -112,9 +122,12 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct parsed *p)
 		total_bytes = l3_bytes;
 	if (total_bytes < header_bytes || total_bytes > l3_bytes)
 		return 0;
-	p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
-	if (p->fragment)
-		return 0;
+	__u16 field = bpf_ntohs(ip->frag_off), offset = field & 0x1fff;
+
+	p->fragment_id = bpf_ntohs(ip->id);
+	p->fragment = offset ? LATER : field & 0x2000 ? FIRST : 0;
+	if (p->fragment == LATER)
+		return offset * 8 < judged_bytes(ip->protocol) ? -SLUICE_DROP_MALFORMED : 0;
 	parse_l4(skb, p, total_bytes - header_bytes);
 	return 0;
 }
@@ -135,16 +148,32 @@ static __always_inline int is_extension(__u8 protocol)
 }
 
 /* Walks the extension headers to the upper protocol, header by header as the worker does: what the guard must see can
- * stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. Fragments end the
- * walk; the stack takes no neighbour discovery from them (RFC 6980). */
+ * stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. A later fragment ends
+ * the walk; one that is the whole packet (RFC 6946) is none. */
 static __always_inline int extension_chain(struct __sk_buff *skb, struct parsed *p, __u32 packet_end)
 {
+	int has_been = 0;
+
 	for (int index = 0; index <= SLUICE_EXTENSION_HEADERS_MAX; index++) {
-		__u8 kind = p->key.protocol, head[2];
+		__u8 kind = p->key.protocol, head[8];
 
 		if (kind == IPPROTO_FRAGMENT) {
-			p->fragment = 1;
-			return 0;
+			/* one, and none behind it */
+			if (has_been)
+				return -SLUICE_DROP_EXTENSION_CHAIN;
+			has_been = 1;
+			if (p->l4_offset + 8 > packet_end || bpf_skb_load_bytes(skb, p->l4_offset, head, 8))
+				return -SLUICE_DROP_MALFORMED;
+			p->fragment_id = (__u32)head[4] << 24 | head[5] << 16 | head[6] << 8 | head[7];
+			if (head[2] || head[3] & 0xf8) {
+				p->fragment = LATER;
+				p->key.protocol = 0;
+				return 0;
+			}
+			p->fragment = head[3] & 1 ? FIRST : 0;
+			p->key.protocol = head[0];
+			p->l4_offset += 8;
+			continue;
 		}
 		if (!is_extension(kind))
 			return p->l4_offset > packet_end ? -SLUICE_DROP_MALFORMED : 0;
@@ -190,14 +219,14 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct parsed *p)
 	__u32 packet_end = p->l4_offset + payload_bytes;
 	int refused = extension_chain(skb, p, packet_end);
 
-	if (refused || p->fragment)
+	if (refused || p->fragment == LATER)
 		return refused;
 	parse_l4(skb, p, packet_end - p->l4_offset);
 	return 0;
 }
 
 /* 0, or minus a drop reason. ARP leaves everything but the type empty. */
-static __always_inline int parse(struct __sk_buff *skb, struct parsed *p)
+static __noinline int parse(struct __sk_buff *skb, struct parsed *p)
 {
 	if (skb->vlan_present)
 		return -SLUICE_DROP_VLAN_UNSUPPORTED;

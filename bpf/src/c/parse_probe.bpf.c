@@ -27,9 +27,10 @@ struct probed {
 	__u8 opens;
 	__u8 tcp_flags;
 	__u8 pad[2];
+	__u32 fragment_id;
 };
 
-_Static_assert(sizeof(struct probed) == 56, "bpf/src/testing.rs");
+_Static_assert(sizeof(struct probed) == 60, "bpf/src/testing.rs");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -52,6 +53,7 @@ int parse_probe(struct __sk_buff *skb)
 	found.ethertype = p.ethertype;
 	found.keyed = p.keyed;
 	found.fragment = p.fragment;
+	found.fragment_id = p.fragment_id;
 	found.opens = p.opens;
 	found.tcp_flags = p.tcp_flags;
 	bpf_map_update_elem(&probed, &zero, &found, BPF_ANY);

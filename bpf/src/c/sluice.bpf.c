@@ -28,6 +28,7 @@ _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk 
 #ifndef SLUICE_ABI_NEXT
 _Static_assert(sizeof(struct sluice_port) == 64, "port");
 _Static_assert(sizeof(struct sluice_key) == 44, "key");
+_Static_assert(sizeof(struct sluice_fragment_key) == 44, "fragment key");
 _Static_assert(sizeof(struct sluice_cache_value) == 64, "cache value");
 #endif
 
@@ -98,14 +99,51 @@ static __always_inline int denied_before(const struct parsed *p, const struct sl
 	return 1;
 }
 
+static __always_inline void fragment_key(const struct parsed *p, struct sluice_fragment_key *key)
+{
+	key->incarnation = p->key.incarnation;
+	key->port = p->key.port;
+	key->direction = p->key.direction;
+	key->protocol = p->ethertype == ETH_P_IP ? p->key.protocol : 0;
+	__builtin_memcpy(key->src, p->key.src, 16);
+	__builtin_memcpy(key->dst, p->key.dst, 16);
+	key->id = p->fragment_id;
+}
+
+/* A first fragment passes; those behind it are judged by its key. */
+static __always_inline void note_first(const struct parsed *p)
+{
+	struct sluice_fragment first = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol };
+	struct sluice_fragment_key key = {};
+
+	fragment_key(p, &key);
+	bpf_map_update_elem(&fragments, &key, &first, BPF_ANY);
+}
+
+/* Gives a later fragment the key of its first, if that has passed here. */
+static __always_inline void follow_first(struct parsed *p)
+{
+	struct sluice_fragment_key key = {};
+
+	fragment_key(p, &key);
+	struct sluice_fragment *first = bpf_map_lookup_elem(&fragments, &key);
+
+	if (!first)
+		return;
+	p->key.protocol = first->protocol;
+	p->key.sport = first->sport;
+	p->key.dport = first->dport;
+	p->keyed = 1;
+}
+
 /* The cached verdict, or a punt. TCX_NEXT: allowed. */
-static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
+static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, struct parsed *p)
 {
 	/* before judging: a bump in between voids what the worker will write */
 	__u32 epoch = *(volatile __u32 *)&port->epoch;
 
-	if (p->fragment)
-		return drop(SLUICE_DROP_FRAGMENT_UNSUPPORTED);
+	if (p->fragment == LATER)
+		follow_first(p);
 	if (!p->keyed)
 		return punt(skb, port, p, epoch);
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &p->key);
@@ -145,6 +183,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 		else if ((p->tcp_flags & 0x01) && value->timeout_ns > SLUICE_FIN_TIMEOUT_NS)
 			value->timeout_ns = SLUICE_FIN_TIMEOUT_NS;
 	}
+	if (p->fragment == FIRST)
+		note_first(p);
 	if (value->verdict == SLUICE_CACHE_ALLOW_DEFERRED)
 		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
 	return TCX_NEXT;

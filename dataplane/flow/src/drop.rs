@@ -45,7 +45,6 @@ drop_reasons! {
     WrongDestination = 12, "wrong_destination", "A packet entering the pod is not addressed to it.";
     Malformed = 13, "malformed", "A header is truncated, contradictory or has a wrong length.";
     ExtensionChain = 14, "extension_chain", "Too many, misplaced or unknown IPv6 extension headers.";
-    Fragment = 15, "fragment_unsupported", "IP fragments are not served by this release.";
     Vlan = 18, "vlan_unsupported", "The frame carries a VLAN tag.";
     EtherType = 19, "ethertype_unsupported", "Neither IPv4 nor IPv6 nor ARP.";
     Multicast = 20, "multicast_unsupported", "Broadcast or multicast beyond neighbour discovery and listener reports.";
@@ -61,6 +60,7 @@ drop_reasons! {
     ReplyToNothing = 30, "reply_to_nothing", "An echo reply without a request.";
     WorkerOverrun = 31, "worker_overrun", "The worker's receive ring was full: it is behind with new flows.";
     ExitUnjudged = 32, "exit_unjudged", "A packet to a service or to its node was about to leave where nobody judges it: by a device without an exit hook, or with nothing to tell whose it is.";
+    FragmentUnmatched = 33, "fragment_unmatched", "A later fragment whose first one has not been seen, or was dropped.";
 }
 
 impl std::fmt::Display for DropReason {
@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(names.len(), DropReason::ALL.len());
         assert!(DropReason::ALL.is_sorted_by_key(|reason| *reason as u8), "by number");
         for reason in DropReason::ALL {
-            // said once that SCTP and services are not served; older dataplanes counted by them
-            assert!(![16, 17].contains(&(*reason as u8)), "a number is not used twice");
+            // said once that fragments, SCTP and services are not served; older dataplanes counted by them
+            assert!(![15, 16, 17].contains(&(*reason as u8)), "a number is not used twice");
             assert_eq!(DropReason::from_number(*reason as u8), Some(*reason));
         }
     }

@@ -20,5 +20,5 @@ pub use addr::{Addr, Family};
 pub use drop::DropReason;
 pub use endpoint::{LocalEndpoint, ObjectName};
 pub use key::{FlowKey, IcmpClass, Incarnation, PortIndex, Protocol};
-pub use parse::{IcmpError, Kind, Packet, ParseError, TcpFlags, parse_frame};
+pub use parse::{Fragment, IcmpError, Kind, Packet, ParseError, TcpFlags, parse_frame};
 pub use verdict::{Direction, RuleId, Verdict};

@@ -5,6 +5,9 @@
 //!            └▶ IPv6 ─▶ extension headers (≤ 8) ─────▶ TCP | UDP | SCTP | ICMPv6 | other
 //! ```
 //!
+//! A first fragment is a packet like others and must have its whole transport header; a later one has no ports, and follows
+//! its first by addresses, protocol and identification. One that could overwrite what the first was judged by is refused.
+//!
 //! The BPF programs derive the same key from the packets they can parse and punt all others, so a frame that reaches
 //! this parser may be anything. What it refuses is dropped; nothing is passed unparsed. Ports and identifiers are in
 //! host order. Sources: RFC 791, 8200 (and 7112: the chain must be in the first fragment), 9293, 768, 9260, 792, 4443.
@@ -94,6 +97,15 @@ pub enum Kind {
     Other,
 }
 
+/// A piece of a packet, by its identification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// With the transport header; more follow.
+    First(u32),
+    /// Without it.
+    Later(u32),
+}
+
 /// A parsed packet; its [`crate::FlowKey`] lacks only the port and direction, which the trunk header tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
@@ -101,7 +113,7 @@ pub struct Packet {
     pub src: Addr,
     /// Destination address.
     pub dst: Addr,
-    /// The protocol behind all extension headers.
+    /// The protocol behind all extension headers. Of a later fragment of IPv6 nobody knows: 0.
     pub protocol: Protocol,
     /// Source port, or ICMP identifier, or 0.
     pub sport: u16,
@@ -109,6 +121,8 @@ pub struct Packet {
     pub dport: u16,
     /// What it is.
     pub kind: Kind,
+    /// Where it is but a piece.
+    pub fragment: Option<Fragment>,
 }
 
 /// Why a frame has no key.
@@ -151,12 +165,29 @@ fn parse_v4(l3: &[u8]) -> Result<Packet, ParseError> {
     if l3[0] >> 4 != 4 || header_bytes < 20 || total_bytes < header_bytes || total_bytes > l3.len() {
         return Err(malformed);
     }
-    // more fragments, or an offset
-    if be16(l3, 6)? & 0x3fff != 0 {
-        return Err(ParseError(DropReason::Fragment));
-    }
     let (src, dst) = v4_addresses(l3)?;
-    transport(Protocol(l3[9]), &l3[header_bytes..total_bytes], src, dst, false)
+    let (protocol, field, id) = (Protocol(l3[9]), be16(l3, 6)?, u32::from(be16(l3, 4)?));
+    let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
+    match (offset, more) {
+        (0, false) => transport(protocol, &l3[header_bytes..total_bytes], src, dst, false, None),
+        (0, true) => transport(protocol, &l3[header_bytes..total_bytes], src, dst, false, Some(Fragment::First(id))),
+        _ if usize::from(offset) * 8 < judged_bytes(protocol) => Err(malformed),
+        _ => Ok(later(protocol, src, dst, id)),
+    }
+}
+
+/// How much of the transport header a verdict hangs on; no later fragment may lie over it (RFC 1858, 3128).
+fn judged_bytes(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::TCP => 20,
+        // up to the first chunk's type
+        Protocol::SCTP => 16,
+        _ => 8,
+    }
+}
+
+fn later(protocol: Protocol, src: Addr, dst: Addr, id: u32) -> Packet {
+    Packet { src, dst, protocol, sport: 0, dport: 0, kind: Kind::Other, fragment: Some(Fragment::Later(id)) }
 }
 
 fn v4_addresses(l3: &[u8]) -> Result<(Addr, Addr), ParseError> {
@@ -189,14 +220,24 @@ fn parse_v6(l3: &[u8]) -> Result<Packet, ParseError> {
         return Err(malformed);
     }
     let (src, dst) = v6_addresses(l3)?;
-    let (protocol, at) = extension_chain(l3[6], &l3[..end])?;
-    transport(protocol, &l3[at..end], src, dst, true)
+    match extension_chain(l3[6], &l3[..end])? {
+        Chain { fragment: Some(Fragment::Later(id)), .. } => Ok(later(Protocol(0), src, dst, id)),
+        Chain { protocol, at, fragment } => transport(protocol, &l3[at..end], src, dst, true, fragment),
+    }
 }
 
-/// Walks the extension headers; `l3` ends where the packet ends. Returns the upper protocol and where it begins.
-fn extension_chain(first: u8, l3: &[u8]) -> Result<(Protocol, usize), ParseError> {
+/// What extension headers lead to: the upper protocol and where it begins, unless it is in another fragment.
+struct Chain {
+    protocol: Protocol,
+    at: usize,
+    fragment: Option<Fragment>,
+}
+
+/// Walks the extension headers; `l3` ends where the packet ends. A fragment that is the whole packet (RFC 6946) is none.
+fn extension_chain(first: u8, l3: &[u8]) -> Result<Chain, ParseError> {
     let chain = ParseError(DropReason::ExtensionChain);
     let (mut next, mut at) = (first, 40);
+    let (mut fragment, mut has_been) = (None, false);
     for index in 0..=EXTENSION_HEADERS_MAX {
         match next {
             // hop-by-hop options stand first or nowhere
@@ -214,21 +255,33 @@ fn extension_chain(first: u8, l3: &[u8]) -> Result<(Protocol, usize), ParseError
                 }
                 at += header_bytes;
             }
-            44 => return Err(ParseError(DropReason::Fragment)),
+            // one, and none behind it
+            44 if has_been => return Err(chain),
+            44 => {
+                has_been = true;
+                next = byte(l3, at)?;
+                let (field, id) = (be16(l3, at + 2)?, u32::from(be16(l3, at + 4)?) << 16 | u32::from(be16(l3, at + 6)?));
+                match (field >> 3, field & 1 != 0) {
+                    (0, false) => {}
+                    (0, true) => fragment = Some(Fragment::First(id)),
+                    _ => return Ok(Chain { protocol: Protocol(0), at, fragment: Some(Fragment::Later(id)) }),
+                }
+                at += 8;
+            }
             upper => {
                 if at > l3.len() {
                     return Err(ParseError(DropReason::Malformed));
                 }
-                return Ok((Protocol(upper), at));
+                return Ok(Chain { protocol: Protocol(upper), at, fragment });
             }
         }
     }
     Err(chain)
 }
 
-fn transport(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr, v6: bool) -> Result<Packet, ParseError> {
+fn transport(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr, v6: bool, fragment: Option<Fragment>) -> Result<Packet, ParseError> {
     let malformed = ParseError(DropReason::Malformed);
-    let packet = |sport, dport, kind| Ok(Packet { src, dst, protocol, sport, dport, kind });
+    let packet = |sport, dport, kind| Ok(Packet { src, dst, protocol, sport, dport, kind, fragment });
     match protocol {
         Protocol::TCP => {
             let header_bytes = usize::from(byte(l4, 12)? >> 4) * 4;
@@ -240,7 +293,8 @@ fn transport(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr, v6: bool) -> R
         Protocol::UDP => {
             let len = usize::from(be16(l4, 4)?);
             // a length of 0 is legal only in IPv6 jumbograms, which the frame size rules out
-            if len < 8 || len > l4.len() {
+            // that of all fragments together stands in the first
+            if len < 8 || l4.len() < 8 || (len > l4.len() && fragment.is_none()) {
                 return Err(malformed);
             }
             packet(be16(l4, 0)?, be16(l4, 2)?, Kind::Udp)
@@ -254,7 +308,7 @@ fn transport(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr, v6: bool) -> R
         // each family's ICMP belongs to it alone
         Protocol::ICMP if v6 => Err(malformed),
         Protocol::ICMPV6 if !v6 => Err(malformed),
-        Protocol::ICMP | Protocol::ICMPV6 => icmp(protocol, l4, src, dst),
+        Protocol::ICMP | Protocol::ICMPV6 => icmp(protocol, l4, src, dst).map(|packet| Packet { fragment, ..packet }),
         _ => packet(0, 0, Kind::Other),
     }
 }
@@ -266,14 +320,14 @@ fn icmp(protocol: Protocol, l4: &[u8], src: Addr, dst: Addr) -> Result<Packet, P
     let v6 = protocol == Protocol::ICMPV6;
     let query = |class: IcmpClass| {
         let id = if class == IcmpClass::Other { 0 } else { be16(l4, 4)? };
-        Ok(Packet { src, dst, protocol, sport: id, dport: class as u16, kind: Kind::Icmp(class) })
+        Ok(Packet { src, dst, protocol, sport: id, dport: class as u16, kind: Kind::Icmp(class), fragment: None })
     };
     match (v6, l4[0]) {
         (false, 8) | (true, 128) => query(IcmpClass::Request),
         (false, 0) | (true, 129) => query(IcmpClass::Reply),
         (false, 3 | 4 | 11 | 12) | (true, 1..=4) => {
             let inner = if v6 { quoted_v6(&l4[8..])? } else { quoted_v4(&l4[8..])? };
-            Ok(Packet { src, dst, protocol, sport: 0, dport: 0, kind: Kind::IcmpError(inner) })
+            Ok(Packet { src, dst, protocol, sport: 0, dport: 0, kind: Kind::IcmpError(inner), fragment: None })
         }
         _ => query(IcmpClass::Other),
     }
@@ -294,7 +348,10 @@ fn quoted_v6(quoted: &[u8]) -> Result<IcmpError, ParseError> {
         return Err(ParseError(DropReason::Malformed));
     }
     let (src, dst) = v6_addresses(quoted)?;
-    let (protocol, at) = extension_chain(quoted[6], quoted)?;
+    let Chain { protocol, at, fragment } = extension_chain(quoted[6], quoted)?;
+    if matches!(fragment, Some(Fragment::Later(_))) {
+        return Err(ParseError(DropReason::Malformed));
+    }
     quoted_ports(protocol, &quoted[at..], src, dst)
 }
 
@@ -357,13 +414,33 @@ mod tests {
         assert_eq!(edit(14, 0x44), DropReason::Malformed, "header length below 20");
         assert_eq!(edit(14, 0x55), DropReason::Malformed, "version 5");
         assert_eq!(edit(17, 200), DropReason::Malformed, "total length beyond the frame");
-        assert_eq!(edit(20, 0x20), DropReason::Fragment, "more fragments");
-        assert_eq!(edit(21, 1), DropReason::Fragment, "offset 1");
         assert_eq!(edit(39, 7), DropReason::Malformed, "UDP length below its header");
         assert_eq!(edit(23, 58), DropReason::Malformed, "ICMPv6 in IPv4");
         for len in 0..udp4().len() {
             assert!(parse_frame(&udp4()[..len]).is_err(), "cut to {len}");
         }
+    }
+
+    #[test]
+    fn fragments_are_told_apart_and_none_lies_over_a_header() {
+        let edit = |edits: &[(usize, u8)]| {
+            let mut frame = udp4();
+            edits.iter().for_each(|(at, value)| frame[*at] = *value);
+            parse_frame(&frame)
+        };
+        let first = edit(&[(18, 1), (19, 2), (20, 0x20)]).unwrap();
+        assert_eq!((first.sport, first.dport, first.fragment), (4000, 53, Some(Fragment::First(0x102))));
+        let later = edit(&[(19, 2), (21, 1)]).unwrap();
+        assert_eq!((later.protocol, later.sport, later.fragment), (Protocol::UDP, 0, Some(Fragment::Later(2))));
+        assert_eq!(edit(&[(20, 0x20), (38, 0xff)]).unwrap().dport, 53, "the length of all fragments");
+        for (protocol, offsets) in [(6, 1..3u8), (132, 1..2), (17, 1..1)] {
+            for offset in 1..4 {
+                let refused = edit(&[(23, protocol), (21, offset)]).is_err();
+                assert_eq!(refused, offsets.contains(&offset), "protocol {protocol} at {offset}");
+            }
+        }
+        // TCP's flags are not in it
+        assert!(edit(&[(23, 6), (20, 0x20)]).is_err());
     }
 
     proptest! {

@@ -9,6 +9,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+/// What a first fragment said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    pub(super) protocol: u8,
+    pub(super) sport: u16,
+    pub(super) dport: u16,
+}
+
 /// Protocol, source, destination, source port and destination port.
 pub(crate) type Tuple = (u8, Addr, Addr, u16, u16);
 
@@ -29,6 +37,8 @@ pub struct MemoryKernel {
     pub exits: RefCell<HashSet<u32>>,
     /// What the kernel's connection tracking tells: a translated packet's protocol, addresses and ports, and its source before.
     pub translated: RefCell<HashMap<Tuple, Addr>>,
+    /// First fragments that passed, by what [`super::hooks`] calls their packet.
+    pub fragments: RefCell<HashMap<(Key, u32), First>>,
     /// Workers that serve their trunk.
     pub sockets: RefCell<HashSet<u32>>,
     /// Drops by reason, then what else the hooks count.
@@ -51,6 +61,7 @@ impl Default for MemoryKernel {
             origins: RefCell::default(),
             exits: RefCell::default(),
             translated: RefCell::default(),
+            fragments: RefCell::default(),
             sockets: RefCell::default(),
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),

@@ -131,6 +131,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     fn forget_port(&mut self, port: PortIndex) {
+        self.fragments.forget_port(port);
         for (flow, connection) in self.connections.remove_port(port) {
             self.remove_entries(&flow, connection.incarnation);
         }

@@ -276,7 +276,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         leaves && self.table.as_ref().is_some_and(|table| table.is_service(flow.dst))
     }
 
-    fn isolated(&self, port: PortIndex, direction: Direction) -> bool {
+    pub(super) fn isolated(&self, port: PortIndex, direction: Direction) -> bool {
         self.table.as_ref().is_none_or(|table| table.isolated(port, direction))
     }
 

@@ -12,6 +12,7 @@
 //! when the new table's lines are in this core's caches.
 
 mod adopt;
+mod fragments;
 mod judge;
 mod pending;
 mod reclaim;
@@ -68,6 +69,7 @@ pub struct Worker<I, K> {
     node_addresses: BTreeSet<Addr>,
     pending: Pending,
     reclaimed: reclaim::LastReclaim,
+    fragments: fragments::Fragments,
     shared: Arc<WorkerShared>,
 }
 
@@ -92,6 +94,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             node_addresses: BTreeSet::new(),
             pending: Pending::default(),
             reclaimed: reclaim::LastReclaim::default(),
+            fragments: fragments::Fragments::default(),
             shared,
         }
     }
@@ -178,7 +181,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         };
         let origin = (header.origin != [0; 16]).then_some(Addr(header.origin));
         let incarnation = Incarnation(header.incarnation);
-        self.judge(&judge::Seen { flow, kind: packet.kind, origin, incarnation, epoch: header.epoch, bytes, now_ns })
+        let seen = judge::Seen { flow, kind: packet.kind, origin, incarnation, epoch: header.epoch, bytes, now_ns };
+        self.judge_piece(&seen, packet.fragment)
     }
 }
 

@@ -82,12 +82,12 @@ fn extension_headers() -> Vec<Named> {
     let mut all = list(
         1,
         [
-            ("two fragment headers", v6_syn(&[atomic, atomic]), "fragment_unsupported"),
-            ("destination options behind the fragment header", v6_syn(&[atomic, of(DESTINATION)]), "fragment_unsupported"),
-            ("an atomic fragment", v6_syn(&[atomic]), "fragment_unsupported"),
-            ("an IPv6 first fragment", v6_syn(&[Extension::fragment(0, true)]), "fragment_unsupported"),
-            ("an IPv6 later fragment", v6_syn(&[Extension::fragment(185, false)]), "fragment_unsupported"),
-            ("a fragment header behind destination options", v6_syn(&[of(DESTINATION), atomic]), "fragment_unsupported"),
+            ("two fragment headers", v6_syn(&[atomic, atomic]), "extension_chain"),
+            ("destination options behind the fragment header", v6_syn(&[atomic, of(DESTINATION)]), "TCP 40000 80"),
+            ("an atomic fragment", v6_syn(&[atomic]), "TCP 40000 80"),
+            ("an IPv6 first fragment", v6_syn(&[Extension::fragment(0, true)]), "TCP 40000 80"),
+            ("an IPv6 later fragment", v6_syn(&[Extension::fragment(185, false)]), "protocol 0 0 0"),
+            ("a fragment header behind destination options", v6_syn(&[of(DESTINATION), atomic]), "TCP 40000 80"),
         ],
     );
     all.extend(list(
@@ -124,10 +124,10 @@ fn ipv4_fragments() -> Vec<Named> {
     list(
         3,
         [
-            ("a first fragment with less than its TCP header", fragment(0x2000, &syn()[..8]), "fragment_unsupported"),
-            ("a first fragment", fragment(0x2000, &syn()), "fragment_unsupported"),
-            ("a fragment at offset 1, over the TCP flags", fragment(0x0001, &syn()[8..]), "fragment_unsupported"),
-            ("a later fragment alone", fragment(0x00b9, &[0; 64]), "fragment_unsupported"),
+            ("a first fragment with less than its TCP header", fragment(0x2000, &syn()[..8]), "malformed"),
+            ("a first fragment", fragment(0x2000, &syn()), "TCP 40000 80"),
+            ("a fragment at offset 1, over the TCP flags", fragment(0x0001, &syn()[8..]), "malformed"),
+            ("a later fragment alone", fragment(0x00b9, &[0; 64]), "TCP 0 0"),
             ("the reserved bit, which is no fragment", fragment(0x8000, &syn()), "TCP 40000 80"),
             ("less than a TCP header, and no fragment", fragment(0x4000, &syn()[..8]), "malformed"),
         ],

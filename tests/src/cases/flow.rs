@@ -3,7 +3,7 @@
 //! ```text
 //!   x/client -> x/web 80/TCP: allow by x/p ingress[0]
 //!   x/a -> x/web 80/TCP, ping: deny ingress by x/deny
-//!   203.0.113.9 -> x/web 80/TCP: allow; worker drops fragment_unsupported until fragments
+//!   203.0.113.9 -> x/web 80/TCP: allow; worker drops vlan_unsupported until tags
 //! ```
 //!
 //! An end is a pod, an address, a pod under one of its addresses (`x/web@fd00::1`) or `node`. Between two pods the
@@ -197,10 +197,9 @@ mod tests {
         assert_eq!(flow.dst, End::Pod(ObjectName::new("x", "web"), Some("fd00::1".parse().unwrap())));
         assert_eq!(flow.asked, [Asked::Port(Protocol::TCP, 80), Asked::Ping, Asked::Other(Protocol(47))]);
         assert_eq!(flow.verdict, Verdict::Deny(Direction::BOTH.to_vec(), Some(vec!["x/p".to_owned(), "x/q".to_owned()])));
-        let later =
-            Flow::read(1, "fd00::9 -> x/web 9/SCTP: allow by x/p ingress[0]; worker drops fragment_unsupported until fragments").unwrap();
+        let later = Flow::read(1, "fd00::9 -> x/web 9/SCTP: allow by x/p ingress[0]; worker drops vlan_unsupported until tags").unwrap();
         assert_eq!(later.verdict.to_string(), "allow by x/p ingress[0]");
-        assert_eq!(later.until, Some(Until { reason: DropReason::Fragment, feature: "fragments".to_owned() }));
+        assert_eq!(later.until, Some(Until { reason: DropReason::Vlan, feature: "tags".to_owned() }));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(super) fn forged(rng: &mut Rng, link: Link, own: &[IpAddr], victim: SocketAd
         (9, ..) => (changed(12, &[0x88, 0xcc]), always(DropReason::EtherType)),
         (10, ..) => (plain[..rng.usize(14..34)].to_vec(), always(DropReason::Malformed)),
         // more fragments
-        (11, ..) if src.is_ipv4() => (changed(20, &[0x20]), isolated(DropReason::Fragment)),
+        (11, ..) if src.is_ipv4() => (changed(20, &[0, 5]), isolated(DropReason::FragmentUnmatched)),
         // a UDP length beyond the packet
         // hop-by-hop options that do not stand first
         (13, ..) if src.is_ipv6() => {

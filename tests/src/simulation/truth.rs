@@ -117,7 +117,7 @@ impl Truth {
 fn flow_at(facts: &Facts, frame: &[u8]) -> Option<(FlowKey, Kind)> {
     let packet = parse_frame(frame).ok()?;
     let Facts { port, direction, departs, .. } = *facts;
-    let sluice_flow::Packet { protocol, src, dst, sport, dport, kind } = packet;
+    let sluice_flow::Packet { protocol, src, dst, sport, dport, kind, fragment: _ } = packet;
     Some((FlowKey { port, direction, departs, protocol, src, dst, sport, dport }, kind))
 }
 

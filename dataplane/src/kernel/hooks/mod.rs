@@ -18,9 +18,10 @@ mod guard;
 mod parity;
 mod parse;
 
+use super::memory::First;
 use super::{Kernel, MemoryKernel};
 use guard::{Guarded, guard_entering, guard_leaving};
-use parse::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Parsed, ROUTING, load, parse};
+use parse::{AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
     CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR,
     COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, KIND_PUNT, KIND_VERDICT, Key,
@@ -209,9 +210,10 @@ impl MemoryKernel {
 
     /// The cached verdict, or a punt. A pass counts nothing.
     fn judge(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
-        if p.fragment {
-            return self.drop(DropReason::Fragment);
-        }
+        let p = &match p.fragment {
+            Piece::Later => self.follow_first(p),
+            _ => *p,
+        };
         if !p.keyed {
             return self.punt(ifindex, port, p, skb);
         }
@@ -237,8 +239,18 @@ impl MemoryKernel {
             return self.drop(DropReason::PolicyDenied);
         }
         self.note_hit(p, skb.frame.len(), value, now_ns);
+        if p.fragment == Piece::First {
+            let first = First { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport };
+            self.fragments.borrow_mut().insert(fragment_key(p), first);
+        }
         let deferred = value.verdict == CACHE_ALLOW_DEFERRED;
         Action::Pass { mark: if deferred { skb.mark & !MARK_MASK | MARK_DEFERRED } else { skb.mark } }
+    }
+
+    /// A later fragment with the key of its first, if that has passed here.
+    fn follow_first(&self, p: &Parsed) -> Parsed {
+        let Some(First { protocol, sport, dport }) = self.fragments.borrow().get(&fragment_key(p)).copied() else { return *p };
+        Parsed { key: Key { protocol, sport, dport, ..p.key }, keyed: true, ..*p }
     }
 
     fn note_hit(&self, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
@@ -365,6 +377,12 @@ impl MemoryKernel {
         let mark = header.mark & !MARK_MASK | deferred | judged;
         Near::Redirect { ifindex: port.ifindex, direction, mark, frame: inner.to_vec() }
     }
+}
+
+/// Port, way and addresses of a packet in pieces, with its protocol where all of them tell, and its identification.
+fn fragment_key(p: &Parsed) -> (Key, u32) {
+    let protocol = if p.ethertype == ETHERTYPE_V4 { p.key.protocol } else { 0 };
+    (Key { protocol, sport: 0, dport: 0, ..p.key }, p.fragment_id)
 }
 
 /// A trunk header of this ABI.

@@ -19,6 +19,14 @@ const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
+/// Whether a frame is but a piece of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    Whole,
+    First,
+    Later,
+}
+
 /// What one look tells about a frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parsed {
@@ -27,11 +35,12 @@ pub(super) struct Parsed {
     pub(super) tcp_flags: u8,
     /// The key is whole.
     pub(super) keyed: bool,
-    pub(super) fragment: bool,
+    pub(super) fragment: Piece,
     /// TCP: SYN without ACK.
     pub(super) opens: bool,
     pub(super) hop_limit: u8,
     pub(super) l4_offset: usize,
+    pub(super) fragment_id: u32,
 }
 
 impl Parsed {
@@ -52,7 +61,17 @@ pub(super) fn load<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
 /// The key lacks port, incarnation and direction, which `key` brings. ARP leaves everything but the type empty.
 pub(super) fn parse(frame: &[u8], key: Key) -> Result<Parsed, DropReason> {
     let ethertype = u16::from_be_bytes(load(frame, 12).ok_or(DropReason::Malformed)?);
-    let mut parsed = Parsed { key, ethertype, tcp_flags: 0, keyed: false, fragment: false, opens: false, hop_limit: 0, l4_offset: 0 };
+    let mut parsed = Parsed {
+        key,
+        ethertype,
+        tcp_flags: 0,
+        keyed: false,
+        fragment: Piece::Whole,
+        opens: false,
+        hop_limit: 0,
+        l4_offset: 0,
+        fragment_id: 0,
+    };
     match ethertype {
         ETHERTYPE_V4 => parse_v4(frame, &mut parsed)?,
         ETHERTYPE_V6 => parse_v6(frame, &mut parsed)?,
@@ -77,11 +96,28 @@ fn parse_v4(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
     if total_bytes < header_bytes || total_bytes > frame.len() - ETHERNET_BYTES {
         return Ok(());
     }
-    p.fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
-    if !p.fragment {
-        parse_l4(frame, p, total_bytes - header_bytes);
+    let field = u16::from_be_bytes([ip[6], ip[7]]);
+    let offset = usize::from(field & 0x1fff) * 8;
+    p.fragment_id = u32::from(u16::from_be_bytes([ip[4], ip[5]]));
+    p.fragment = match (offset, field & 0x2000 != 0) {
+        (0, false) => Piece::Whole,
+        (0, true) => Piece::First,
+        _ => Piece::Later,
+    };
+    if p.fragment == Piece::Later {
+        return if offset < judged_bytes(Protocol(ip[9])) { Err(DropReason::Malformed) } else { Ok(()) };
     }
+    parse_l4(frame, p, total_bytes - header_bytes);
     Ok(())
+}
+
+/// How much of the transport header a verdict hangs on; no later fragment may lie over it (RFC 1858, 3128).
+fn judged_bytes(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::TCP => 20,
+        Protocol::SCTP => 16,
+        _ => 8,
+    }
 }
 
 fn parse_v6(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
@@ -104,22 +140,35 @@ fn parse_v6(frame: &[u8], p: &mut Parsed) -> Result<(), DropReason> {
         return Ok(());
     }
     extension_chain(frame, p, packet_end)?;
-    if !p.fragment {
+    if p.fragment != Piece::Later {
         parse_l4(frame, p, packet_end - p.l4_offset);
     }
     Ok(())
 }
 
 /// Walks the extension headers to the upper protocol, header by header as the worker does: what the guard must see can
-/// stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. Fragments end the
-/// walk; the stack takes no neighbour discovery from them (RFC 6980).
+/// stand behind them. A chain that cannot be walked is refused here, because the stack would walk it. A later fragment ends the
+/// walk; one that is the whole packet (RFC 6946) is none.
 fn extension_chain(frame: &[u8], p: &mut Parsed, packet_end: usize) -> Result<(), DropReason> {
+    let mut has_been = false;
     for index in 0..=EXTENSION_HEADERS_MAX {
         let kind = p.key.protocol;
         match kind {
+            // one, and none behind it
+            FRAGMENT if has_been => return Err(DropReason::ExtensionChain),
             FRAGMENT => {
-                p.fragment = true;
-                return Ok(());
+                has_been = true;
+                let header: Option<[u8; 8]> = load(frame, p.l4_offset).filter(|_| p.l4_offset + 8 <= packet_end);
+                let [next, _, high, low, id @ ..] = header.ok_or(DropReason::Malformed)?;
+                p.fragment_id = u32::from_be_bytes(id);
+                if high != 0 || low & 0xf8 != 0 {
+                    (p.fragment, p.key.protocol) = (Piece::Later, 0);
+                    return Ok(());
+                }
+                p.fragment = if low & 1 != 0 { Piece::First } else { Piece::Whole };
+                p.key.protocol = next;
+                p.l4_offset += 8;
+                continue;
             }
             // hop-by-hop options stand first or nowhere
             HOP_BY_HOP if index != 0 => return Err(DropReason::ExtensionChain),
@@ -154,7 +203,8 @@ fn parse_l4(frame: &[u8], p: &mut Parsed, l4_bytes: usize) {
         }
         Protocol::UDP => {
             let udp_bytes = usize::from(be16(4));
-            if l4_bytes < 8 || udp_bytes < 8 || udp_bytes > l4_bytes {
+            // of a first fragment, that of all fragments
+            if l4_bytes < 8 || udp_bytes < 8 || (udp_bytes > l4_bytes && p.fragment == Piece::Whole) {
                 return;
             }
             (p.key.sport, p.key.dport) = (be16(0), be16(2));

@@ -155,12 +155,6 @@ fn the_epoch_is_the_one_read_before_judging() {
 #[test]
 fn what_is_not_served_is_dropped_by_name() {
     let mut world = World::under(&[isolate(&["Ingress"])]);
-    let mut first_fragment = syn();
-    first_fragment[20] |= 0x20;
-    assert_eq!(world.enters(&first_fragment), Dropped(DropReason::Fragment));
-    let mut later_fragment = syn();
-    later_fragment[21] = 1;
-    assert_eq!(world.enters(&later_fragment), Dropped(DropReason::Fragment));
     let mut vlan = syn();
     vlan[12..14].copy_from_slice(&[0x81, 0]);
     assert_eq!(world.enters(&vlan), Dropped(DropReason::Vlan));

@@ -4,6 +4,7 @@ mod adoption;
 mod bounds;
 mod connections;
 mod fates;
+mod fragments;
 mod frames;
 mod icmp;
 mod mid_flow;
