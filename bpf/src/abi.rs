@@ -152,8 +152,10 @@ pub struct Config {
     pub abi_version: u32,
     /// Not 0: packets pass while no worker serves.
     pub fail_open: u32,
+    /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
+    pub new_flow_ns: u32,
     /// 0.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 5],
 }
 
 const _: () = assert!(size_of::<TrunkHeader>() == TRUNK_BYTES);

@@ -76,6 +76,8 @@ pub struct LoadOptions {
     pub origin_entries: u32,
     /// Pass packets while no worker serves.
     pub fail_open: bool,
+    /// New flows of one port in a second; `None`: as many as there are.
+    pub new_flows_per_second: Option<std::num::NonZeroU32>,
 }
 
 /// The hooks one device can carry.
@@ -175,7 +177,15 @@ impl Loaded {
         let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(system("duplicate a map descriptor"));
         let maps = &skeleton.maps;
         let config = Shared::map(maps.config.as_fd(), 1).map_err(system("map the configuration"))?;
-        config.write(0, Config { abi_version: ABI_VERSION, fail_open: u32::from(options.fail_open), reserved: [0; 6] });
+        config.write(
+            0,
+            Config {
+                abi_version: ABI_VERSION,
+                fail_open: u32::from(options.fail_open),
+                new_flow_ns: options.new_flows_per_second.map_or(0, |rate| (1_000_000_000 / rate).max(1)),
+                reserved: [0; 5],
+            },
+        );
         let ports = Shared::map(maps.ports.as_fd(), abi::PORTS_MAX).map_err(system("map the ports"))?;
         Ok(Self {
             config,

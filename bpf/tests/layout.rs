@@ -21,7 +21,7 @@ macro_rules! assert_same {
 
 #[test]
 fn both_languages_agree_on_every_field() {
-    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open reserved);
+    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns reserved);
     assert_same!(
         current_layout("sluice_port"), current::Port,
         ifindex incarnation epoch deny_epoch state trunk_ifindex worker pad mac gateway_mac ip4 has_ip6 ip6
@@ -29,7 +29,7 @@ fn both_languages_agree_on_every_field() {
     assert_same!(current_layout("sluice_key"), current::Key, incarnation port direction protocol src dst sport dport);
     assert_same!(
         current_layout("sluice_cache_value"), current::CacheValue,
-        epoch verdict flags tcp_flags pad timeout_ns packets bytes last_seen_ns rule generation
+        epoch verdict flags tcp_flags pad timeout_ns packets bytes last_seen_ns rule generation origin
     );
     assert_same!(current_layout("sluice_denial"), current::Denial, deny_epoch pad packets last_seen_ns);
     assert_eq!(current_layout("sluice_origin").field("seen_ns"), Some((0, 8)));
@@ -44,7 +44,7 @@ fn and_on_those_of_the_version_that_nobody_ships() {
     assert_same!(next_layout("sluice_key"), next::Key, dst src dport sport protocol direction port incarnation);
     assert_same!(
         next_layout("sluice_cache_value"), next::CacheValue,
-        spare_ns generation last_seen_ns bytes packets timeout_ns rule epoch tcp_flags flags verdict pad
+        spare_ns generation last_seen_ns bytes packets timeout_ns origin rule epoch tcp_flags flags verdict pad
     );
     assert_same!(next_layout("sluice_denial"), next::Denial, last_seen_ns packets pad deny_epoch);
 }

@@ -29,7 +29,14 @@ fn programs_load_and_maps_survive_their_loader() {
         return;
     }
     let dir = BpfDir(PathBuf::from(format!("/sys/fs/bpf/sluice-test-{}", std::process::id())));
-    let options = LoadOptions { bpf_dir: dir.0.clone(), cache_entries: 20_000, denial_entries: 64, origin_entries: 64, fail_open: false };
+    let options = LoadOptions {
+        bpf_dir: dir.0.clone(),
+        cache_entries: 20_000,
+        denial_entries: 64,
+        origin_entries: 64,
+        fail_open: false,
+        new_flows_per_second: None,
+    };
     let key = |number: u32| Key { incarnation: number, port: 1, direction: 0, protocol: 6, src: [1; 16], dst: [2; 16], sport: 3, dport: 4 };
     let value = CacheValue { epoch: 1, verdict: CACHE_ALLOW, timeout_ns: 1, ..bytemuck::Zeroable::zeroed() };
     let first = Loaded::new(&options).unwrap();

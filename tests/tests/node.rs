@@ -286,3 +286,27 @@ fn damage_is_found() {
     world.node.kernel().counters.borrow_mut()[DropReason::PolicyDenied as usize] += 1;
     assert!(world.node.check_accounts().is_err());
 }
+
+/// A port's share: so many new flows at once, then one at a time; what is established is not counted, nor is another port.
+#[test]
+fn new_flows_are_rationed_by_port() {
+    let mut world = World::under(POLICY);
+    // a hundred in a tenth of a second
+    world.node.kernel().new_flow_ns.set(1_000_000);
+    let opens = |world: &mut World, sport: u16| world.carry(CLIENT, &syn(CLIENT, WEB, (sport, 80)));
+    for sport in 1..=101 {
+        assert!(opens(&mut world, sport).is_ok(), "{sport}");
+    }
+    assert_eq!(opens(&mut world, 102), Err(DropReason::Rationed));
+    assert!(world.carry(CLIENT, &ack(CLIENT, WEB, (1, 80))).is_ok(), "established");
+    assert!(world.carry(WEB, &ack(WEB, CLIENT, (80, 1))).is_ok(), "its answers");
+    world.now_ns += 2_000_000;
+    assert!(opens(&mut world, 103).is_ok() && opens(&mut world, 104).is_ok());
+    assert_eq!(opens(&mut world, 105), Err(DropReason::Rationed));
+    world.now_ns += SECOND_NS;
+    for sport in 200..=300 {
+        assert!(opens(&mut world, sport).is_ok(), "{sport}: no more than a tenth of a second is saved up");
+    }
+    assert_eq!(opens(&mut world, 301), Err(DropReason::Rationed));
+    world.node.assert_sound();
+}

@@ -48,11 +48,12 @@ fn every_way_to_drop_a_packet_is_met() {
 }
 
 /// Nothing outside of a damaged node leads there, or no stack and no stray of ours does; or only the packet of a pod that goes
-/// while it crosses the node, which is too rare to wait for.
+/// while it crosses the node, which is too rare to wait for. No share is set.
 fn is_out_of_reach(reason: DropReason) -> bool {
     matches!(
         reason,
         DropReason::ExitUnjudged
+            | DropReason::Rationed
             | DropReason::Internal
             | DropReason::TrunkHeader
             | DropReason::WrongWorker

@@ -172,6 +172,12 @@ struct sluice_fragment {
 	__u8 pad[3];
 };
 
+/* A port's new flows have been paid for until then; see ration() in sluice.bpf.c. */
+struct sluice_ration {
+	__u64 until_ns;
+	__u64 refused;
+};
+
 /* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
 struct sluice_origin {
 	__u64 seen_ns;
@@ -181,13 +187,16 @@ struct sluice_origin {
 struct sluice_config {
 	__u32 abi_version;
 	__u32 fail_open;
-	__u32 reserved[6];
+	__u32 new_flow_ns; /* a port's share of workers: one new flow in so long on average; 0: as many as there are */
+	__u32 reserved[5];
 };
 
 #ifdef SLUICE_ABI_NEXT
 #include "abi_next.h"
 #endif
 
+/* How far ahead of its share a port may be: a tenth of a second's new flows at once. */
+#define SLUICE_RATION_AHEAD_NS 100000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)
 
@@ -227,5 +236,6 @@ struct sluice_config {
 #define SLUICE_DROP_INTERNAL 29
 #define SLUICE_DROP_EXIT_UNJUDGED 32
 #define SLUICE_DROP_FRAGMENT_UNMATCHED 33
+#define SLUICE_DROP_RATIONED 34
 
 #endif

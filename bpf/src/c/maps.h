@@ -61,6 +61,14 @@ struct {
 	__type(value, struct sluice_origin);
 } origins SEC(".maps");
 
+/* By port. No later version takes it over: it is of this moment. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct sluice_ration);
+} rations SEC(".maps");
+
 /* Of packets on their way. No later version takes it over: it is of this moment. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

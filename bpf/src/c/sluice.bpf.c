@@ -65,6 +65,28 @@ static __always_inline int punt(struct __sk_buff *skb, const struct sluice_port 
 	return bpf_redirect(port->trunk_ifindex, 0);
 }
 
+/* Asks the worker about what the cache does not know, if the port's share of it lasts: what one pod opens must not be what
+ * another waits for. Two CPUs may count as one now and then, which only lets a few more through. */
+static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+{
+	__u32 zero = 0, index = p->key.port;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
+
+	if (settings && share && settings->new_flow_ns) {
+		__u64 now = bpf_ktime_get_coarse_ns(), until = share->until_ns;
+
+		if (until < now)
+			until = now;
+		if (until - now > SLUICE_RATION_AHEAD_NS) {
+			share->refused++;
+			return drop(SLUICE_DROP_RATIONED);
+		}
+		share->until_ns = until + settings->new_flow_ns;
+	}
+	return punt(skb, port, p, epoch);
+}
+
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
  * knows the original direction. */
 static __always_inline void remember_origin(const struct parsed *p)
@@ -145,13 +167,13 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	if (p->fragment == LATER)
 		follow_first(p);
 	if (!p->keyed)
-		return punt(skb, port, p, epoch);
+		return ration(skb, port, p, epoch);
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &p->key);
 
 	if (!value) {
 		if (denied_before(p, port))
 			return drop(SLUICE_DROP_POLICY_DENIED);
-		return punt(skb, port, p, epoch);
+		return ration(skb, port, p, epoch);
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
@@ -168,6 +190,7 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 		return drop(SLUICE_DROP_POLICY_DENIED);
 	if (value->epoch != epoch || idle || opens_another || opens_again || may_be_own) {
 		count(SLUICE_COUNT_STALE);
+		/* of a flow that was there: never rationed */
 		return punt(skb, port, p, epoch);
 	}
 	if (value->verdict == SLUICE_CACHE_DENY)

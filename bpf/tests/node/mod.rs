@@ -82,7 +82,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn options(&self) -> LoadOptions {
-        LoadOptions { bpf_dir: self.bpf_dir.clone(), cache_entries: 1000, denial_entries: 1000, origin_entries: 1000, fail_open: false }
+        LoadOptions {
+            bpf_dir: self.bpf_dir.clone(),
+            cache_entries: 1000,
+            denial_entries: 1000,
+            origin_entries: 1000,
+            fail_open: false,
+            new_flows_per_second: None,
+        }
     }
 
     pub(crate) fn own(&self) -> PathBuf {

@@ -61,6 +61,7 @@ drop_reasons! {
     WorkerOverrun = 31, "worker_overrun", "The worker's receive ring was full: it is behind with new flows.";
     ExitUnjudged = 32, "exit_unjudged", "A packet to a service or to its node was about to leave where nobody judges it: by a device without an exit hook, or with nothing to tell whose it is.";
     FragmentUnmatched = 33, "fragment_unmatched", "A later fragment whose first one has not been seen, or was dropped.";
+    Rationed = 34, "rationed", "The pod opens more new flows, or is sent more, than its share of the workers: see --new-flows-per-second.";
 }
 
 impl std::fmt::Display for DropReason {

@@ -119,6 +119,7 @@ impl Keeper {
             denial_entries: limits::DENIALS_MAX as u32,
             origin_entries: limits::ORIGINS_MAX as u32,
             fail_open: arguments.fail_open,
+            new_flows_per_second: std::num::NonZeroU32::new(arguments.new_flows_per_second),
         })?);
         let far = FarNamespace::open(&arguments.run_dir)?;
         let trunks = set_up_trunks(&arguments, &loaded, &far)?;

@@ -45,6 +45,10 @@ pub struct MemoryKernel {
     pub counters: RefCell<[u64; COUNTERS]>,
     /// Packets pass while no worker serves.
     pub fail_open: Cell<bool>,
+    /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
+    pub new_flow_ns: Cell<u32>,
+    /// Until when each port's new flows have been paid for.
+    pub rations: RefCell<Vec<u64>>,
     /// Addresses that are delivered to the node itself.
     pub node_addresses: RefCell<HashSet<Addr>>,
     /// Room of the verdict cache.
@@ -65,6 +69,8 @@ impl Default for MemoryKernel {
             sockets: RefCell::default(),
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),
+            new_flow_ns: Cell::new(0),
+            rations: RefCell::new(vec![0; PORTS_MAX]),
             node_addresses: RefCell::default(),
             cache_entries_max: Cell::new(usize::MAX),
         }

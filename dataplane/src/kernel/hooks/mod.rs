@@ -30,6 +30,7 @@ use sluice_bpf::abi::{
 };
 use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
+const RATION_AHEAD_NS: u64 = 100_000_000;
 const FIN_TIMEOUT_NS: u64 = 120_000_000_000;
 const RST_TIMEOUT_NS: u64 = 10_000_000_000;
 const TRUNK_ADDRESS: [u8; 6] = *b"\x02SLUIC";
@@ -215,11 +216,11 @@ impl MemoryKernel {
             _ => *p,
         };
         if !p.keyed {
-            return self.punt(ifindex, port, p, skb);
+            return self.ration(ifindex, port, p, skb, now_ns);
         }
         let Some(value) = self.cache_get(&p.key) else {
             let denied = self.denied_before(p, port, now_ns);
-            return if denied { self.drop(DropReason::PolicyDenied) } else { self.punt(ifindex, port, p, skb) };
+            return if denied { self.drop(DropReason::PolicyDenied) } else { self.ration(ifindex, port, p, skb, now_ns) };
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
         // against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin
@@ -233,6 +234,7 @@ impl MemoryKernel {
         }
         if value.epoch != port.epoch || idle || opens_another || opens_again || may_be_own {
             self.count(COUNT_STALE);
+            // of a flow that was there: never rationed
             return self.punt(ifindex, port, p, skb);
         }
         if value.verdict == CACHE_DENY {
@@ -285,6 +287,20 @@ impl MemoryKernel {
             }
             _ => false,
         }
+    }
+
+    /// Asks the worker about what the cache does not know, if the port's share of it lasts.
+    fn ration(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+        let new_flow_ns = u64::from(self.new_flow_ns.get());
+        if new_flow_ns > 0 {
+            let until_ns = &mut self.rations.borrow_mut()[usize::from(p.key.port)];
+            let paid_ns = now_ns.max(*until_ns);
+            if paid_ns - now_ns > RATION_AHEAD_NS {
+                return self.drop(DropReason::Rationed);
+            }
+            *until_ns = paid_ns + new_flow_ns;
+        }
+        self.punt(ifindex, port, p, skb)
     }
 
     fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {
