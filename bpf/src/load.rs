@@ -289,6 +289,29 @@ impl Loaded {
         })
     }
 
+    /// Programs that stand in front of ours on a device, by the kernel's numbers; none where ours is first or is not there.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub fn in_front(&self, hooks: Hooks, ifindex: u32) -> io::Result<Vec<u32>> {
+        let programs = &self.skeleton.progs;
+        let ours = match hooks {
+            Hooks::Device => vec![
+                (libbpf_sys::BPF_TCX_INGRESS, program_id(programs.leaving.as_fd())?),
+                (libbpf_sys::BPF_TCX_EGRESS, program_id(programs.entering.as_fd())?),
+            ],
+            Hooks::Exit => vec![(libbpf_sys::BPF_TCX_EGRESS, program_id(programs.exiting.as_fd())?)],
+            Hooks::Near(_) | Hooks::Far(_) => Vec::new(),
+        };
+        let mut in_front = Vec::new();
+        for (place, own) in ours {
+            let chain = chain(ifindex, place)?;
+            let before = chain.iter().position(|program| *program == own).unwrap_or(0);
+            in_front.extend_from_slice(&chain[..before]);
+        }
+        Ok(in_front)
+    }
+
     /// Takes a device's hooks off. Traffic of that device passes unjudged from here on.
     pub fn detach(&self, hooks: Hooks, ifindex: u32) {
         for name in link_names(hooks, ifindex) {
@@ -435,6 +458,34 @@ pub(crate) fn update_link(path: &Path, program: BorrowedFd<'_>) -> Result<(), li
     // SAFETY: both descriptors are open for the length of the call; no options are given.
     let result = unsafe { libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
     if result == 0 { Ok(()) } else { Err(libbpf_rs::Error::from_raw_os_error(-result)) }
+}
+
+/// The programs of a device at this place, in the order in which they see packets.
+fn chain(ifindex: u32, place: u32) -> io::Result<Vec<u32>> {
+    let mut programs = [0u32; 64];
+    let mut options = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as _,
+        prog_ids: programs.as_mut_ptr(),
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.count = programs.len() as u32;
+    // SAFETY: the options are complete and sized; the kernel writes no more numbers than it is told there is room for.
+    let result = unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, place, &mut options) };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: the kernel has written how many there are into this member.
+    let count = unsafe { options.__bindgen_anon_1.count };
+    Ok(programs[..(count as usize).min(programs.len())].to_vec())
+}
+
+/// The kernel's number of a program.
+fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = size_of_val(&info) as u32;
+    // SAFETY: the descriptor is open; `info` is plain data and `len` its size.
+    let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut len) };
+    if result == 0 { Ok(info.id) } else { Err(io::Error::from_raw_os_error(-result)) }
 }
 
 /// A pinned link, where there is one. Asked first, because libbpf reports a missing pin on its own.

@@ -17,6 +17,7 @@ use libbpf_rs::btf::types::Struct;
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
 use sluice_flow::{Direction, DropReason};
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 
 static SLUICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sluice.o"));
 static PARSE_PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parse_probe.o"));
@@ -70,6 +71,36 @@ fn load(bytes: &[u8]) -> Object {
         }
     }
     open.load().expect("the verifier accepts the programs")
+}
+
+/// A program that lets everything pass, in front of all others at a device's egress, until it is dropped.
+#[derive(Debug)]
+pub struct Intruder {
+    link: PathBuf,
+    _object: Object,
+}
+
+impl Intruder {
+    /// On this device of the calling thread's network namespace; its pin lies in `directory`, on bpffs.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn on(ifindex: u32, directory: &Path) -> Self {
+        // at an exit nothing is deferred to, ours lets everything pass
+        let object = load(SLUICE);
+        let link = directory.join(format!("intruder-{ifindex}"));
+        {
+            let program = object.progs_mut().find(|program| program.name() == "exiting").expect("a program of this name");
+            crate::load::pin_tcx(&program, ifindex, &link).unwrap_or_else(|error| panic!("{error}"));
+        }
+        Self { link, _object: object }
+    }
+}
+
+impl Drop for Intruder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.link);
+    }
 }
 
 /// What a program is told of a frame beside its bytes.

@@ -36,6 +36,10 @@ pub struct Arguments {
     /// CPUs to pin the workers to, in order; fewer than workers are used in turn. Without it workers float.
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
+    /// How a worker waits for packets. Spinning takes its whole CPU, and nothing is faster; sleeping takes none, and a first packet
+    /// waits for it to wake; adaptive spins for a moment behind each packet.
+    #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
+    pub wait: Wait,
     /// What becomes of pods that run already and were not attached through sluice-cni.
     #[arg(long, value_enum, default_value_t = ExistingPods::Close)]
     pub existing_pods: ExistingPods,
@@ -91,6 +95,27 @@ impl std::fmt::Display for ExistingPods {
             Self::Close => "close",
             Self::Unmanaged => "unmanaged",
             Self::Adopt => "adopt",
+        })
+    }
+}
+
+/// How a worker waits for packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// It never sleeps.
+    Spin,
+    /// It spins for a moment behind each packet, then sleeps.
+    Adaptive,
+    /// It sleeps whenever there is nothing to do.
+    Sleep,
+}
+
+impl std::fmt::Display for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spin => "spin",
+            Self::Adaptive => "adaptive",
+            Self::Sleep => "sleep",
         })
     }
 }

@@ -7,7 +7,9 @@ use crate::output::{Columns, age, count, json, micros};
 use anyhow::{Result, bail};
 use owo_colors::OwoColorize;
 use serde::Serialize;
-use sluice_wire::{ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, ToControl, ToDataplane, WatchStatus};
+use sluice_wire::{
+    ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, Preceded, ToControl, ToDataplane, WatchStatus,
+};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -161,8 +163,29 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
     print_found(s, out)?;
-    let headers =
-        ["  WORKER", "CPU", "TRUNK", "#GENERATION", "#PORTS", "#CONNECTIONS", "#RECEIVED", "#FORWARDED", "#DROPPED", "#CUT", "STATE"];
+    for Preceded { device, program } in &s.preceded {
+        let word = "PRECEDED".red();
+        let preceded = word.bold();
+        writeln!(
+            out,
+            "  chain        {preceded}: on {device} program {program} sees packets before policy does (bpftool prog show id {program})"
+        )?;
+    }
+    let headers = [
+        "  WORKER",
+        "CPU",
+        "TRUNK",
+        "#GENERATION",
+        "#PORTS",
+        "#CONNECTIONS",
+        "#RECEIVED",
+        "#FORWARDED",
+        "#DROPPED",
+        "#CUT",
+        "STATE",
+        "WAITS",
+        "#CPU",
+    ];
     let mut columns = Columns::new(&headers);
     for w in &s.workers {
         columns.row([
@@ -177,6 +200,8 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
             w.dropped.to_string(),
             w.connections_cut.to_string(),
             if w.alive { "alive" } else { "dead" }.to_owned(),
+            w.wait.clone(),
+            format!("{:.1} s", w.cpu_us as f64 / 1e6),
         ]);
     }
     columns.print(out, "  no workers")

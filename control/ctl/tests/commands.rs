@@ -6,7 +6,7 @@ use sluice_policy::load::load_str;
 use sluice_table::seal::write_sealed;
 use sluice_wire::{
     CONTROL_DIR, CONTROL_SOCKET, ControlStatus, DataplaneStatus, DropCount, Explanation, FoundDevice, FoundState, FromControl,
-    FromDataplane, Listener, ManifestProblem, Realization, RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
+    FromDataplane, Listener, ManifestProblem, Preceded, Realization, RealizationState, ToControl, ToDataplane, WatchStatus, WorkerStatus,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -115,6 +115,7 @@ fn dataplane_status() -> DataplaneStatus {
         existing_pods: "close".into(),
         found_closed: 1,
         found_unmanaged: 2,
+        preceded: vec![Preceded { device: "veth7".into(), program: 99 }],
         workers: vec![WorkerStatus {
             worker: 0,
             cpu: Some(1),
@@ -127,6 +128,8 @@ fn dataplane_status() -> DataplaneStatus {
             dropped: 1,
             connections_cut: 0,
             alive: true,
+            wait: "adaptive".into(),
+            cpu_us: 1_500_000,
         }],
         drops: vec![DropCount { reason: "malformed".into(), packets: 1 }, DropCount { reason: "policy_denied".into(), packets: 41 }],
     }

@@ -46,6 +46,7 @@ impl Collector for Answer {
             ("cache_entries", "Entries of the verdict cache", status.cache_entries),
             ("found_closed", "Pods' devices that nobody told of, closed", status.found_closed),
             ("found_unmanaged", "Pods' devices that nobody told of, without policy", status.found_unmanaged),
+            ("preceded", "Hooks with another program in front of them", status.preceded.len() as u64),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;

@@ -14,8 +14,23 @@ use tracing::{info, warn};
 /// What is known of a device that carries, or should carry, an exit hook.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
-    /// By index, with the reason why it has none.
-    devices: BTreeMap<u32, Option<String>>,
+    /// By index.
+    devices: BTreeMap<u32, Exit>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Exit {
+    name: String,
+    /// Why it has none.
+    trouble: Option<String>,
+}
+
+impl Exits {
+    /// Those that have their hook.
+    pub(super) fn open(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.devices.iter().filter(|(_, exit)| exit.trouble.is_none()).map(|(ifindex, exit)| (*ifindex, &*exit.name))
+    }
 }
 
 /// Whether packets could depart by a device, and be parsed there.
@@ -37,21 +52,23 @@ impl Keeper {
             self.close_exit(ifindex);
         }
         for (ifindex, link) in wanted {
-            if self.exits.devices.get(&ifindex).is_some_and(Option::is_none) {
+            let known = self.exits.devices.get_mut(&ifindex);
+            if let Some(exit) = known.filter(|exit| exit.trouble.is_none()) {
+                exit.name.clone_from(&link.name);
                 continue;
             }
             let attached = self.loaded.attach(Hooks::Exit, ifindex).map_err(|error| error.to_string());
             // only now: what departs before is dropped, not passed
             let outcome = attached.and_then(|()| self.loaded.exits.put(&ifindex, &1).map_err(|error| error.to_string()));
-            let known = self.exits.devices.get(&ifindex).cloned().flatten();
+            let known = self.exits.devices.get(&ifindex).and_then(|exit| exit.trouble.as_ref());
             match &outcome {
                 Ok(()) => info!(device = link.name, "packets to services may depart here, judged"),
-                Err(reason) if known.as_ref() != Some(reason) => {
+                Err(reason) if known != Some(reason) => {
                     warn!(device = link.name, reason, "no exit hook: packets to services that would depart here are dropped");
                 }
                 Err(_) => {}
             }
-            self.exits.devices.insert(ifindex, outcome.err());
+            self.exits.devices.insert(ifindex, Exit { name: link.name.clone(), trouble: outcome.err() });
         }
     }
 
@@ -71,7 +88,7 @@ impl Keeper {
         // the next survey looks at each, and takes those off that are none any more
         for ifindex in known {
             if self.loaded.attached(Hooks::Exit, ifindex) {
-                self.exits.devices.insert(ifindex, None);
+                self.exits.devices.insert(ifindex, Exit { name: String::new(), trouble: None });
             } else {
                 self.loaded.exits.remove(&ifindex);
             }

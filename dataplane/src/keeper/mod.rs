@@ -6,12 +6,14 @@
 //!   every few seconds  ── expiry.rs   ──▶ idle connections
 //!   links and routes   ── found.rs    ──▶ devices that are gone, pods that nobody told of
 //!                         exits.rs    ──▶ devices by which packets leave the node
+//!   every few seconds  ── chains.rs   ──▶ programs that came in front of ours
 //! ```
 //!
 //! A table is validated here, once, and handed to every worker; it is in force when all live workers have acknowledged
 //! it. The last good image is kept on tmpfs, so a restarted dataplane enforces before control is there.
 
 mod adoption;
+mod chains;
 mod control_dir;
 mod exits;
 mod expiry;
@@ -40,7 +42,7 @@ use rustix::time::Timespec;
 use sluice_bpf::{Hooks, LoadOptions, Loaded};
 use sluice_flow::limits;
 use sluice_flow::{Addr, PortIndex};
-use sluice_wire::{DATAPLANE_SOCKET, Listener};
+use sluice_wire::{DATAPLANE_SOCKET, Listener, Preceded};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,6 +90,8 @@ pub struct Keeper {
     next_addresses: Instant,
     found: Found,
     exits: Exits,
+    /// Hooks of ours that are not first in their chain.
+    preceded: Vec<Preceded>,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -159,6 +163,7 @@ impl Keeper {
             next_addresses: now,
             found: Found::new()?,
             exits: Exits::default(),
+            preceded: Vec::new(),
             _lock: lock,
         };
         keeper.take_over_ports()?;
@@ -253,9 +258,11 @@ impl Keeper {
                 timeouts: self.arguments.timeouts(),
                 established: self.arguments.established(),
             };
+            let wait = self.arguments.wait;
             let cpus = &self.arguments.cpus;
             let handle = spawn(Start {
                 config,
+                wait,
                 cpu: (!cpus.is_empty()).then(|| cpus[trunk.worker as usize % cpus.len()]),
                 interface: trunk.far.clone(),
                 far_namespace: far.fd().try_clone_to_owned()?,
@@ -296,6 +303,7 @@ impl Keeper {
             }
             if now >= self.next_scan {
                 self.expire_idle();
+                self.look_at_chains();
                 self.keep_again();
                 self.next_scan = now + Duration::from_secs(self.arguments.scan_interval);
             }

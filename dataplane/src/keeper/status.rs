@@ -45,6 +45,7 @@ impl Keeper {
             existing_pods: self.arguments.existing_pods.to_string(),
             found_closed: self.found.count(FoundState::Closed),
             found_unmanaged: self.found.count(FoundState::Unmanaged),
+            preceded: self.preceded.clone(),
             workers: self.worker_statuses(),
             drops: self.drops(&counters),
         }
@@ -66,6 +67,8 @@ impl Keeper {
                 dropped: DropReason::ALL.iter().map(|reason| handle.shared.drops(*reason)).sum(),
                 connections_cut,
                 alive: self.is_alive(handle),
+                wait: self.arguments.wait.to_string(),
+                cpu_us: handle.shared.cpu_ns() / 1000,
             }
         };
         self.trunks.iter().zip(&self.workers).map(of).collect()

@@ -31,6 +31,7 @@ pub struct WorkerShared {
     pub stop: AtomicBool,
     generation: CachePadded<AtomicU64>,
     heartbeat_ns: AtomicU64,
+    cpu_ns: AtomicU64,
     received: AtomicU64,
     forwarded: AtomicU64,
     connections: AtomicU64,
@@ -45,6 +46,7 @@ impl Default for WorkerShared {
             stop: AtomicBool::new(false),
             generation: CachePadded::default(),
             heartbeat_ns: AtomicU64::new(0),
+            cpu_ns: AtomicU64::new(0),
             received: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -94,6 +96,18 @@ impl WorkerShared {
     pub fn beat(&self, now_ns: u64) {
         // Relaxed: a late reading only makes the keeper wait longer
         self.heartbeat_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Says what the worker has had of a CPU.
+    pub fn set_cpu(&self, cpu_ns: u64) {
+        // Relaxed: statistics
+        self.cpu_ns.store(cpu_ns, Ordering::Relaxed);
+    }
+
+    /// What it has had of a CPU, in nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        // Relaxed: statistics
+        self.cpu_ns.load(Ordering::Relaxed)
     }
 
     /// When it last did.

@@ -1,7 +1,8 @@
-//! The thread around a worker: pinned, inside the trunks' namespace, without rights it does not need, adaptive between
-//! spinning and sleeping.
+//! The thread around a worker: pinned, inside the trunks' namespace, without rights it does not need, spinning or sleeping
+//! while there is nothing to do.
 
 use super::{Worker, WorkerConfig, WorkerShared};
+use crate::config::Wait;
 use crate::conntrack::Connections;
 use crate::io::XdpIo;
 use crate::kernel::BpfKernel;
@@ -29,6 +30,8 @@ const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 pub struct Start {
     /// Its own part of the configuration.
     pub config: WorkerConfig,
+    /// How to wait for packets.
+    pub wait: Wait,
     /// Where to run.
     pub cpu: Option<usize>,
     /// The far end of its trunk.
@@ -90,6 +93,7 @@ pub fn spawn(start: Start) -> Result<Handle> {
     shared.beat(now_ns());
     let own_bell = bell()?;
     let keeper_side = own_bell.try_clone()?;
+    let wait = start.wait;
     let for_thread = shared.clone();
     let thread = std::thread::Builder::new().name(format!("worker-{}", start.config.worker)).spawn(move || {
         let ready = start.ready.clone();
@@ -97,7 +101,7 @@ pub fn spawn(start: Start) -> Result<Handle> {
             Ok((worker, keeper_bell)) => {
                 let _ = ready.send(Ok(()));
                 drop(ready);
-                serve(worker, &own_bell, &keeper_bell);
+                serve(worker, wait, &own_bell, &keeper_bell);
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -110,7 +114,7 @@ pub fn spawn(start: Start) -> Result<Handle> {
 type KernelWorker = Worker<XdpIo, BpfKernel>;
 
 fn set_up(start: Start, shared: Arc<WorkerShared>) -> Result<(KernelWorker, OwnedFd)> {
-    let Start { config, cpu, interface, far_namespace, kernel, entries, table, node_addresses, keeper_bell, ready: _ } = start;
+    let Start { config, wait: _, cpu, interface, far_namespace, kernel, entries, table, node_addresses, keeper_bell, ready: _ } = start;
     if let Some(cpu) = cpu {
         pin(cpu)?;
     }
@@ -140,8 +144,13 @@ fn pin(cpu: usize) -> Result<()> {
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a worker to CPU {cpu}"))
 }
 
-fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
+fn serve(mut worker: KernelWorker, wait: Wait, bell: &OwnedFd, keeper_bell: &OwnedFd) {
     let shared = worker.shared.clone();
+    let spin_ns = match wait {
+        Wait::Spin => u64::MAX,
+        Wait::Adaptive => SPIN_NS,
+        Wait::Sleep => 0,
+    };
     let mut last_packet_ns = 0;
     let mut next_statistics_ns = 0;
     // Relaxed: the bell wakes us after the store, and one more batch does no harm
@@ -150,6 +159,7 @@ fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
         shared.beat(now);
         if now >= next_statistics_ns {
             shared.set_overrun(worker.io.overrun());
+            shared.set_cpu(thread_ns());
             next_statistics_ns = now + STATISTICS_EVERY_NS;
         }
         let generation = shared.generation();
@@ -163,7 +173,7 @@ fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
             last_packet_ns = now;
             continue;
         }
-        if is_coming || now.saturating_sub(last_packet_ns) < SPIN_NS {
+        if is_coming || now.saturating_sub(last_packet_ns) < spin_ns {
             std::hint::spin_loop();
             continue;
         }
@@ -176,4 +186,10 @@ fn serve(mut worker: KernelWorker, bell: &OwnedFd, keeper_bell: &OwnedFd) {
             silence(bell);
         }
     }
+}
+
+/// What the calling thread has had of a CPU.
+fn thread_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -262,6 +262,21 @@ pub struct WorkerStatus {
     pub connections_cut: u64,
     /// False once it has missed its heartbeat.
     pub alive: bool,
+    /// How it waits for packets: `spin`, `adaptive` or `sleep`.
+    #[serde(default)]
+    pub wait: String,
+    /// What it has had of a CPU since it started, in microseconds.
+    #[serde(default)]
+    pub cpu_us: u64,
+}
+
+/// Another program that stands in front of one of ours and sees packets before policy does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Preceded {
+    /// On which device.
+    pub device: String,
+    /// The kernel's number of the program.
+    pub program: u32,
 }
 
 /// From a dataplane of another ABI version.
@@ -333,6 +348,9 @@ pub struct DataplaneStatus {
     /// Pods' devices that no port owns and that no policy holds for.
     #[serde(default)]
     pub found_unmanaged: u64,
+    /// Programs in front of ours.
+    #[serde(default)]
+    pub preceded: Vec<Preceded>,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// Each reason that occurred.

@@ -24,7 +24,7 @@ pub use control::{
     ToControl, WatchStatus,
 };
 pub use dataplane::{
-    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, TakenOver, ToDataplane, WorkerStatus,
+    AddPort, ConnectionInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, Preceded, TakenOver, ToDataplane, WorkerStatus,
 };
 pub use found::{FoundDevice, FoundState, Identified, Identity};
 
