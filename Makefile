@@ -77,6 +77,10 @@ cases: ## The cases: every promise of the semantics on oracle, table, worker and
 e2e: prepare build ## The 48 traffic rows of Kubernetes' NetworkPolicy suite on live traffic, through ClusterIPs (ROW=number or words, JSON=1)
 	@$(TARGET_DIR)/debug/sluice-e2e $(if $(JSON),-o json) '$(ROW)'
 
+.PHONY: parity
+parity: prepare ## Both parsers, the BPF programs' and the worker's, on FRAMES=10000000 generated frames
+	@SLUICE_PARITY_FRAMES=$(or $(FRAMES),10000000) $(CARGO) test --release -q -p sluice-bpf --features load --test parity both_parsers -- --nocapture
+
 .PHONY: fuzz
 fuzz: ## Fuzz every input boundary for SECONDS each (TARGET=frame for one, JOBS=2 for two at a time)
 	@JOBS=$(JOBS) tests/fuzz/run $(SECONDS) $(TARGET)

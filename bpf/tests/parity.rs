@@ -25,6 +25,7 @@ use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV
 use sluice_frames::{Host, PEER, POD, frame, labelled};
 use std::collections::BTreeMap;
 
+/// `SLUICE_PARITY_FRAMES` for another number: `make parity`.
 const GENERATED: u64 = 20_000;
 const GENERATED_FOR_HOOKS: u64 = 3_000;
 
@@ -86,7 +87,12 @@ fn both_parsers_give_the_same_key_or_both_refuse() {
     }
     let parser = Parser::load();
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
-    for (what, frame) in frames(GENERATED) {
+    let generated = std::env::var("SLUICE_PARITY_FRAMES").map_or(GENERATED, |frames| frames.parse().expect("a number of frames"));
+    let every = generated / 10;
+    for (number, (what, frame)) in (0u64..).zip(frames(generated)) {
+        if generated > GENERATED && number > 0 && number.is_multiple_of(every) {
+            println!("{number} of some {generated} frames");
+        }
         let bpf = parser.parse(&frame);
         assert!(agree(&frame, bpf), "{what}\n  frame {frame:02x?}\n  BPF   {bpf:?}\n  Rust  {:?}", parse_frame(&frame));
         let outcome = match bpf {

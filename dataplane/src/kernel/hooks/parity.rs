@@ -12,9 +12,9 @@ use super::{Action, Skb};
 use crate::kernel::MemoryKernel;
 use bytemuck::Zeroable;
 use sluice_bpf::abi::{
-    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
-    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, Denial, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS,
-    PORT_OPEN, Port,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
+    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, Key, MARK_DEFERRED, PORT_ISOLATED_EGRESS,
+    PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Addr, Direction, DropReason, TcpFlags};
@@ -299,7 +299,7 @@ fn marks_and_origins_decide_the_same() {
 
 /// An entry of the cache as a worker may have left it; its times are far from every limit that a clock could pass.
 fn cached(c: &mut Choices<'_>) -> CacheValue {
-    let all_flags = [0, CACHE_REPLY, CACHE_BOTH_WAYS, CACHE_REPLY | CACHE_BOTH_WAYS];
+    let all_flags = [0, CACHE_REPLY, CACHE_BOTH_WAYS, CACHE_REPLY | CACHE_BOTH_WAYS, CACHE_TRANSLATED, CACHE_TRANSLATED | CACHE_REPLY];
     let idle = c.rarely();
     CacheValue {
         epoch: if c.rarely() { EPOCH - 1 } else { EPOCH },
@@ -318,6 +318,42 @@ fn cached(c: &mut Choices<'_>) -> CacheValue {
 fn timeless(value: CacheValue) -> CacheValue {
     let read = !matches!(value.last_seen_ns, 0 | u64::MAX);
     CacheValue { last_seen_ns: if read { NOW_NS } else { value.last_seen_ns }, ..value }
+}
+
+/// What left its pod deferred, where it departs and enters a pod at once: two verdicts, each of the cache or of a worker.
+#[test]
+fn departures_are_judged_the_same() {
+    on_a_router(|| {
+        let pair = Pair::new(port(PEER, ISOLATED));
+        let (mut passed, mut punted) = (0, [0; 2]);
+        for (number, (what, frame)) in long_frames(6_000).enumerate() {
+            let bytes = random_bytes(number as u64, 64);
+            let mut choices = Choices::new(&bytes);
+            let mut keys = Vec::new();
+            for way in [DEPARTURE, Direction::Ingress as u8] {
+                let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: way, ..Zeroable::zeroed() };
+                let Ok(parsed) = parse(&frame, own) else { continue };
+                if parsed.keyed && choices.below(4) != 0 {
+                    let value = CacheValue { verdict: if choices.rarely() { CACHE_DENY } else { CACHE_ALLOW }, ..cached(&mut choices) };
+                    pair.model.remember(&parsed.key, &value);
+                    pair.twin.cache.borrow_mut().insert(parsed.key, value);
+                    keys.push(parsed.key);
+                }
+            }
+            let context = Context { mark: MARK_DEFERRED | 0x77, ingress_ifindex: IFINDEX, ..Context::default() };
+            let fate = pair.run(Direction::Ingress, &what, &frame, context);
+            passed += usize::from(matches!(fate, Fate::Passed(_)));
+            if let Some((header, _)) = fate.punted() {
+                punted[usize::from(header.direction == DEPARTURE)] += 1;
+                assert_eq!(header.exit_ifindex, if header.direction == DEPARTURE { IFINDEX } else { 0 });
+            }
+            for key in keys {
+                let twins = pair.twin.cache.borrow_mut().remove(&key).expect("the hooks remove nothing");
+                assert_eq!(timeless(pair.model.forget(&key)), timeless(twins), "{what}: BPF's and the twin's entry");
+            }
+        }
+        assert!(passed > 300 && punted.iter().all(|&count| count > 300), "{passed}, {punted:?}");
+    });
 }
 
 #[test]
