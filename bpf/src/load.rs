@@ -216,7 +216,10 @@ impl Loaded {
 
     /// Puts the program at the end of the node's postrouting that lets nothing deferred leave unjudged. The kernel cannot swap
     /// such a link's program, so ours comes first and then an earlier process's goes.
-    pub(crate) fn guard_node(&self) -> Result<(), LoadError> {
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub fn guard_node(&self) -> Result<(), LoadError> {
         for family in [Family::V4, Family::V6] {
             let (path, coming) = (self.link_path(&family.link_name()), self.link_path(&format!("{}-coming", family.link_name())));
             // of a process that died here
@@ -225,6 +228,13 @@ impl Loaded {
             std::fs::rename(&coming, &path).map_err(system(format!("pin a link at {}", path.display())))?;
         }
         Ok(())
+    }
+
+    /// Takes that program off: what deferred packets there are may leave by any device.
+    pub fn unguard_node(&self) {
+        for family in [Family::V4, Family::V6] {
+            let _ = std::fs::remove_file(self.link_path(&family.link_name()));
+        }
     }
 
     /// Points every link that an earlier process pinned to this process's programs.

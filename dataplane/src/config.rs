@@ -141,7 +141,12 @@ pub enum LogFormat {
 impl Arguments {
     /// The workers' idle times.
     pub fn timeouts(&self) -> Timeouts {
-        Timeouts { udp_ns: self.udp_timeout * 1_000_000_000, ..Timeouts::default() }
+        let usual = Timeouts::default();
+        // the kernel forgets a flow before we do: then somebody else may have its ports
+        let kernels = std::fs::read_to_string(self.proc_sys_net.join("netfilter/nf_conntrack_udp_timeout"));
+        let kernels_s: Option<u64> = kernels.ok().and_then(|text| text.trim().parse().ok());
+        let translated_ns = kernels_s.map_or(usual.translated_ns, |s| usual.translated_ns.min(s.saturating_sub(5).max(1) * 1_000_000_000));
+        Timeouts { udp_ns: self.udp_timeout * 1_000_000_000, translated_ns, ..usual }
     }
 
     /// The workers' choice.

@@ -44,17 +44,24 @@ pub struct Timeouts {
     pub icmp_ns: u64,
     /// Everything else.
     pub other_ns: u64,
+    /// What is judged by its source before translation, TCP and SCTP apart, whose openers are always asked for: the kernel gives
+    /// a translated source port to somebody else once it has forgotten the flow (nf_conntrack_udp_timeout).
+    pub translated_ns: u64,
 }
 
-/// Idle time of what is judged by its source before translation, TCP apart, whose openers are always asked for: the kernel
-/// gives a translated source port to somebody else once it has forgotten the flow, after 30 seconds at the earliest
-/// (nf_conntrack_udp_timeout).
-pub const TRANSLATED_NS: u64 = 25_000_000_000;
+/// Below the kernel's own 30 seconds.
+const TRANSLATED_NS: u64 = 25_000_000_000;
 
 impl Default for Timeouts {
     fn default() -> Self {
         const SECOND_NS: u64 = 1_000_000_000;
-        Self { tcp_ns: 7440 * SECOND_NS, udp_ns: 120 * SECOND_NS, icmp_ns: 30 * SECOND_NS, other_ns: 600 * SECOND_NS }
+        Self {
+            tcp_ns: 7440 * SECOND_NS,
+            udp_ns: 120 * SECOND_NS,
+            icmp_ns: 30 * SECOND_NS,
+            other_ns: 600 * SECOND_NS,
+            translated_ns: TRANSLATED_NS,
+        }
     }
 }
 

@@ -16,7 +16,8 @@ fn cluster() -> String {
         "x/a",
         "{podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress, Egress], egress: [{to: [{podSelector: {matchLabels: {app: b}}}]}]}",
     );
-    ["x/a", "x/b", "x/d"].map(pod).concat() + &a
+    let b = "---\napiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: x}\nspec: {selector: {app: b}, ports: [{port: 80}]}\n";
+    ["x/a", "x/b", "x/d"].map(pod).concat() + b + &a
 }
 
 fn reaches(lab: &Lab, from: &str, to: SocketAddr) -> bool {
@@ -67,11 +68,15 @@ fn hooks_come_back_whole_after_they_were_taken_off_and_after_a_device_was_rename
         FromDataplane::Done => {}
         other => panic!("{other:?}"),
     };
+    let service = SocketAddr::new(live.service("x/b").unwrap().address(Family::V4).unwrap(), 80);
+    assert!(reaches(&live, "x/a", service));
     enforce(false);
+    assert!(reaches(&live, "x/a", service), "services too");
     assert!(reaches(&live, "x/a", d) && !agents::dataplane_status(live.layout()).unwrap().enforcing);
     for _ in 0..2 {
         enforce(true);
         assert!(!reaches(&live, "x/a", d) && agents::dataplane_status(live.layout()).unwrap().enforcing);
+        assert!(reaches(&live, "x/a", service));
     }
     let ports = agents::ports(live.layout()).unwrap();
     let device = &ports.iter().find(|port| port.endpoint.pod.name == "a").unwrap().host_ifname;
@@ -87,15 +92,14 @@ fn hooks_come_back_whole_after_they_were_taken_off_and_after_a_device_was_rename
 fn short_connections_do_not_fill_a_pods_room() {
     let Some(turn) = turn("live_detours room") else { return };
     let live = Live::up(turn, "room", &cluster(), |_| {});
-    let b = at(&live, "x/b");
+    let service = SocketAddr::new(live.service("x/b").unwrap().address(Family::V4).unwrap(), 80);
     let room = sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
-    let opened = live
-        .in_pod("x/a", || {
-            let connections = (0..room + 500).filter(|_| TcpStream::connect_timeout(&b, Duration::from_secs(3)).is_ok());
-            Ok(connections.count())
-        })
-        .unwrap();
-    println!("{opened} connections opened and closed, room for {room}");
-    assert_eq!((opened, drops(live.layout(), "connections_full")), (room + 500, 0));
+    // by a service each takes two places
+    for (to, count) in [(at(&live, "x/b"), room + 500), (service, room / 2 + 500)] {
+        let open = |_: &usize| TcpStream::connect_timeout(&to, Duration::from_secs(3)).is_ok();
+        let opened = live.in_pod("x/a", || Ok((0..count).filter(open).count())).unwrap();
+        println!("{opened} connections to {to} opened and closed, room for {room}");
+        assert_eq!((opened, drops(live.layout(), "connections_full")), (count, 0));
+    }
     live.down();
 }

@@ -300,6 +300,7 @@ fn new_flows_are_rationed_by_port() {
     assert_eq!(opens(&mut world, 102), Err(DropReason::Rationed));
     assert!(world.carry(CLIENT, &ack(CLIENT, WEB, (1, 80))).is_ok(), "established");
     assert!(world.carry(WEB, &ack(WEB, CLIENT, (80, 1))).is_ok(), "its answers");
+    assert_eq!(world.carry(WEB, &syn(WEB, CLIENT, (80, 1))), Err(DropReason::Rationed), "an opener, though there is an answer's entry");
     world.now_ns += 2_000_000;
     assert!(opens(&mut world, 103).is_ok() && opens(&mut world, 104).is_ok());
     assert_eq!(opens(&mut world, 105), Err(DropReason::Rationed));

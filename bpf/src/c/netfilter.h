@@ -69,7 +69,8 @@ struct bpf_ct_opts___first {
 	__u8 reserved[2];
 };
 
-/* Absent where the kernel tracks no connections: then nothing is translated either. */
+/* Absent where the kernel tracks no connections when the programs are loaded. Should it begin to later, packets are judged by
+ * the source that they have, until the dataplane starts again. */
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
 					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
 extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
@@ -77,6 +78,9 @@ extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
 /* Whether a packet goes in its connection's direction and the node gave it another destination. */
 static __always_inline int redirected(const struct sk_buff *skb)
 {
+	/* in a module that is not there, nothing is translated */
+	if (!bpf_core_field_exists(struct sk_buff, _nfct) || !bpf_core_field_exists(struct nf_conn, status))
+		return 0;
 	unsigned long connection = skb->_nfct, place = connection & PLACE_MASK;
 
 	/* answers are not, and errors about them go back the way they came */

@@ -186,12 +186,12 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	int may_be_own = value->verdict == SLUICE_CACHE_DENY && (value->flags & SLUICE_CACHE_REPLY) &&
 			 !opened_explicitly(p->key.protocol);
 
-	if (may_be_own && denied_before(p, port))
+	if ((may_be_own || opens_another) && denied_before(p, port))
 		return drop(SLUICE_DROP_POLICY_DENIED);
 	if (value->epoch != epoch || idle || opens_another || opens_again || may_be_own) {
 		count(SLUICE_COUNT_STALE);
-		/* of a flow that was there: never rationed */
-		return punt(skb, port, p, epoch);
+		/* what may begin something is rationed, what is only asked about again never */
+		return opens_another || opens_again || may_be_own ? ration(skb, port, p, epoch) : punt(skb, port, p, epoch);
 	}
 	if (value->verdict == SLUICE_CACHE_DENY)
 		return drop(SLUICE_DROP_POLICY_DENIED);
@@ -371,7 +371,7 @@ int unjudged(struct bpf_nf_ctx *ctx)
 {
 	struct net_device *out = ctx->state->out;
 	struct sk_buff *skb = ctx->skb;
-	__u32 ifindex;
+	__u32 ifindex, zero = 0;
 	__u16 number;
 
 	if (!out || (out->flags & IFF_LOOPBACK))
@@ -381,8 +381,10 @@ int unjudged(struct bpf_nf_ctx *ctx)
 		if (bpf_map_lookup_elem(&port_of_ifindex, &ifindex) || bpf_map_lookup_elem(&exits, &ifindex))
 			return NF_ACCEPT;
 	} else {
-		/* somebody took the mark away, or translates what is nobody's service */
-		if (!redirected(skb))
+		/* somebody took the mark away, or translates what is nobody's service; under fail-open, nobody may have judged it */
+		struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+
+		if (!redirected(skb) || (settings && settings->fail_open))
 			return NF_ACCEPT;
 		struct sluice_port *port = port_of(skb->skb_iif, &number);
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A first fragment is a packet like others and must have its whole transport header; a later one has no ports, and follows
-//! its first by addresses, protocol and identification. One that could overwrite what the first was judged by is refused.
+//! its first by addresses, protocol and identification. One of IPv4 that could overwrite what the first was judged by is refused; those of IPv6 that
+//! overlap are refused by receivers (RFC 5722).
 //!
 //! The BPF programs derive the same key from the packets they can parse and punt all others, so a frame that reaches
 //! this parser may be anything. What it refuses is dropped; nothing is passed unparsed. Ports and identifiers are in

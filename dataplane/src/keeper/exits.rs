@@ -9,6 +9,7 @@ use super::Keeper;
 use crate::netlink::Link;
 use sluice_bpf::Hooks;
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use tracing::{info, warn};
 
 /// What is known of a device that carries, or should carry, an exit hook.
@@ -44,7 +45,7 @@ impl Keeper {
         let closed: BTreeSet<u32> = self.found.devices.iter().filter(|(_, device)| device.closed).map(|(ifindex, _)| *ifindex).collect();
         let wanted: BTreeMap<u32, &Link> = links
             .iter()
-            .filter(|link| self.enforcing && is_exit(link) && !not_exits.contains(&link.index) && !closed.contains(&link.index))
+            .filter(|link| self.deferring && is_exit(link) && !not_exits.contains(&link.index) && !closed.contains(&link.index))
             .map(|link| (link.index, link))
             .collect();
         let gone: Vec<u32> = self.exits.devices.keys().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
@@ -55,7 +56,11 @@ impl Keeper {
             let known = self.exits.devices.get_mut(&ifindex);
             if let Some(exit) = known.filter(|exit| exit.trouble.is_none()) {
                 exit.name.clone_from(&link.name);
-                continue;
+                // another device may have its number by now, or somebody took the hook off
+                if self.loaded.attached(Hooks::Exit, ifindex) {
+                    continue;
+                }
+                self.loaded.exits.remove(&ifindex);
             }
             let attached = self.loaded.attach(Hooks::Exit, ifindex).map_err(|error| error.to_string());
             // only now: what departs before is dropped, not passed
@@ -77,6 +82,16 @@ impl Keeper {
         self.loaded.exits.remove(&ifindex);
         self.loaded.detach(Hooks::Exit, ifindex);
         self.exits.devices.remove(&ifindex);
+    }
+
+    /// Version 1 kept everything deferred on this node, by a rule of nftables.
+    pub(super) fn lift_rule_of_version_1(&self) {
+        if self.loaded.handover().is_some_and(|handover| handover.from.contains(&1)) {
+            let outcome = Command::new("nft").args(["delete", "table", "inet", "sluice"]).output();
+            if !outcome.as_ref().is_ok_and(|output| output.status.success()) {
+                warn!(?outcome, "remove the nftables table inet sluice of an earlier version by hand: it drops packets to services");
+            }
+        }
     }
 
     /// An earlier process's exits whose devices are no longer such.

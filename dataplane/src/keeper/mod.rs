@@ -86,6 +86,8 @@ pub struct Keeper {
     cache_entries: u64,
     /// False while somebody took the hooks off.
     enforcing: bool,
+    /// Hooks are on pods, all of them or some: what they defer must be judged somewhere.
+    deferring: bool,
     next_scan: Instant,
     next_addresses: Instant,
     found: Found,
@@ -159,6 +161,7 @@ impl Keeper {
             started: now,
             cache_entries: 0,
             enforcing: true,
+            deferring: true,
             next_scan: now,
             next_addresses: now,
             found: Found::new()?,
@@ -168,6 +171,7 @@ impl Keeper {
         };
         keeper.take_over_ports()?;
         keeper.take_over_exits();
+        keeper.lift_rule_of_version_1();
         keeper.start_workers(&far)?;
         keeper.survey()?;
         privileges::keep_only(&privileges::KEEPER)?;

@@ -248,6 +248,12 @@ impl Keeper {
     /// Takes the hooks off all ports, or puts them back.
     fn enforce(&mut self, on: bool) -> Result<()> {
         warn!(on, "enforcement switched by request");
+        // before the first hook defers anything, and not while none does
+        match on {
+            true => self.loaded.guard_node()?,
+            false => self.loaded.unguard_node(),
+        }
+        self.deferring = on;
         let (mut gone, mut failed) = (Vec::new(), Vec::new());
         for port in self.registry.iter() {
             if !on {

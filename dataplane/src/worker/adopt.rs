@@ -10,7 +10,7 @@ use sluice_bpf::abi::{
     PORT_ISOLATED_INGRESS, PORT_OPEN,
 };
 use sluice_flow::limits::PORTS_MAX;
-use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, RuleId};
+use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, RuleId, TcpFlags};
 use sluice_table::Table;
 use std::sync::Arc;
 
@@ -150,7 +150,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             return self.remove_entries(flow, incarnation);
         };
         let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, connection.incarnation)));
-        if is_idle(entries, connection.seen_ns, now_ns) {
+        if is_idle(&original, entries, connection.seen_ns, now_ns) {
             self.connections.remove(&original);
             self.remove_entries(&original, connection.incarnation);
         }
@@ -219,12 +219,16 @@ pub(super) fn last_seen_ns(entries: &[Option<CacheValue>; 2], seen_ns: u64) -> u
 }
 
 /// Whether a connection with these entries, original and reply, may be forgotten.
-pub(crate) fn is_idle(entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u64) -> bool {
+pub(crate) fn is_idle(flow: &FlowKey, entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u64) -> bool {
     let last_seen = last_seen_ns(&entries, seen_ns);
     let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).min().unwrap_or(0);
     let [original, reply] = entries;
-    let unanswered =
-        original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS) && reply.is_some_and(|value| value.packets == 0);
+    // the answers of what departs cross another hook; a client that acknowledges has had one
+    let silent = match flow.departs {
+        true => original.is_some_and(|value| value.tcp_flags & TcpFlags::ACK == 0),
+        false => reply.is_some_and(|value| value.packets == 0),
+    };
+    let unanswered = silent && original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS);
     let limit_ns = if unanswered { UNANSWERED_TIMEOUT_NS.min(timeout_ns) } else { timeout_ns };
     now_ns.saturating_sub(last_seen) > limit_ns
 }

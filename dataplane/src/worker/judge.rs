@@ -2,7 +2,7 @@
 
 use super::adopt::last_seen_ns;
 use super::{Judged, Worker};
-use crate::conntrack::{Connection, Role, TRANSLATED_NS};
+use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{
@@ -286,7 +286,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         value.epoch = seen.epoch;
         value.timeout_ns = self.config.timeouts.of(seen.flow.protocol);
         if connection.origin.is_some() && !seen.flow.protocol.is_opened_explicitly() {
-            value.timeout_ns = value.timeout_ns.min(TRANSLATED_NS);
+            value.timeout_ns = value.timeout_ns.min(self.config.timeouts.translated_ns);
         }
         value.last_seen_ns = seen.now_ns;
         value

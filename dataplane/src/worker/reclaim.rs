@@ -13,10 +13,12 @@ use sluice_flow::{FlowKey, PortIndex, TcpFlags};
 
 const CLOSED_IDLE_NS: u64 = 100_000_000;
 const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
-/// Between two searches of one port that found nothing.
+/// Between two searches of one port that found little.
 const FRUITLESS_NS: u64 = 100_000_000;
+/// What is worth another search at once.
+const FRUITFUL: usize = 64;
 
-/// When a search of each port last found nothing.
+/// When a search of each port last found little.
 #[derive(Debug)]
 pub(super) struct LastReclaim(Box<[u64; PORTS_MAX]>);
 
@@ -28,12 +30,13 @@ impl Default for LastReclaim {
 
 impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// Forgets what has ended of a full port; returns whether there is room now. Cost: two look-ups in the kernel for each
-    /// connection of the port, so a search that found nothing is not repeated at once.
+    /// connection of the port, so a search that found little is not repeated at once.
     pub(super) fn reclaim(&mut self, port: PortIndex, now_ns: u64) -> bool {
         let fruitless = &mut self.reclaimed.0[usize::from(port.0)];
         if *fruitless != 0 && now_ns.saturating_sub(*fruitless) < FRUITLESS_NS {
             return false;
         }
+        let mut freed = 0;
         let of_port: Vec<FlowKey> = self.connections.iter_mut().map(|(flow, _)| *flow).filter(|flow| flow.port == port).collect();
         for flow in of_port {
             let Some((_, connection, _)) = self.connections.find(&flow) else { continue };
@@ -43,10 +46,12 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             if has_ended(&flow, &entries, idle_ns) {
                 self.connections.remove(&flow);
                 self.remove_entries(&flow, connection.incarnation);
+                freed += 1;
             }
         }
         let room = self.connections.has_room(port);
-        self.reclaimed.0[usize::from(port.0)] = if room { 0 } else { now_ns };
+        // a search costs as much as the port holds: not again at once for the few that it found
+        self.reclaimed.0[usize::from(port.0)] = if freed >= FRUITFUL { 0 } else { now_ns };
         room
     }
 }
@@ -54,7 +59,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 fn has_ended(flow: &FlowKey, entries: &[Option<CacheValue>; 2], idle_ns: u64) -> bool {
     let flags = entries.map(|entry| entry.map_or(0, |entry| entry.tcp_flags));
     let reset = (flags[0] | flags[1]) & TcpFlags::RST != 0;
-    let closed = flags[0] & flags[1] & TcpFlags::FIN != 0;
+    // the answers of what departs cross another hook; what would still come is judged anew there
+    let closed = flags[0] & (if flow.departs { flags[0] } else { flags[1] }) & TcpFlags::FIN != 0;
     let lost = entries.iter().all(Option::is_none);
     match flow.protocol {
         protocol if protocol.is_opened_explicitly() => (reset || closed || lost) && idle_ns > CLOSED_IDLE_NS,

@@ -229,13 +229,16 @@ impl MemoryKernel {
         let opens_again = p.tcp_flags & TcpFlags::SYN != 0 && value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) != 0;
         // what a cut connection would have answered may be a flow of its own
         let may_be_own = value.verdict == CACHE_DENY && value.flags & CACHE_REPLY != 0 && !Protocol(p.key.protocol).is_opened_explicitly();
-        if may_be_own && self.denied_before(p, port, now_ns) {
+        if (may_be_own || opens_another) && self.denied_before(p, port, now_ns) {
             return self.drop(DropReason::PolicyDenied);
         }
         if value.epoch != port.epoch || idle || opens_another || opens_again || may_be_own {
             self.count(COUNT_STALE);
-            // of a flow that was there: never rationed
-            return self.punt(ifindex, port, p, skb);
+            // what may begin something is rationed, what is only asked about again never
+            return match opens_another || opens_again || may_be_own {
+                true => self.ration(ifindex, port, p, skb, now_ns),
+                false => self.punt(ifindex, port, p, skb),
+            };
         }
         if value.verdict == CACHE_DENY {
             return self.drop(DropReason::PolicyDenied);

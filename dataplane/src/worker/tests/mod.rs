@@ -3,6 +3,7 @@
 mod adoption;
 mod bounds;
 mod connections;
+mod departures;
 mod fates;
 mod fragments;
 mod frames;

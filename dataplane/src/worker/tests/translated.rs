@@ -2,7 +2,6 @@
 
 use super::frames::{flow, tcp, udp};
 use super::world::{Dropped, Forwarded, WEB, World, ingress, isolate};
-use crate::conntrack::TRANSLATED_NS;
 use sluice_bpf::abi::CACHE_TRANSLATED;
 use sluice_flow::{Addr, Direction, DropReason};
 
@@ -66,7 +65,7 @@ fn datagrams_of_translated_sources_are_forgotten_before_the_kernel_gives_the_por
     let mut world = world();
     let query = udp(&format!("{NODE}:40000"), "10.0.0.1:53");
     assert_eq!(world.enters_from("203.0.113.9", &query), Forwarded);
-    assert_eq!(world.entry(Direction::Ingress, &query).unwrap().timeout_ns, TRANSLATED_NS);
+    assert_eq!(world.entry(Direction::Ingress, &query).unwrap().timeout_ns, world.config.timeouts.translated_ns);
     assert_eq!(world.enters_from("198.51.100.1", &query), Dropped(DropReason::PolicyDenied), "while it is known");
     assert_eq!(world.enters_from("203.0.113.9", &query), Forwarded);
     world.advance(26);
