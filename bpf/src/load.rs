@@ -422,6 +422,8 @@ pub(crate) fn pin_netfilter(program: &ProgramMut<'_>, family: Family, path: &Pat
         Family::V6 => libc::NFPROTO_IPV6,
     };
     let mut link = std::ptr::null_mut();
+    // that an earlier process's has a priority is no news for people
+    let said = libbpf_rs::set_print(None);
     for priority in LAST_PRIORITIES {
         let options = libbpf_sys::bpf_netfilter_opts {
             sz: size_of::<libbpf_sys::bpf_netfilter_opts>() as _,
@@ -435,6 +437,11 @@ pub(crate) fn pin_netfilter(program: &ProgramMut<'_>, family: Family, path: &Pat
         if !link.is_null() || io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
             break;
         }
+    }
+    let error = io::Error::last_os_error();
+    libbpf_rs::set_print(said);
+    if link.is_null() {
+        return Err(system("attach to the end of postrouting")(error));
     }
     pin(link, path, "postrouting")
 }

@@ -2,12 +2,12 @@
 //!
 //! Two promises, each with the differences that it permits and why:
 //!
-//! 1. Where ours accepts, the others accept too, and see the same addresses, protocol, ports, flags and identifiers, and
-//!    no fragment.
+//! 1. Where ours accepts, the others accept too, and see the same addresses, protocol, ports, flags and identifiers, and a
+//!    fragment where ours does, or one that is its whole packet.
 //! 2. Where both others see a whole packet, ours accepts it.
 
 use crate::opinion::{Facts, Opinion, Transport, etherparse, smoltcp};
-use sluice_flow::{Addr, DropReason, IcmpClass, Kind, Packet, Protocol, parse_frame};
+use sluice_flow::{Addr, DropReason, Fragment, IcmpClass, Kind, Packet, Protocol, parse_frame};
 use std::net::IpAddr;
 
 /// What our parser says.
@@ -21,7 +21,11 @@ pub struct Permitted {
 }
 
 /// Every difference that is meant, and nothing else.
-pub const PERMITTED: [Permitted; 10] = [
+pub const PERMITTED: [Permitted; 11] = [
+    Permitted {
+        reason: "the length in a first fragment is that of all fragments",
+        applies: |ours, other| *other == Opinion::Refused && matches!(ours, Ok(packet) if packet.fragment.is_some()),
+    },
     Permitted {
         reason: "extension headers beyond eight: bounded work (limits::EXTENSION_HEADERS_MAX)",
         applies: |ours, _| *ours == Err(DropReason::ExtensionChain),
@@ -96,8 +100,15 @@ fn unless_permitted(frame: &[u8], permitted: &dyn Fn(&Ours, &Opinion) -> bool) -
 }
 
 fn same(packet: &Packet, facts: &Facts) -> bool {
-    let header = (Addr::from(facts.src), Addr::from(facts.dst), Protocol(facts.protocol), false);
-    header == (packet.src, packet.dst, packet.protocol, facts.fragment) && facts.transport.is_none_or(|other| same_transport(packet, other))
+    let addresses = (Addr::from(facts.src), Addr::from(facts.dst)) == (packet.src, packet.dst);
+    let transport = || facts.transport.is_none_or(|other| same_transport(packet, other));
+    let later = matches!(packet.fragment, Some(Fragment::Later(_)));
+    addresses
+        && match facts.fragment {
+            // they look no further than its header, or into what ours knows to be no transport header
+            true => (packet.fragment.is_some() || facts.src.is_ipv6()) && (later || transport()),
+            false => packet.fragment.is_none() && packet.protocol == Protocol(facts.protocol) && transport(),
+        }
 }
 
 fn same_transport(packet: &Packet, other: Transport) -> bool {
