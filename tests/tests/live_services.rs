@@ -171,3 +171,37 @@ fn across(paths: Paths, stem: &'static str) {
     }
     live.down();
 }
+
+/// A pod of the two behind one service, and that service with more of its `spec` and `status`.
+fn shared(more: &str, status: &str) -> String {
+    let pod = |name: &str| pod(name).replace(&format!("app: {}", &name[2..]), "app: many");
+    let service = format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: many, namespace: x}}\nspec: {{type: NodePort, selector: {{app: many}}, {more} \
+         ports: [{{port: {PORT}, targetPort: 80, protocol: UDP}}]}}\n{status}"
+    );
+    let a = "{podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress, Egress], egress: [{to: [{podSelector: {matchLabels: {app: many}}}]}]}";
+    ["x/e", "x/f"].map(pod).concat() + &self::pod("x/a") + &service + &policy("x/a", a)
+}
+
+#[test]
+fn affinity_and_addresses_from_outside_are_services_too() {
+    let Some(turn) = turn("live_services addresses") else { return };
+    let balanced = "status: {loadBalancer: {ingress: [{ip: 192.0.2.201}]}}\n";
+    let live = Live::up(turn, "svca", &shared("externalIPs: [192.0.2.200],", balanced), |_| {});
+    // whom so many datagrams of a, each of a flow of its own, reach
+    let answered = |to: IpAddr| -> std::collections::BTreeSet<String> {
+        let said = |_| match probe::udp(SocketAddr::new(to, PORT), QUICK).outcome {
+            sluice_lab::Outcome::Open { said } => said,
+            other => panic!("{to}: {other}"),
+        };
+        live.in_pod("x/a", || Ok((0..24).map(said).collect())).unwrap()
+    };
+    let cluster = live.service("x/many").unwrap().address(Family::V4).unwrap();
+    for to in [cluster, "192.0.2.200".parse().unwrap(), "192.0.2.201".parse().unwrap()] {
+        assert_eq!(answered(to).len(), 2, "{to}: both serve");
+    }
+    live.apply_yaml(&shared("sessionAffinity: ClientIP,", "")).unwrap();
+    assert_eq!(answered(cluster).len(), 1, "one serves this client");
+    assert_eq!(drops(live.layout(), "exit_unjudged"), 0);
+    live.down();
+}
