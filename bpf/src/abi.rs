@@ -144,6 +144,16 @@ impl Port {
     }
 }
 
+/// A port's share of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ration {
+    /// Its new flows have been paid for until then.
+    pub until_ns: u64,
+    /// Packets beyond it.
+    pub refused: u64,
+}
+
 /// The one configuration record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -218,6 +228,7 @@ mod tests {
         ] {
             assert_eq!(defines.get(name), Some(&value), "{name}");
         }
+        assert_eq!(sluice_flow::FlowKey::of_way(super::DEPARTURE), Some((sluice_flow::Direction::Egress, true)));
         assert_eq!(super::PORTS_MAX, sluice_flow::limits::PORTS_MAX);
         assert_eq!(super::WORKERS_MAX, sluice_flow::limits::WORKERS_MAX);
     }

@@ -13,6 +13,8 @@ mod handover;
 #[cfg(feature = "load")]
 mod layout;
 #[cfg(feature = "load")]
+mod links;
+#[cfg(feature = "load")]
 mod load;
 #[cfg(feature = "load")]
 mod maps;

@@ -91,7 +91,7 @@ impl Intruder {
         let link = directory.join(format!("intruder-{ifindex}"));
         {
             let program = object.progs_mut().find(|program| program.name() == "exiting").expect("a program of this name");
-            crate::load::pin_tcx(&program, ifindex, &link).unwrap_or_else(|error| panic!("{error}"));
+            crate::links::pin_tcx(&program, ifindex, &link).unwrap_or_else(|error| panic!("{error}"));
         }
         Self { link, _object: object }
     }

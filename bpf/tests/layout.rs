@@ -3,7 +3,7 @@
 #![cfg(feature = "load")]
 
 use bytemuck::Zeroable;
-use sluice_bpf::abi::Config;
+use sluice_bpf::abi::{Config, Ration};
 #[cfg(not(feature = "abi-next"))]
 use sluice_bpf::{abi as current, testing::layout as current_layout, testing::other as next, testing::other::layout as next_layout};
 #[cfg(feature = "abi-next")]
@@ -22,6 +22,7 @@ macro_rules! assert_same {
 #[test]
 fn both_languages_agree_on_every_field() {
     assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns reserved);
+    assert_same!(current_layout("sluice_ration"), Ration, until_ns refused);
     assert_same!(
         current_layout("sluice_port"), current::Port,
         ifindex incarnation epoch deny_epoch state trunk_ifindex worker pad mac gateway_mac ip4 has_ip6 ip6

@@ -2,7 +2,7 @@
 //! What the others open meanwhile comes about, and what is established does not notice.
 
 use sluice_flow::Family;
-use sluice_lab::{Lab, probe};
+use sluice_lab::{Lab, agents, probe};
 use sluice_tests::live::frames::{Link, syn};
 use sluice_tests::live::{Live, PacketSocket, drops, pod, policy, turn};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -90,6 +90,8 @@ fn a_flood_by_one_pod_is_not_its_neighbours() {
     println!("new flows: {sent} sent, {first} rationed; {opened} of {CONNECTIONS} connections of a neighbour");
     assert!(sent > 20 * SHARE && first > sent / 2, "{sent} sent, {first} rationed");
     assert_eq!(opened, CONNECTIONS);
+    let of = |pod: &str| agents::ports(live.layout()).unwrap().into_iter().find(|port| port.endpoint.pod.name == pod).unwrap().rationed;
+    assert!(of("a") > 0 && of("c") == 0 && of("d") == 0, "whose it is");
     std::thread::sleep(Duration::from_millis(300));
     assert!(reaches_b(), "its share is there again");
 

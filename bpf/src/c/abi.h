@@ -36,7 +36,7 @@
 
 /* The mark. Only the top four bits are ours. JUDGED is one-shot: the hook of its own stage clears it. DEFERRED goes on
  * with the packet: its destination was a service or an address of this node. It may be delivered here, or be judged where
- * it departs; the hook there clears it. By a device without one nothing leaves that has it (`unjudged` below). */
+ * it departs; the hook there clears it. By a device without one nothing leaves that has it (the program `unjudged`). */
 #define SLUICE_MARK_MASK 0xf0000000u
 #define SLUICE_MARK_JUDGED_INGRESS 0x10000000u
 #define SLUICE_MARK_JUDGED_EGRESS 0x20000000u

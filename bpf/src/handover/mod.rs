@@ -27,7 +27,8 @@ mod entries;
 
 pub(crate) use directories::Directories;
 
-use crate::load::{LoadError, Loaded, REPLACED, system};
+use crate::links::REPLACED;
+use crate::load::{LoadError, Loaded, system};
 use crate::pinned::PinnedMap;
 use entries::Taken;
 use std::fmt;

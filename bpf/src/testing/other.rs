@@ -4,7 +4,7 @@
 pub use crate::abi::other::{CacheValue, Denial, Generation, Key, Port};
 
 use crate::ABI_VERSION;
-use crate::load::{Family, pin_netfilter, pin_tcx, pin_xdp, update_link};
+use crate::links::{Family, pin_netfilter, pin_tcx, pin_xdp, update_link};
 use bytemuck::Pod;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramMut};
 use std::os::fd::AsFd;

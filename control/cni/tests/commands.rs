@@ -210,6 +210,7 @@ fn gc_deletes_exactly_its_network_s_ports_without_a_valid_attachment() {
         isolated_ingress: false,
         isolated_egress: false,
         connections: 0,
+        rationed: 0,
     };
     let dataplane = FakeDataplane::start(move |question| match question {
         ToDataplane::Ports => FromDataplane::Ports {

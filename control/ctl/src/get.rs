@@ -28,7 +28,7 @@ fn endpoints(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
         let rows = ports.into_iter().map(Endpoint::Port).chain(devices.into_iter().map(Endpoint::Found));
         return json(out, &rows.collect::<Vec<_>>());
     }
-    let headers = ["POD", "PORT", "ADDRESSES", "STATE", "ISOLATED", "DEVICE", "WORKER", "#CONNECTIONS", "CONTAINER"];
+    let headers = ["POD", "PORT", "ADDRESSES", "STATE", "ISOLATED", "DEVICE", "WORKER", "#CONNECTIONS", "#RATIONED", "CONTAINER"];
     let mut columns = Columns::new(&headers);
     for port in &ports {
         let addresses: Vec<String> = port.endpoint.addresses.iter().map(ToString::to_string).collect();
@@ -41,6 +41,7 @@ fn endpoints(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
             port.host_ifname.clone(),
             port.worker.to_string(),
             port.connections.to_string(),
+            port.rationed.to_string(),
             port.container_id.chars().take(12).collect(),
         ]);
     }
@@ -52,7 +53,7 @@ fn endpoints(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
         };
         let nothing = String::new;
         let (name, addresses) = (device.host_ifname.clone(), addresses.join(","));
-        columns.row(["?".into(), nothing(), addresses, state.into(), nothing(), name, nothing(), nothing(), nothing()]);
+        columns.row(["?".into(), nothing(), addresses, state.into(), nothing(), name, nothing(), nothing(), nothing(), nothing()]);
     }
     columns.print(out, "No pods are attached to this node.")?;
     for device in devices {

@@ -117,6 +117,7 @@ impl Keeper {
                     isolated_ingress,
                     isolated_egress,
                     connections: connections.get(&index).copied().unwrap_or(0),
+                    rationed: self.loaded.rations.get(&u32::from(index)).map_or(0, |ration| ration.refused),
                 }
             })
             .collect()

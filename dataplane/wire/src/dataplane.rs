@@ -225,6 +225,9 @@ pub struct PortInfo {
     pub isolated_egress: bool,
     /// Connections tracked for it.
     pub connections: u64,
+    /// New flows beyond its share, dropped since it was attached.
+    #[serde(default)]
+    pub rationed: u64,
 }
 
 /// One drop reason's count since the maps were made.
