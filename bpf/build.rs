@@ -15,7 +15,15 @@ fn main() {
             .source(format!("src/c/{name}.bpf.c"))
             .obj(out.join(format!("{object}.o")))
             .clang(std::env::var_os("CLANG").unwrap_or_else(|| "clang-19".into()))
-            .clang_args(["-O2", "-Wall", "-Werror", "-Wno-unused-parameter", version, &format!("-I/usr/include/{arch}-linux-gnu")])
+            .clang_args([
+                "-O2",
+                "-mcpu=v3",
+                "-Wall",
+                "-Werror",
+                "-Wno-unused-parameter",
+                version,
+                &format!("-I/usr/include/{arch}-linux-gnu"),
+            ])
             .build()
             .expect("the BPF programs compile (needs clang-19 and the kernel's uapi headers)");
         builder

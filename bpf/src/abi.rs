@@ -94,6 +94,14 @@ pub const COUNT_BOUNCED: usize = 69;
 pub const COUNT_STALE: usize = 70;
 /// Neighbour discovery and listener reports.
 pub const COUNT_NEIGHBOUR: usize = 71;
+/// Connections that the programs admitted by an allowance.
+pub const COUNT_ADMITTED: usize = 72;
+/// Of an [`Opening`]: both entries of a connection were written.
+pub const OPENING_ADMITTED: u8 = 1;
+/// Of an [`Opening`]: one of TCP ended.
+pub const OPENING_CLOSED: u8 = 2;
+/// Room of a worker's ring.
+pub const OPENINGS_BYTES: usize = 1 << 20;
 
 /// What stands before a frame on the trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -144,7 +152,7 @@ impl Port {
     }
 }
 
-/// A port's share of workers.
+/// A port's share of workers, and its room for connections that the programs admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ration {
@@ -152,6 +160,57 @@ pub struct Ration {
     pub until_ns: u64,
     /// Packets beyond it.
     pub refused: u64,
+    /// Connections that the programs ever admitted; wraps.
+    pub made: u32,
+    /// Those that its workers have heard of; wraps.
+    pub learned: u32,
+    /// None is admitted beyond; wraps.
+    pub may: u32,
+    /// 0.
+    pub pad: u32,
+}
+
+impl Ration {
+    /// How many more the programs may admit; negative where a worker took room back.
+    pub fn left(&self) -> i32 {
+        self.may.wrapping_sub(self.made) as i32
+    }
+}
+
+/// What a worker said of one new connection, for others that differ from it in the source port alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Allowance {
+    /// Its own, without source port.
+    pub key: Key,
+    /// The port's; every new table voids it.
+    pub deny_epoch: u32,
+    /// Of `generation`.
+    pub rule: u32,
+    /// Low bits of the generation that judged it.
+    pub generation: u32,
+    /// Of the entries to be made.
+    pub timeout_ns: u64,
+    /// [`CACHE_ALLOW`] or [`CACHE_ALLOW_DEFERRED`].
+    pub verdict: u8,
+    /// 0.
+    pub pad: [u8; 7],
+}
+
+/// What the programs tell a port's worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Opening {
+    /// Of the connection's first packet, or of the one that ended it.
+    pub key: Key,
+    /// [`OPENING_ADMITTED`] or [`OPENING_CLOSED`].
+    pub kind: u8,
+    /// By which it was admitted.
+    pub verdict: u8,
+    /// 0.
+    pub pad: u16,
+    /// CLOCK_MONOTONIC, coarse.
+    pub at_ns: u64,
 }
 
 /// The one configuration record.
@@ -221,6 +280,9 @@ mod tests {
             ("COUNTERS", super::COUNTERS as u64),
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),
+            ("COUNT_ADMITTED", super::COUNT_ADMITTED as u64),
+            ("OPENING_ADMITTED", u64::from(super::OPENING_ADMITTED)),
+            ("OPENING_CLOSED", u64::from(super::OPENING_CLOSED)),
             ("ICMP_REQUEST", sluice_flow::IcmpClass::Request as u64),
             ("ICMP_REPLY", sluice_flow::IcmpClass::Reply as u64),
             ("INGRESS", sluice_flow::Direction::Ingress as u64),

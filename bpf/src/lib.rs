@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  src/c/abi.h ═══ src/abi.rs          the ABI, in both languages, held together by tests
-//!  src/c/{maps,parse,guard}.h, sluice.bpf.c ──clang──▶ skeleton ──▶ src/load.rs: pins, links, maps
+//!  src/c/{maps,parse,guard,netfilter,admit}.h, sluice.bpf.c ──clang──▶ skeleton ──▶ src/load.rs: pins, links, maps
 //! ```
 //!
 //! Without the feature `load` only the layouts are built: no clang, no libbpf.
@@ -21,6 +21,8 @@ mod maps;
 #[cfg(feature = "load")]
 mod pinned;
 #[cfg(feature = "load")]
+mod ring;
+#[cfg(feature = "load")]
 pub mod testing;
 
 #[cfg(feature = "load")]
@@ -31,6 +33,8 @@ pub use layout::{Layout, Misfit};
 pub use load::{Hooks, LoadError, LoadOptions, Loaded};
 #[cfg(feature = "load")]
 pub use maps::{HashMapFd, MapError, Shared};
+#[cfg(feature = "load")]
+pub use ring::Ring;
 
 /// The version of the maps' layouts and the trunk header: that of `src/c/abi.h`, one above with the feature `abi-next`.
-pub const ABI_VERSION: u32 = 2 + cfg!(feature = "abi-next") as u32;
+pub const ABI_VERSION: u32 = 3 + cfg!(feature = "abi-next") as u32;

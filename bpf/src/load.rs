@@ -8,17 +8,20 @@
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
 //! ever meets an unhooked device. What a dataplane of another ABI version left is taken over: see [`crate::handover`].
 
-use crate::abi::{Config, Denial, Key, Port, Ration};
+use crate::abi::{Allowance, Config, Denial, Key, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Port, Ration, WORKERS_MAX};
 use crate::handover::{Directories, Handover, Step, take_over};
 use crate::links::{Family, REPLACED, chain, link_ifindex, open_pinned, pin_netfilter, pin_tcx, pin_xdp, program_id, update_link};
 use crate::maps::{HashMapFd, Shared};
+use crate::ring::Ring;
 use crate::{ABI_VERSION, abi};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, OpenObject, ProgramMut};
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, unsafe_op_in_unsafe_fn)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
@@ -114,8 +117,11 @@ pub struct Loaded {
     pub exits: HashMapFd<u32, u32>,
     /// Who opened connections of pods that were not isolated.
     pub origins: HashMapFd<Key, u64>,
-    /// By port index: what it has had of its share. An array: always there.
-    pub rations: HashMapFd<u32, Ration>,
+    /// What holds for every source port, until the next table.
+    pub allowances: HashMapFd<Key, Allowance>,
+    /// By port index: what it has had of its share, and what the programs may admit.
+    pub rations: Shared<Ration>,
+    rings: [OnceLock<Ring>; WORKERS_MAX],
     /// far ifindex → worker.
     pub worker_of_trunk: HashMapFd<u32, u32>,
     /// By counter: what other versions had counted.
@@ -198,7 +204,9 @@ impl Loaded {
             denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
             exits: HashMapFd::new(duplicate(maps.exits.as_fd())?, "exits"),
             origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
-            rations: HashMapFd::new(duplicate(maps.rations.as_fd())?, "rations"),
+            allowances: HashMapFd::new(duplicate(maps.allowances.as_fd())?, "allowances"),
+            rations: Shared::map(maps.rations.as_fd(), abi::PORTS_MAX).map_err(system("map the ports' rations"))?,
+            rings: [const { OnceLock::new() }; WORKERS_MAX],
             worker_of_trunk: HashMapFd::new(duplicate(maps.worker_of_trunk.as_fd())?, "worker_of_trunk"),
             counted_before: HashMapFd::new(duplicate(maps.counted_before.as_fd())?, "counted_before"),
             skeleton,
@@ -212,6 +220,73 @@ impl Loaded {
         let fd = socket.as_raw_fd() as u32;
         let map = &self.skeleton.maps.sockets;
         map.update(&worker.to_ne_bytes(), &fd.to_ne_bytes(), libbpf_rs::MapFlags::ANY).map_err(io::Error::other)
+    }
+
+    /// Gives each worker a ring for what the programs tell it, in place of an earlier process's. Nothing is admitted before a
+    /// worker grants room; what was admitted until now has been written when this returns, so that a scan of the cache finds it.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    ///
+    /// # Panics
+    /// When a worker has one already.
+    pub fn open_rings(&self, workers: u32) -> io::Result<()> {
+        (0..abi::PORTS_MAX).for_each(|index| self.withdraw(index));
+        for worker in 0..workers {
+            let ring = Ring::create(OPENINGS_BYTES)?;
+            let fd = ring.as_fd().as_raw_fd() as u32;
+            // the kernel waits here for every program that looked at what was there before, also at the ports' room
+            let map = &self.skeleton.maps.openings;
+            map.update(&worker.to_ne_bytes(), &fd.to_ne_bytes(), libbpf_rs::MapFlags::ANY).map_err(io::Error::other)?;
+            self.rings[worker as usize].set(ring).expect("a worker has one ring");
+        }
+        for index in 0..abi::PORTS_MAX {
+            let made = self.rations.read(index).made;
+            // Relaxed: nothing is made meanwhile
+            self.rations.word(index, offset_of!(Ration, learned)).store(made, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes back what a port may still admit.
+    fn withdraw(&self, index: usize) {
+        let made = self.rations.read(index).made;
+        // Relaxed: whoever has seen the room before is one of those that a worker hears of
+        self.rations.word(index, offset_of!(Ration, may)).store(made, Ordering::Relaxed);
+    }
+
+    /// Lets a port begin anew: nothing is on its account, and it may admit nothing until its worker grants room.
+    pub fn reset_ration(&self, index: usize) {
+        self.withdraw(index);
+        for offset in (0..offset_of!(Ration, made)).step_by(4) {
+            // Relaxed: statistics, and a moment that is over
+            self.rations.word(index, offset).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the programs hold so many connections of a port that its worker has not heard of.
+    pub fn grant(&self, index: usize, room: u32) {
+        // Relaxed: an older reading grants less
+        let learned = self.rations.word(index, offset_of!(Ration, learned)).load(Ordering::Relaxed);
+        // Relaxed: the programs count by it, nothing hangs on its order
+        self.rations.word(index, offset_of!(Ration, may)).store(learned.wrapping_add(room), Ordering::Relaxed);
+    }
+
+    /// A worker's ring, once it has one.
+    pub fn ring(&self, worker: u32) -> Option<&Ring> {
+        self.rings.get(worker as usize)?.get()
+    }
+
+    /// What the programs told a worker and it has not heard yet; see [`Ring::consume`].
+    pub fn openings(&self, worker: u32, mut each: impl FnMut(Opening)) {
+        let Some(ring) = self.ring(worker) else { return };
+        ring.consume(|opening: Opening| {
+            if opening.kind == OPENING_ADMITTED && usize::from(opening.key.port) < abi::PORTS_MAX {
+                // Relaxed: `grant` reads it in this thread, or a moment later
+                self.rations.word(opening.key.port.into(), offset_of!(Ration, learned)).fetch_add(1, Ordering::Relaxed);
+            }
+            each(opening);
+        });
     }
 
     pub(crate) fn link_path(&self, name: &str) -> PathBuf {

@@ -193,6 +193,28 @@ impl<K: Pod, V: Pod> HashMapFd<K, V> {
         result == 0
     }
 
+    /// Removes many entries; those that are not there are no matter. Cost: one system call, and one more for each that is missing.
+    pub fn remove_all(&self, mut keys: &[K]) {
+        while !keys.is_empty() {
+            let mut count = keys.len() as u32;
+            // SAFETY: the slice holds `count` keys of the map's size; the kernel writes only `count`.
+            let result =
+                unsafe { libbpf_sys::bpf_map_delete_batch(self.fd.as_raw_fd(), keys.as_ptr().cast(), &mut count, std::ptr::null()) };
+            if result == 0 {
+                return;
+            }
+            if io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT) {
+                // one by one then: none may stay
+                keys.iter().for_each(|key| {
+                    self.remove(key);
+                });
+                return;
+            }
+            // it stops at the first that is missing, and says how many were there before
+            keys = &keys[(count as usize + 1).min(keys.len())..];
+        }
+    }
+
     /// Every entry; see [`scan_bytes`].
     pub fn scan(&self, mut each: impl FnMut(&K, &V)) -> Result<(), MapError> {
         scan_bytes(self.fd.as_fd(), self.name, size_of::<K>(), size_of::<V>(), |key, value| {

@@ -9,14 +9,19 @@
 
 pub mod other;
 
-use crate::abi::{COUNT_STALE, COUNTERS, CacheValue, Denial, Key, Port, TRUNK_BYTES, TrunkHeader};
+use crate::abi::{
+    Allowance, COUNT_ADMITTED, COUNT_STALE, COUNTERS, CacheValue, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration, TRUNK_BYTES,
+    TrunkHeader,
+};
 use crate::layout::Layout;
+use crate::ring::Ring;
 use bytemuck::AnyBitPattern;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
 use sluice_flow::{Direction, DropReason};
 use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 static SLUICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sluice.o"));
@@ -66,7 +71,7 @@ fn layout_in(object: &[u8], name: &str) -> Layout {
 fn load(bytes: &[u8]) -> Object {
     let mut open = ObjectBuilder::default().open_memory(bytes).expect("the object is ours");
     for mut map in open.maps_mut() {
-        if ["cache", "denials", "origins", "fragments"].iter().any(|name| map.name() == *name) {
+        if ["cache", "denials", "origins", "fragments", "allowances"].iter().any(|name| map.name() == *name) {
             map.set_max_entries(64).expect("before loading");
         }
     }
@@ -256,10 +261,11 @@ impl Fate {
     }
 }
 
-/// The hooks of one port, with empty caches.
+/// The hooks of one port, with empty caches and a ring for its worker.
 #[derive(Debug)]
 pub struct Hooks {
     object: Object,
+    ring: Ring,
     /// After the last frame.
     counters: RefCell<Vec<u64>>,
 }
@@ -270,7 +276,10 @@ impl Hooks {
     /// # Panics
     /// When the kernel refuses them.
     pub fn load(port: &Port) -> Self {
-        let hooks = Self { object: load(SLUICE), counters: RefCell::new(vec![0; COUNTERS]) };
+        let ring = Ring::create(OPENINGS_BYTES).expect("the kernel makes rings");
+        let hooks = Self { object: load(SLUICE), ring, counters: RefCell::new(vec![0; COUNTERS]) };
+        let fd = hooks.ring.as_fd().as_raw_fd();
+        hooks.put("openings", &u32::from(port.worker).to_ne_bytes(), &fd.to_ne_bytes());
         hooks.put("port_of_ifindex", &IFINDEX.to_ne_bytes(), &u32::from(PORT_INDEX).to_ne_bytes());
         hooks.put("ports", &u32::from(PORT_INDEX).to_ne_bytes(), bytemuck::bytes_of(port));
         hooks
@@ -298,6 +307,34 @@ impl Hooks {
     /// When there is none.
     pub fn forget(&self, key: &Key) -> CacheValue {
         self.take("cache", key)
+    }
+
+    /// Lets flows be admitted that differ from this one in the source port alone, so many at most from now on.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn allow(&self, allowance: &Allowance, room: u32) {
+        let index = u32::from(PORT_INDEX).to_ne_bytes();
+        let ration = self.map("rations").lookup(&index, MapFlags::ANY).expect("a lookup").expect("an array's entry");
+        let ration: Ration = bytemuck::pod_read_unaligned(&ration);
+        let ration = Ration { may: ration.made.wrapping_add(room), ..ration };
+        self.put("rations", &index, bytemuck::bytes_of(&ration));
+        self.put("allowances", bytemuck::bytes_of(&allowance.key), bytemuck::bytes_of(allowance));
+    }
+
+    /// Takes an allowance back.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn disallow(&self, key: &Key) {
+        self.map("allowances").delete(bytemuck::bytes_of(key)).expect("it was there");
+    }
+
+    /// What the hooks told the port's worker since this was last asked.
+    pub fn openings(&self) -> Vec<Opening> {
+        let mut openings = Vec::new();
+        self.ring.consume(|opening| openings.push(opening));
+        openings
     }
 
     /// Puts an entry into the denial cache.
@@ -347,13 +384,14 @@ impl Hooks {
     ///
     /// # Panics
     /// When the frame is shorter than [`LONG_ENOUGH`], or was not passed, dropped or punted under exactly one counter
-    /// (beside [`COUNT_STALE`], which a punt may raise too).
+    /// (beside [`COUNT_STALE`] and [`COUNT_ADMITTED`], which a punt and a pass may raise too).
     pub fn run_with(&self, direction: Direction, frame: &[u8], context: Context) -> (Fate, u32) {
         let program = if direction == Direction::Egress { "leaving" } else { "entering" };
         let ran = run(&self.object, program, frame, context);
         let after = self.counters();
         let before = self.counters.replace(after.clone());
-        let changed = (0..after.len()).filter(|&counter| after[counter] != before[counter] && counter != COUNT_STALE);
+        let changed =
+            (0..after.len()).filter(|&counter| after[counter] != before[counter] && ![COUNT_STALE, COUNT_ADMITTED].contains(&counter));
         let [counter] = changed.collect::<Vec<_>>()[..] else { panic!("{program} {frame:02x?}: {before:?} became {after:?}") };
         assert_eq!(after[counter], before[counter] + 1, "{program} {frame:02x?}: counter {counter}");
         let fate = match ran.action {

@@ -82,12 +82,21 @@ impl Timeouts {
 pub struct Connections {
     by_flow: HashMap<FlowKey, Connection, ahash::RandomState>,
     of_port: Box<[u32; PORTS_MAX]>,
+    /// Ports whose room has changed, each once.
+    changed: Vec<PortIndex>,
+    is_changed: Box<[bool; PORTS_MAX]>,
     per_port_max: usize,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { by_flow: HashMap::default(), of_port: Box::new([0; PORTS_MAX]), per_port_max: CONNECTIONS_PER_PORT_MAX }
+        Self {
+            by_flow: HashMap::default(),
+            of_port: Box::new([0; PORTS_MAX]),
+            changed: Vec::new(),
+            is_changed: Box::new([false; PORTS_MAX]),
+            per_port_max: CONNECTIONS_PER_PORT_MAX,
+        }
     }
 }
 
@@ -114,7 +123,31 @@ impl Connections {
 
     /// Whether the port may hold one more.
     pub fn has_room(&self, port: PortIndex) -> bool {
-        self.count(port) < self.per_port_max
+        self.room(port) > 0
+    }
+
+    /// How many more the port may hold.
+    pub fn room(&self, port: PortIndex) -> usize {
+        self.per_port_max.saturating_sub(self.count(port))
+    }
+
+    /// Whether more than half of what the port may hold is there.
+    pub fn is_crowded(&self, port: PortIndex) -> bool {
+        self.count(port) > self.per_port_max / 2
+    }
+
+    /// Notes that the hooks should hear of a port's room.
+    pub fn change(&mut self, port: PortIndex) {
+        if !std::mem::replace(&mut self.is_changed[usize::from(port.0)], true) {
+            self.changed.push(port);
+        }
+    }
+
+    /// A port whose room has changed since this last named it.
+    pub fn next_change(&mut self) -> Option<PortIndex> {
+        let port = self.changed.pop()?;
+        self.is_changed[usize::from(port.0)] = false;
+        Some(port)
     }
 
     /// How many the port holds.
@@ -126,6 +159,7 @@ impl Connections {
     pub fn insert(&mut self, flow: FlowKey, connection: Connection) {
         if self.by_flow.insert(flow, connection).is_none() {
             self.of_port[usize::from(flow.port.0)] += 1;
+            self.change(flow.port);
         }
     }
 
@@ -134,6 +168,7 @@ impl Connections {
         let removed = self.by_flow.remove(flow);
         if removed.is_some() {
             self.of_port[usize::from(flow.port.0)] -= 1;
+            self.change(flow.port);
         }
         removed
     }
@@ -154,6 +189,7 @@ impl Connections {
     pub fn remove_port(&mut self, port: PortIndex) -> Vec<(FlowKey, Connection)> {
         let removed: Vec<_> = self.by_flow.extract_if(|flow, _| flow.port == port).collect();
         self.of_port[usize::from(port.0)] = 0;
+        self.change(port);
         removed
     }
 

@@ -58,8 +58,10 @@ fn sixteen_crashes_lose_nothing_that_stays_allowed() {
         assert!(live.kill_agent(Agent::Dataplane).unwrap());
         let killed = Instant::now();
         if crash == 2 {
-            // nobody is there to judge, so nobody is let in
-            assert!(!reaches(&live, "x/a", (b, 80)), "a new connection without a dataplane");
+            // nobody is there to judge what nobody has judged before
+            assert!(!reaches(&live, "x/a", (b, ASKED_PORT)), "a new connection without a dataplane");
+            assert!(!reaches(&live, "x/b", (a, 80)), "a forbidden connection without a dataplane");
+            assert!(reaches(&live, "x/a", (b, 80)), "one like those that were allowed before");
         }
         if crash == 4 {
             // a change that only the next dataplane can bring into force

@@ -115,7 +115,8 @@ fn a_connection_is_asked_about_once_and_its_answers_never() {
     assert_eq!(world.carry(WEB, &ack(WEB, CLIENT, (80, 4000))), Ok(Route::Pod(CLIENT)), "by the cache");
     assert_eq!(world.carry(CLIENT, &ack(CLIENT, WEB, (4000, 80))), Ok(Route::Pod(WEB)), "by the cache");
     assert_eq!(world.carry(WEB, &syn(WEB, CLIENT, (80, 4000))), Err(DropReason::NoWorker), "an answer's entry opens nothing");
-    assert_eq!(world.carry(CLIENT, &syn(CLIENT, WEB, (4001, 80))), Err(DropReason::NoWorker));
+    assert_eq!(world.carry(CLIENT, &syn(CLIENT, WEB, (4001, 80))), Ok(Route::Pod(WEB)), "by what was said of the one before");
+    assert_eq!(world.carry(CLIENT, &syn(CLIENT, WEB, (4001, 81))), Err(DropReason::NoWorker));
     world.node.restart_worker(0, world.now_ns);
     assert_eq!(world.carry(WEB, &syn(WEB, CLIENT, (80, 4000))), Err(DropReason::PolicyDenied));
     assert_eq!(world.carry(CLIENT, &syn(CLIENT, WEB, (4001, 81))), Err(DropReason::PolicyDenied));

@@ -14,7 +14,7 @@
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
 
-#define SLUICE_ABI_CURRENT 2
+#define SLUICE_ABI_CURRENT 3
 
 /* A version that nobody ships, one above: its different layouts keep the conversion honest (make abi-next). */
 #ifdef SLUICE_ABI_NEXT
@@ -26,6 +26,7 @@
 #define SLUICE_PORTS_MAX 256
 #define SLUICE_WORKERS_MAX 16
 #define SLUICE_EXITS_MAX 4096
+#define SLUICE_HINTS_MAX 1024
 #define SLUICE_EXTENSION_HEADERS_MAX 8
 
 /* Directions, seen from the pod. A departure is the egress of a packet that left its pod untranslated (to a service, to an
@@ -172,10 +173,16 @@ struct sluice_fragment {
 	__u8 pad[3];
 };
 
-/* A port's new flows have been paid for until then; see ration() in sluice.bpf.c. */
+/* A port's new flows have been paid for until then; see ration() in sluice.bpf.c. And its room for connections that the
+ * programs admit: `made` counts them, `learned` those that its worker has heard of, and none is made beyond `may`, which the
+ * worker keeps at `learned` plus the room there is. All three only ever grow, and wrap. */
 struct sluice_ration {
 	__u64 until_ns;
 	__u64 refused;
+	__u32 made;
+	__u32 learned;
+	__u32 may;
+	__u32 pad;
 };
 
 /* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
@@ -195,6 +202,35 @@ struct sluice_config {
 #include "abi_next.h"
 #endif
 
+/* What a worker said of one new connection holds for others that differ from it in the source port alone, as long as the
+ * table is the same: the programs admit those themselves. The key has sport 0. It stands in the value too: the kernel gives
+ * the place of an entry that it takes out of a map to another one at once, also while somebody reads it. */
+struct sluice_allowance {
+	struct sluice_key key;
+	__u32 deny_epoch; /* the port's, as with denials: every new table voids it */
+	__u32 rule;       /* of `generation` */
+	__u32 generation;
+	__u64 timeout_ns;
+	__u8 verdict;
+	__u8 pad[7];
+};
+
+/* What the programs tell the port's worker: by its ring in the map `openings`. */
+#define SLUICE_OPENING_ADMITTED 1 /* both entries of a connection were written */
+#define SLUICE_OPENING_CLOSED 2   /* one of TCP ended: FIN both ways */
+
+struct sluice_opening {
+	struct sluice_key key;
+	__u8 kind;
+	__u8 verdict;
+	__u16 pad;
+	__u64 at_ns; /* CLOCK_MONOTONIC, coarse */
+};
+
+#define SLUICE_OPENINGS_BYTES (1 << 20)
+/* A sleeping worker is woken once for so many of a port. */
+#define SLUICE_OPENINGS_WAKE 512
+
 /* How far ahead of its share a port may be: a tenth of a second's new flows at once. */
 #define SLUICE_RATION_AHEAD_NS 100000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
@@ -209,6 +245,7 @@ struct sluice_config {
 #define SLUICE_COUNT_BOUNCED 69
 #define SLUICE_COUNT_STALE 70
 #define SLUICE_COUNT_NEIGHBOUR 71
+#define SLUICE_COUNT_ADMITTED 72
 #define SLUICE_COUNTERS 80
 
 /* Drop reasons; numbers as sluice_flow::DropReason. */

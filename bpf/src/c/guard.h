@@ -16,7 +16,8 @@ struct arp_v4 {
 
 static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 {
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+	return *(const __u16 *)a == *(const __u16 *)b && *(const __u16 *)(a + 2) == *(const __u16 *)(b + 2) &&
+	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
 }
 
 static __always_inline int same_address(const __u8 *a, const __u8 *b)
@@ -126,9 +127,10 @@ static __always_inline int guard_neighbour(struct __sk_buff *skb, const struct s
 /* What leaves a pod. 0: judge it; PASS_NEIGHBOUR; or minus a drop reason. */
 static __always_inline int guard_leaving(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p)
 {
-	__u8 source_mac[6];
+	/* the parser made the header linear */
+	struct ethhdr *ethernet = (void *)(long)skb->data;
 
-	if (bpf_skb_load_bytes(skb, 6, source_mac, 6) || !same_mac(source_mac, port->mac))
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end || !same_mac(ethernet->h_source, port->mac))
 		return -SLUICE_DROP_SPOOFED_MAC;
 	if (p->ethertype == ETH_P_ARP)
 		return guard_arp(skb, port);

@@ -23,6 +23,15 @@ struct {
 	__type(value, __u32); /* port index */
 } port_of_ifindex SEC(".maps");
 
+/* Where a device's port was found last, by the low bits of its ifindex: spares a hash for each packet. Only the slot itself says
+ * whose it is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_HINTS_MAX);
+	__type(key, __u32);
+	__type(value, __u32); /* port index */
+} port_hints SEC(".maps");
+
 /* Devices that lead away from this node, or to pods that nobody attached: whoever departs by one is judged there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -61,10 +70,32 @@ struct {
 	__type(value, struct sluice_origin);
 } origins SEC(".maps");
 
+/* Of one table. No later version takes it over. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct sluice_key);
+	__type(value, struct sluice_allowance);
+} allowances SEC(".maps");
+
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, SLUICE_OPENINGS_BYTES);
+};
+
+/* By worker; each makes its own ring when it starts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLUICE_WORKERS_MAX);
+	__type(key, __u32);
+	__array(values, struct ring);
+} openings SEC(".maps");
+
 /* By port. No later version takes it over: it is of this moment. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLUICE_PORTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct sluice_ration);
 } rations SEC(".maps");

@@ -49,6 +49,11 @@ struct sk_buff {
 	unsigned long _nfct;
 };
 
+/* Stands for a word anywhere. */
+struct timespec64 {
+	__s64 tv_sec;
+};
+
 struct nf_hook_state {
 	struct net_device *out;
 };
@@ -73,6 +78,7 @@ struct bpf_ct_opts___first {
  * the source that they have, until the dataplane starts again. */
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
 					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
 
 /* Whether a packet goes in its connection's direction and the node gave it another destination. */
@@ -86,13 +92,17 @@ static __always_inline int redirected(const struct sk_buff *skb)
 	/* answers are not, and errors about them go back the way they came */
 	if (!(connection & ~(unsigned long)PLACE_MASK) || (place != PLACE_ESTABLISHED && place != PLACE_NEW))
 		return 0;
-	return !!(BPF_CORE_READ((struct nf_conn *)(connection & ~(unsigned long)PLACE_MASK), status) & STATUS_DST_NAT);
+	/* read in place: the kernel may have the type in a module, where casts do not find it, but any word will do */
+	void *status = (void *)(connection & ~(unsigned long)PLACE_MASK) + bpf_core_field_offset(struct nf_conn, status);
+	struct timespec64 *word = bpf_rdonly_cast(status, bpf_core_type_id_kernel(struct timespec64));
+
+	return !!(word->tv_sec & STATUS_DST_NAT);
 }
 
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
  * kernel does not tell (it tells of TCP and UDP). The packet is of the tracked connection's original direction, so
  * what answers it is found as its reply. */
-static __always_inline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
+static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {
 	struct bpf_ct_opts___first options = { .netns_id = -1, .l4proto = p->key.protocol };
 	struct bpf_sock_tuple answer = {};

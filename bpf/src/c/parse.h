@@ -38,6 +38,23 @@ static __always_inline int linear(struct __sk_buff *skb, __u32 bytes)
 	return bpf_skb_pull_data(skb, bytes);
 }
 
+/* The first bytes of the transport header. */
+static __always_inline int load_l4(struct __sk_buff *skb, const struct parsed *p, __u8 *head, __u32 bytes)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	/* most packets, and no call */
+	if (p->l4_offset == ETHERNET_BYTES + sizeof(struct iphdr) && data + ETHERNET_BYTES + sizeof(struct iphdr) + bytes <= end) {
+		__builtin_memcpy(head, data + ETHERNET_BYTES + sizeof(struct iphdr), bytes);
+		return 0;
+	}
+	if (p->l4_offset == ETHERNET_BYTES + sizeof(struct ipv6hdr) && data + ETHERNET_BYTES + sizeof(struct ipv6hdr) + bytes <= end) {
+		__builtin_memcpy(head, data + ETHERNET_BYTES + sizeof(struct ipv6hdr), bytes);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, p->l4_offset, head, bytes);
+}
+
 /* Ports, flags, ICMP identifier. Leaves `keyed` 0 where the worker should look. */
 static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __u32 l4_bytes)
 {
@@ -45,7 +62,7 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 	__u8 protocol = p->key.protocol;
 
 	if (protocol == IPPROTO_TCP) {
-		if (l4_bytes < 20 || bpf_skb_load_bytes(skb, p->l4_offset, head, 14))
+		if (l4_bytes < 20 || load_l4(skb, p, head, 14))
 			return;
 		__u32 header_bytes = (head[12] >> 4) * 4;
 
@@ -54,7 +71,7 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 		p->tcp_flags = head[13];
 		p->opens = (head[13] & 0x12) == 0x02;
 	} else if (protocol == IPPROTO_UDP) {
-		if (l4_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 8))
+		if (l4_bytes < 8 || load_l4(skb, p, head, 8))
 			return;
 		__u32 udp_bytes = head[4] << 8 | head[5];
 
@@ -233,8 +250,13 @@ static __noinline int parse(struct __sk_buff *skb, struct parsed *p)
 	/* the type in the frame itself: skb->protocol can be set by whoever made the frame */
 	__be16 type;
 
-	if (bpf_skb_load_bytes(skb, 12, &type, 2))
+	if (linear(skb, ETHERNET_BYTES))
 		return -SLUICE_DROP_MALFORMED;
+	struct ethhdr *ethernet = (void *)(long)skb->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return -SLUICE_DROP_MALFORMED;
+	type = ethernet->h_proto;
 	p->ethertype = bpf_ntohs(type);
 	switch (p->ethertype) {
 	case ETH_P_IP:

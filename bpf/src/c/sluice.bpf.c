@@ -23,12 +23,15 @@
 #include "parse.h"
 #include "guard.h"
 #include "netfilter.h"
+#include "admit.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
 #ifndef SLUICE_ABI_NEXT
 _Static_assert(sizeof(struct sluice_port) == 64, "port");
 _Static_assert(sizeof(struct sluice_key) == 44, "key");
 _Static_assert(sizeof(struct sluice_fragment_key) == 44, "fragment key");
+_Static_assert(sizeof(struct sluice_allowance) == 72, "allowance");
+_Static_assert(sizeof(struct sluice_opening) == 56, "opening");
 _Static_assert(sizeof(struct sluice_cache_value) == 64, "cache value");
 #endif
 
@@ -39,7 +42,7 @@ static __always_inline int pass(__u32 what)
 }
 
 /* Puts the trunk header in front and sends the frame to the port's worker. */
-static __always_inline int punt(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
 {
 	struct sluice_trunk_header header = {
 		.dst = { 0x02, 'S', 'L', 'U', 'I', 'C' },
@@ -65,26 +68,32 @@ static __always_inline int punt(struct __sk_buff *skb, const struct sluice_port 
 	return bpf_redirect(port->trunk_ifindex, 0);
 }
 
-/* Asks the worker about what the cache does not know, if the port's share of it lasts: what one pod opens must not be what
- * another waits for. Two CPUs may count as one now and then, which only lets a few more through. */
-static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+/* Whether a port has had its share of new flows: what one pod opens must not be what another waits for. Two CPUs may count as
+ * one now and then, which only lets a few more through. */
+static __always_inline int overdrawn(const struct parsed *p)
 {
 	__u32 zero = 0, index = p->key.port;
 	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
 	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
 
-	if (settings && share && settings->new_flow_ns) {
-		__u64 now = bpf_ktime_get_coarse_ns(), until = share->until_ns;
+	if (!settings || !share || !settings->new_flow_ns)
+		return 0;
+	__u64 now = bpf_ktime_get_coarse_ns(), until = share->until_ns;
 
-		if (until < now)
-			until = now;
-		if (until - now > SLUICE_RATION_AHEAD_NS) {
-			share->refused++;
-			return drop(SLUICE_DROP_RATIONED);
-		}
-		share->until_ns = until + settings->new_flow_ns;
+	if (until < now)
+		until = now;
+	if (until - now > SLUICE_RATION_AHEAD_NS) {
+		share->refused++;
+		return 1;
 	}
-	return punt(skb, port, p, epoch);
+	share->until_ns = until + settings->new_flow_ns;
+	return 0;
+}
+
+/* Asks the worker about what may begin something, if the port's share lasts. */
+static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+{
+	return overdrawn(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch);
 }
 
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
@@ -96,12 +105,6 @@ static __always_inline void remember_origin(const struct parsed *p)
 
 		bpf_map_update_elem(&origins, &p->key, &origin, BPF_ANY);
 	}
-}
-
-/* Whether a packet of this protocol can be told to open a connection, and only such a one does. */
-static __always_inline int opened_explicitly(__u8 protocol)
-{
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP;
 }
 
 static __always_inline int denied_before(const struct parsed *p, const struct sluice_port *port)
@@ -158,7 +161,14 @@ static __always_inline void follow_first(struct parsed *p)
 	p->keyed = 1;
 }
 
-/* The cached verdict, or a punt. TCX_NEXT: allowed. */
+static __always_inline int let_on(struct __sk_buff *skb, int verdict)
+{
+	if (verdict == SLUICE_CACHE_ALLOW_DEFERRED)
+		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
+	return TCX_NEXT;
+}
+
+/* The cached verdict, one that was given before for what comes alike, or a punt. TCX_NEXT: allowed. */
 static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, struct parsed *p)
 {
 	/* before judging: a bump in between voids what the worker will write */
@@ -173,7 +183,11 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	if (!value) {
 		if (denied_before(p, port))
 			return drop(SLUICE_DROP_POLICY_DENIED);
-		return ration(skb, port, p, epoch);
+		if (overdrawn(p))
+			return drop(SLUICE_DROP_RATIONED);
+		int verdict = admit(skb, port, p, epoch);
+
+		return verdict ? let_on(skb, verdict) : punt(skb, port, p, epoch);
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
@@ -205,25 +219,37 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			value->timeout_ns = SLUICE_RST_TIMEOUT_NS;
 		else if ((p->tcp_flags & 0x01) && value->timeout_ns > SLUICE_FIN_TIMEOUT_NS)
 			value->timeout_ns = SLUICE_FIN_TIMEOUT_NS;
+		note_end(port, p);
 	}
 	if (p->fragment == FIRST)
 		note_first(p);
-	if (value->verdict == SLUICE_CACHE_ALLOW_DEFERRED)
-		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DEFERRED;
-	return TCX_NEXT;
+	return let_on(skb, value->verdict);
 }
 
 /* The port of a device, NULL where there is none. */
 static __always_inline struct sluice_port *port_of(__u32 ifindex, __u16 *number)
 {
-	__u32 *index = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+	__u32 slot = ifindex % SLUICE_HINTS_MAX;
+	__u32 *hint = bpf_map_lookup_elem(&port_hints, &slot);
 
-	if (!index)
+	if (!hint)
 		return NULL;
-	*number = *index;
-	struct sluice_port *port = bpf_map_lookup_elem(&ports, index);
+	__u32 index = *(volatile __u32 *)hint;
+	struct sluice_port *port = bpf_map_lookup_elem(&ports, &index);
 
-	return port && port->ifindex == ifindex ? port : NULL;
+	if (!port || !ifindex || port->ifindex != ifindex) {
+		__u32 *found = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+
+		if (!found)
+			return NULL;
+		index = *found;
+		*(volatile __u32 *)hint = index;
+		port = bpf_map_lookup_elem(&ports, &index);
+		if (!port || port->ifindex != ifindex)
+			return NULL;
+	}
+	*number = index;
+	return port;
 }
 
 /* Its bits; none where they were set for another incarnation. */
@@ -382,9 +408,11 @@ int unjudged(struct bpf_nf_ctx *ctx)
 			return NF_ACCEPT;
 	} else {
 		/* somebody took the mark away, or translates what is nobody's service; under fail-open, nobody may have judged it */
+		if (!redirected(skb))
+			return NF_ACCEPT;
 		struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
 
-		if (!redirected(skb) || (settings && settings->fail_open))
+		if (settings && settings->fail_open)
 			return NF_ACCEPT;
 		struct sluice_port *port = port_of(skb->skb_iif, &number);
 

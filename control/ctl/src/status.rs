@@ -159,7 +159,11 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let fail_open = if s.fail_open { "on".yellow().to_string() } else { "off".to_owned() };
     writeln!(out, "  established  {}, fail-open {fail_open}", s.established)?;
     let cache = count(s.cache_entries, "entry", "entries");
-    writeln!(out, "  cache        {cache}, {} hits, {} punts, {} packets of pods not isolated", s.cache_hits, s.punts, s.not_isolated)?;
+    writeln!(
+        out,
+        "  cache        {cache}, {} hits, {} punts, {} connections admitted, {} packets of pods not isolated",
+        s.cache_hits, s.punts, s.admitted, s.not_isolated
+    )?;
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
     print_found(s, out)?;

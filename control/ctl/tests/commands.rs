@@ -109,6 +109,7 @@ fn dataplane_status() -> DataplaneStatus {
         fail_open: false,
         cache_hits: 1000,
         punts: 10,
+        admitted: 7,
         not_isolated: 5,
         cache_entries: 2,
         ports: 1,

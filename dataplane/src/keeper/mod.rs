@@ -252,6 +252,7 @@ impl Keeper {
     }
 
     fn start_workers(&mut self, far: &FarNamespace) -> Result<()> {
+        self.loaded.open_rings(self.trunks.len() as u32).context("make the workers' rings")?;
         let mut entries = Vec::new();
         self.loaded.cache.scan(|key, value| entries.push((*key, *value)))?;
         let entries = Arc::new(entries);

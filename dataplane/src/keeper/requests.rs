@@ -9,7 +9,6 @@ use crate::trunk::TRUNK_MTU;
 use crate::veth::Fingerprint;
 use crate::worker::Command;
 use anyhow::{Context, Result, bail};
-use bytemuck::Zeroable;
 use sluice_bpf::Hooks;
 use sluice_bpf::abi::TRUNK_BYTES;
 use sluice_flow::limits::{POD_MTU_MAX, PORT_ADDRESSES_MAX};
@@ -240,7 +239,7 @@ impl Keeper {
         let slot = registered.slot(trunk_ifindex, &self.loaded.ports.read(index));
         self.loaded.ports.write(index, slot);
         // what an earlier pod of this index opened is not this one's
-        self.loaded.rations.put(&u32::from(port.0), &Zeroable::zeroed())?;
+        self.loaded.reset_ration(index);
         self.loaded.port_of_ifindex.put(&registered.host_ifindex, &u32::from(port.0))?;
         if self.enforcing {
             self.loaded.attach(Hooks::Device, registered.host_ifindex)?;

@@ -39,6 +39,7 @@ impl Keeper {
             fail_open: self.arguments.fail_open,
             cache_hits: counters[abi::COUNT_HIT],
             punts: counters[abi::COUNT_PUNT],
+            admitted: counters[abi::COUNT_ADMITTED],
             not_isolated: counters[abi::COUNT_NOT_ISOLATED],
             cache_entries: self.cache_entries,
             ports: self.registry.iter().count() as u64,
@@ -117,7 +118,7 @@ impl Keeper {
                     isolated_ingress,
                     isolated_egress,
                     connections: connections.get(&index).copied().unwrap_or(0),
-                    rationed: self.loaded.rations.get(&u32::from(index)).map_or(0, |ration| ration.refused),
+                    rationed: self.loaded.rations.read(usize::from(index)).refused,
                 }
             })
             .collect()

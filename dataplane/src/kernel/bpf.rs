@@ -1,7 +1,7 @@
 //! The real kernel: pinned BPF maps.
 
 use super::{Kernel, Partial};
-use sluice_bpf::abi::{CacheValue, Denial, Key, Port};
+use sluice_bpf::abi::{Allowance, CacheValue, Denial, Key, Opening, Port};
 use sluice_bpf::{Loaded, MapError};
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ impl Kernel for BpfKernel {
     }
 
     fn void_denials(&self, index: usize) {
-        // Relaxed: only the port's owner writes it, and a program may act on either value
-        self.0.ports.word(index, offset_of!(Port, deny_epoch)).fetch_add(1, Ordering::Relaxed);
+        // SeqCst: before the owner reads how far its ring goes; a program that it does not find there sees the new value
+        self.0.ports.word(index, offset_of!(Port, deny_epoch)).fetch_add(1, Ordering::SeqCst);
     }
 
     fn cache_get(&self, key: &Key) -> Option<CacheValue> {
@@ -44,6 +44,23 @@ impl Kernel for BpfKernel {
     fn deny(&self, key: &Key, deny_epoch: u32) {
         // a denial that could not be cached costs another punt, nothing else
         let _ = self.0.denials.put(key, &Denial { deny_epoch, pad: 0, packets: 0, last_seen_ns: 0 });
+    }
+
+    fn cache_remove_all(&self, keys: &[Key]) {
+        self.0.cache.remove_all(keys);
+    }
+
+    fn allow(&self, allowance: &Allowance) {
+        // one that could not be kept costs another punt, nothing else
+        let _ = self.0.allowances.put(&allowance.key, allowance);
+    }
+
+    fn grant(&self, index: usize, room: u32) {
+        self.0.grant(index, room);
+    }
+
+    fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
+        self.0.openings(worker.into(), each);
     }
 
     fn opened(&self, key: &Key) -> bool {

@@ -3,10 +3,10 @@
 
 use super::{Kernel, Partial};
 use bytemuck::Zeroable;
-use sluice_bpf::abi::{COUNTERS, CacheValue, Denial, Key, PORTS_MAX, Port};
+use sluice_bpf::abi::{Allowance, COUNTERS, CacheValue, Denial, Key, OPENING_ADMITTED, Opening, PORTS_MAX, Port, Ration};
 use sluice_flow::{Addr, DropReason};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// What a first fragment said.
@@ -47,8 +47,12 @@ pub struct MemoryKernel {
     pub fail_open: Cell<bool>,
     /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
     pub new_flow_ns: Cell<u32>,
-    /// Until when each port's new flows have been paid for.
-    pub rations: RefCell<Vec<u64>>,
+    /// What each port has had of its share, and what the hooks may admit.
+    pub rations: RefCell<Vec<Ration>>,
+    /// The allowances.
+    pub allowances: RefCell<HashMap<Key, Allowance>>,
+    /// What the hooks told workers, by worker. One without ring hears nothing, and nothing is admitted at its ports.
+    pub openings: RefCell<HashMap<u16, VecDeque<Opening>>>,
     /// Addresses that are delivered to the node itself.
     pub node_addresses: RefCell<HashSet<Addr>>,
     /// Room of the verdict cache.
@@ -70,7 +74,9 @@ impl Default for MemoryKernel {
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),
             new_flow_ns: Cell::new(0),
-            rations: RefCell::new(vec![0; PORTS_MAX]),
+            rations: RefCell::new(vec![Ration::zeroed(); PORTS_MAX]),
+            allowances: RefCell::default(),
+            openings: RefCell::default(),
             node_addresses: RefCell::default(),
             cache_entries_max: Cell::new(usize::MAX),
         }
@@ -81,6 +87,24 @@ impl MemoryKernel {
     /// Packets that the hooks dropped under a reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.counters.borrow()[reason as usize]
+    }
+
+    /// Gives a worker a ring, in place of an earlier one's, as the loader does before a worker starts: its ports admit nothing
+    /// until it grants room, and what was admitted before is in the cache.
+    pub fn open_ring(&self, worker: u16) {
+        for index in 0..PORTS_MAX {
+            if self.port(index).worker == worker {
+                let ration = &mut self.rations.borrow_mut()[index];
+                (ration.may, ration.learned) = (ration.made, ration.made);
+            }
+        }
+        self.openings.borrow_mut().insert(worker, VecDeque::new());
+    }
+
+    /// Lets a port begin anew, as the loader does.
+    pub fn reset_ration(&self, index: usize) {
+        let ration = &mut self.rations.borrow_mut()[index];
+        *ration = Ration { until_ns: 0, refused: 0, may: ration.made, ..*ration };
     }
 
     /// The whole verdict cache in the order of its keys' bytes, so that whoever reads it does the same each time.
@@ -128,6 +152,26 @@ impl Kernel for MemoryKernel {
         self.denials.borrow_mut().insert(*key, Denial { deny_epoch, pad: 0, packets: 0, last_seen_ns: 0 });
     }
 
+    fn allow(&self, allowance: &Allowance) {
+        self.allowances.borrow_mut().insert(allowance.key, *allowance);
+    }
+
+    fn grant(&self, index: usize, room: u32) {
+        let ration = &mut self.rations.borrow_mut()[index];
+        ration.may = ration.learned.wrapping_add(room);
+    }
+
+    fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
+        let heard = self.openings.borrow_mut().get_mut(&worker).map(std::mem::take).unwrap_or_default();
+        for opening in heard {
+            if opening.kind == OPENING_ADMITTED {
+                let learned = &mut self.rations.borrow_mut()[usize::from(opening.key.port)].learned;
+                *learned = learned.wrapping_add(1);
+            }
+            each(opening);
+        }
+    }
+
     fn opened(&self, key: &Key) -> bool {
         self.origins.borrow().contains(key)
     }
@@ -161,6 +205,18 @@ impl Kernel for Rc<MemoryKernel> {
 
     fn deny(&self, key: &Key, deny_epoch: u32) {
         self.as_ref().deny(key, deny_epoch);
+    }
+
+    fn allow(&self, allowance: &Allowance) {
+        self.as_ref().allow(allowance);
+    }
+
+    fn grant(&self, index: usize, room: u32) {
+        self.as_ref().grant(index, room);
+    }
+
+    fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
+        self.as_ref().openings(worker, each);
     }
 
     fn opened(&self, key: &Key) -> bool {

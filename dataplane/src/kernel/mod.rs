@@ -11,7 +11,7 @@ pub use bpf::BpfKernel;
 pub use memory::MemoryKernel;
 pub use slot::{Attachment, cleared};
 
-use sluice_bpf::abi::{CacheValue, Key, Port};
+use sluice_bpf::abi::{Allowance, CacheValue, Key, Opening, Port};
 use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol};
 
 /// Entries of a batch that the kernel took before it stopped.
@@ -27,7 +27,7 @@ pub trait Kernel {
     fn port(&self, index: usize) -> Port;
     /// Sets its open and isolation bits, for this incarnation only: should the slot have a new one meanwhile, nothing opens.
     fn set_port_state(&self, index: usize, incarnation: u32, bits: u32);
-    /// Voids its cached denials.
+    /// Voids its cached denials and allowances, before anything that the caller does later.
     fn void_denials(&self, index: usize);
     /// A cache entry.
     fn cache_get(&self, key: &Key) -> Option<CacheValue>;
@@ -35,8 +35,18 @@ pub trait Kernel {
     fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial>;
     /// Removes an entry.
     fn cache_remove(&self, key: &Key);
+    /// Removes many; those that are not there are no matter.
+    fn cache_remove_all(&self, keys: &[Key]) {
+        keys.iter().for_each(|key| self.cache_remove(key));
+    }
     /// Caches a denial of new flows; best effort.
     fn deny(&self, key: &Key, deny_epoch: u32);
+    /// Lets the hooks admit new flows that differ in the source port alone; best effort.
+    fn allow(&self, allowance: &Allowance);
+    /// Lets the hooks admit so many flows of a port before its worker hears of any.
+    fn grant(&self, index: usize, room: u32);
+    /// What the hooks told a worker since it was last asked, in order: everything that they began to tell before this call.
+    fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening));
     /// Whether a SYN with exactly this key was seen while its pod was not isolated.
     fn opened(&self, key: &Key) -> bool;
 }

@@ -23,6 +23,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// Carries out everything the keeper asked for; a table is adopted some calls later, see [`Self::approach`]. Cost without
     /// commands: one load.
     pub fn run_commands(&mut self, now_ns: u64) {
+        self.hear();
+        self.forget_ended(now_ns);
         while let Some(command) = self.shared.commands.pop() {
             match command {
                 // where one is coming already, this one goes on from there: tables in quick succession must not keep each other out
@@ -34,6 +36,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                     if let Some(table) = self.table.clone() {
                         // also the denials: what was denied may be this node now
                         self.set_port_states(&table);
+                        self.hear();
                         self.revalidate(&table);
                     }
                 }
@@ -41,6 +44,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             self.shared.set_connections(self.connections.len());
         }
         self.approach(SLICE_LINES);
+        self.grant_room();
     }
 
     /// Brings so many lines of a coming table near, and adopts it when all are: lookups that met a new table cold took
@@ -63,6 +67,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.table = Some(table.clone());
         // isolation first: from here on the hooks ask for what they did not ask for before
         self.set_port_states(&table);
+        // what the hooks admitted by the table before is judged with all others
+        self.hear();
         let cut = self.revalidate(&table);
         self.shared.acknowledge(table.generation(), cut);
     }
@@ -82,6 +88,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             }
             self.kernel.set_port_state(index, port.incarnation, state);
             self.kernel.void_denials(index);
+            self.connections.change(at);
         }
     }
 
@@ -111,7 +118,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         cut
     }
 
-    fn write_flips(&mut self, flips: &[(FlowKey, Connection)]) {
+    pub(super) fn write_flips(&mut self, flips: &[(FlowKey, Connection)]) {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (flow, connection) in flips {
             for (flow, role) in [(*flow, Role::Original), (flow.reversed(), Role::Reply)] {
@@ -132,6 +139,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     fn forget_port(&mut self, port: PortIndex) {
         self.fragments.forget_port(port);
+        self.ended.forget_port(port);
         for (flow, connection) in self.connections.remove_port(port) {
             self.remove_entries(&flow, connection.incarnation);
         }
@@ -218,17 +226,20 @@ pub(super) fn last_seen_ns(entries: &[Option<CacheValue>; 2], seen_ns: u64) -> u
     entries.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0).max(seen_ns)
 }
 
+/// Whether nobody has answered a connection with these entries, original and reply, as far as can be told.
+pub(super) fn is_silent(flow: &FlowKey, [original, reply]: &[Option<CacheValue>; 2]) -> bool {
+    match flow.departs {
+        // the answers of what departs cross another hook; a client that acknowledges has had one
+        true => flow.protocol.is_opened_explicitly() && original.is_some_and(|value| value.tcp_flags & TcpFlags::ACK == 0),
+        false => reply.is_some_and(|value| value.packets == 0),
+    }
+}
+
 /// Whether a connection with these entries, original and reply, may be forgotten.
 pub(crate) fn is_idle(flow: &FlowKey, entries: [Option<CacheValue>; 2], seen_ns: u64, now_ns: u64) -> bool {
     let last_seen = last_seen_ns(&entries, seen_ns);
     let timeout_ns = entries.iter().flatten().map(|value| value.timeout_ns).min().unwrap_or(0);
-    let [original, reply] = entries;
-    // the answers of what departs cross another hook; a client that acknowledges has had one
-    let silent = match flow.departs {
-        true => original.is_some_and(|value| value.tcp_flags & TcpFlags::ACK == 0),
-        false => reply.is_some_and(|value| value.packets == 0),
-    };
-    let unanswered = silent && original.is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS);
+    let unanswered = is_silent(flow, &entries) && entries[0].is_some_and(|value| value.timeout_ns > UNANSWERED_TIMEOUT_NS);
     let limit_ns = if unanswered { UNANSWERED_TIMEOUT_NS.min(timeout_ns) } else { timeout_ns };
     now_ns.saturating_sub(last_seen) > limit_ns
 }

@@ -8,7 +8,9 @@ use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{
     CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, Generation, Key,
 };
-use sluice_flow::{Addr, Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, RuleId, TcpFlags, Verdict};
+use sluice_flow::{
+    Addr, Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, Protocol, RuleId, TcpFlags, Verdict,
+};
 
 /// A parsed packet with where and when it was seen.
 pub(super) struct Seen {
@@ -171,6 +173,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let (incarnation, seen_ns) = (seen.incarnation, seen.now_ns);
         let connection = Connection { incarnation, allowed: true, deferred, both_ways, origin, rule, seen_ns };
         self.connections.insert(original, connection);
+        if !both_ways && original == seen.flow && (seen.opens() || original.protocol == Protocol::UDP) {
+            self.let_alike(&original, &connection);
+        }
         let mut values = [Role::Original, Role::Reply].map(|role| self.entry(seen, &connection, role));
         let mine = usize::from(original != seen.flow);
         values[mine].packets = 1;

@@ -14,6 +14,7 @@
 mod adopt;
 mod fragments;
 mod judge;
+mod openings;
 mod pending;
 mod reclaim;
 mod shared;
@@ -70,6 +71,7 @@ pub struct Worker<I, K> {
     pending: Pending,
     reclaimed: reclaim::LastReclaim,
     fragments: fragments::Fragments,
+    ended: openings::Ended,
     shared: Arc<WorkerShared>,
 }
 
@@ -95,6 +97,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             pending: Pending::default(),
             reclaimed: reclaim::LastReclaim::default(),
             fragments: fragments::Fragments::default(),
+            ended: openings::Ended::default(),
             shared,
         }
     }
@@ -143,6 +146,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         self.shared.count_drop(DropReason::TransmitFull, unsent as u64);
         self.shared.count_batch(count, forwarded - unsent, self.connections.len());
+        self.grant_room();
         count
     }
 

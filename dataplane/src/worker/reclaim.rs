@@ -4,7 +4,7 @@
 //! by the next SYN in any case. A port that opens and closes connections at a high rate lives by this.
 
 use super::Worker;
-use super::adopt::last_seen_ns;
+use super::adopt::{is_silent, last_seen_ns};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::CacheValue;
@@ -13,6 +13,8 @@ use sluice_flow::{FlowKey, PortIndex, TcpFlags};
 
 const CLOSED_IDLE_NS: u64 = 100_000_000;
 const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
+/// Of what nobody has answered: what a flood leaves behind. Above the second after which TCP repeats its SYN.
+const UNANSWERED_IDLE_NS: u64 = 2_000_000_000;
 /// Between two searches of one port that found little.
 const FRUITLESS_NS: u64 = 100_000_000;
 /// What is worth another search at once.
@@ -32,6 +34,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     /// Forgets what has ended of a full port; returns whether there is room now. Cost: two look-ups in the kernel for each
     /// connection of the port, so a search that found little is not repeated at once.
     pub(super) fn reclaim(&mut self, port: PortIndex, now_ns: u64) -> bool {
+        self.reap(port, now_ns);
+        if self.connections.has_room(port) {
+            return true;
+        }
         let fruitless = &mut self.reclaimed.0[usize::from(port.0)];
         if *fruitless != 0 && now_ns.saturating_sub(*fruitless) < FRUITLESS_NS {
             return false;
@@ -62,6 +68,9 @@ fn has_ended(flow: &FlowKey, entries: &[Option<CacheValue>; 2], idle_ns: u64) ->
     // the answers of what departs cross another hook; what would still come is judged anew there
     let closed = flags[0] & (if flow.departs { flags[0] } else { flags[1] }) & TcpFlags::FIN != 0;
     let lost = entries.iter().all(Option::is_none);
+    if !lost && is_silent(flow, entries) && idle_ns > UNANSWERED_IDLE_NS {
+        return true;
+    }
     match flow.protocol {
         protocol if protocol.is_opened_explicitly() => (reset || closed || lost) && idle_ns > CLOSED_IDLE_NS,
         _ => idle_ns > DATAGRAM_IDLE_NS,

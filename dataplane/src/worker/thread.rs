@@ -146,6 +146,8 @@ fn pin(cpu: usize) -> Result<()> {
 
 fn serve(mut worker: KernelWorker, wait: Wait, bell: &OwnedFd, keeper_bell: &OwnedFd) {
     let shared = worker.shared.clone();
+    let loaded = worker.kernel.0.clone();
+    let ring = loaded.ring(worker.config.worker.into()).expect("the keeper made it before");
     let spin_ns = match wait {
         Wait::Spin => u64::MAX,
         Wait::Adaptive => SPIN_NS,
@@ -179,7 +181,8 @@ fn serve(mut worker: KernelWorker, wait: Wait, bell: &OwnedFd, keeper_bell: &Own
         }
         let ready = {
             let socket = worker.io.fd();
-            let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(bell, PollFlags::IN)];
+            let waits = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+            let mut fds = [waits(socket), PollFd::new(bell, PollFlags::IN), waits(ring.as_fd())];
             poll(&mut fds, Some(&SLEEP)).map(|_| fds[1].revents().contains(PollFlags::IN))
         };
         if ready == Ok(true) {

@@ -336,6 +336,9 @@ pub struct DataplaneStatus {
     pub cache_hits: u64,
     /// Packets sent to a worker.
     pub punts: u64,
+    /// Connections that the hooks began by themselves, as a worker had allowed one that differs in the source port alone.
+    #[serde(default)]
+    pub admitted: u64,
     /// Packets of pods that no policy isolates.
     pub not_isolated: u64,
     /// Entries in the verdict cache.

@@ -1,11 +1,12 @@
 //! Nothing is lost without a name, and the hooks never say what the worker does not know.
 
 use super::{Fate, Node};
-use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY};
+use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY, Key, OPENING_ADMITTED};
 use sluice_dataplane::conntrack::Role;
+use sluice_dataplane::kernel::hooks::reversed;
 use sluice_dataplane::kernel::{Kernel, flow_of};
 use sluice_flow::DropReason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Every packet that was offered to a hook, by what became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,7 +99,18 @@ impl Node {
     /// # Errors
     /// The first entry that does not.
     pub fn check_cache(&self) -> Result<(), Disagreement> {
+        // the worker has not heard of these yet, and will before its next verdict
+        let openings = self.kernel.openings.borrow();
+        let unheard: HashSet<Key> = openings
+            .values()
+            .flatten()
+            .filter(|opening| opening.kind == OPENING_ADMITTED)
+            .flat_map(|opening| [opening.key, reversed(&opening.key)])
+            .collect();
         for (key, value) in self.kernel.cache_entries() {
+            if unheard.contains(&key) {
+                continue;
+            }
             let port = self.kernel.port(usize::from(key.port));
             let valid = port.ifindex != 0 && port.incarnation == key.incarnation && port.epoch == value.epoch;
             let owner = self.workers.get(usize::from(port.worker)).and_then(|slot| slot.worker.as_ref());

@@ -193,6 +193,7 @@ impl Node {
     }
 
     fn new_worker(&self, worker: u16) -> (MemoryWorker, Arc<WorkerShared>) {
+        self.kernel.openings.borrow_mut().entry(worker).or_default();
         let shared = Arc::new(WorkerShared::default());
         let config = WorkerConfig { worker, timeouts: self.config.timeouts, established: self.config.established };
         let connections = Connections::with_seed(self.config.seed).limited_to(self.config.connections_per_port_max);
@@ -250,6 +251,7 @@ impl Node {
         };
         let slot = attachment.slot(&self.kernel.port(index));
         self.kernel.ports.borrow_mut()[index] = slot;
+        self.kernel.reset_ration(index);
         self.kernel.port_of_ifindex.borrow_mut().insert(slot.ifindex, index as u32);
         self.devices.insert(endpoint.port, slot.ifindex);
         self.next_ifindex += 1;
@@ -334,8 +336,9 @@ impl Node {
     /// A new worker takes over what the cache remembers, adopts the last table and serves. Returns what was lost with the
     /// old one, if that was still alive.
     pub fn restart_worker(&mut self, worker: u16, now_ns: u64) -> Vec<Ticket> {
-        let entries = self.kernel.cache_entries();
         let lost = self.stop_worker(worker);
+        self.kernel.open_ring(worker);
+        let entries = self.kernel.cache_entries();
         let (mut new, shared) = self.new_worker(worker);
         let slot = &mut self.workers[usize::from(worker)];
         slot.shared = shared;

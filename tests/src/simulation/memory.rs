@@ -38,6 +38,8 @@ impl Track {
     pub(super) fn promised(&self, protocol: Protocol, now_ns: u64, reclaims: bool) -> bool {
         let idle_ns = now_ns.saturating_sub(self.seen_ns);
         let limit_ns = match protocol {
+            // of a full port goes first what nobody has answered
+            _ if reclaims && !self.answered => 2 * SECOND_NS,
             Protocol::SCTP if !reclaims && self.answered => 600 * SECOND_NS,
             Protocol::TCP if self.answered => 3600 * SECOND_NS,
             Protocol::TCP => 60 * SECOND_NS,

@@ -13,20 +13,23 @@
 //! programs), and `parity.rs` runs both on the same frames. What it leaves out is what memory does not have: segmentation
 //! offload and helpers of the kernel that fail.
 
+mod admit;
 mod guard;
 #[cfg(all(test, feature = "kernel"))]
 mod parity;
 mod parse;
+
+pub use admit::reversed;
 
 use super::memory::First;
 use super::{Kernel, MemoryKernel};
 use guard::{Guarded, guard_entering, guard_leaving};
 use parse::{AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
-    CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR,
-    COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, KIND_PUNT, KIND_VERDICT, Key,
-    MARK_DEFERRED, MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX,
-    Port, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
+    CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED,
+    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED, MARK_JUDGED_EGRESS,
+    MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port, TRUNK_BYTES, TRUNK_DEFERRED,
+    TRUNK_MAGIC, TrunkHeader,
 };
 use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
@@ -219,8 +222,16 @@ impl MemoryKernel {
             return self.ration(ifindex, port, p, skb, now_ns);
         }
         let Some(value) = self.cache_get(&p.key) else {
-            let denied = self.denied_before(p, port, now_ns);
-            return if denied { self.drop(DropReason::PolicyDenied) } else { self.ration(ifindex, port, p, skb, now_ns) };
+            if self.denied_before(p, port, now_ns) {
+                return self.drop(DropReason::PolicyDenied);
+            }
+            if self.overdrawn(p, now_ns) {
+                return self.drop(DropReason::Rationed);
+            }
+            return match self.admit(port, p, skb, now_ns) {
+                Some(verdict) => Self::let_on(verdict, skb.mark),
+                None => self.punt(ifindex, port, p, skb),
+            };
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
         // against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin
@@ -243,13 +254,12 @@ impl MemoryKernel {
         if value.verdict == CACHE_DENY {
             return self.drop(DropReason::PolicyDenied);
         }
-        self.note_hit(p, skb.frame.len(), value, now_ns);
+        self.note_hit(port, p, skb.frame.len(), value, now_ns);
         if p.fragment == Piece::First {
             let first = First { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport };
             self.fragments.borrow_mut().insert(fragment_key(p), first);
         }
-        let deferred = value.verdict == CACHE_ALLOW_DEFERRED;
-        Action::Pass { mark: if deferred { skb.mark & !MARK_MASK | MARK_DEFERRED } else { skb.mark } }
+        Self::let_on(value.verdict, skb.mark)
     }
 
     /// A later fragment with the key of its first, if that has passed here.
@@ -258,12 +268,13 @@ impl MemoryKernel {
         Parsed { key: Key { protocol, sport, dport, ..p.key }, keyed: true, ..*p }
     }
 
-    fn note_hit(&self, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
+    fn note_hit(&self, port: &Port, p: &Parsed, bytes: usize, mut value: CacheValue, now_ns: u64) {
         value.packets += 1;
         value.bytes += bytes as u64;
         value.last_seen_ns = value.last_seen_ns.max(now_ns);
         // flags seen before have shortened it already
-        if p.tcp_flags & !value.tcp_flags != 0 {
+        let news = p.tcp_flags & !value.tcp_flags != 0;
+        if news {
             value.tcp_flags |= p.tcp_flags;
             let limit_ns = match p.tcp_flags {
                 flags if flags & TcpFlags::RST != 0 => RST_TIMEOUT_NS,
@@ -273,6 +284,9 @@ impl MemoryKernel {
             value.timeout_ns = value.timeout_ns.min(limit_ns);
         }
         self.cache.borrow_mut().insert(p.key, value);
+        if news {
+            self.note_end(port, p, now_ns);
+        }
     }
 
     fn denied_before(&self, p: &Parsed, port: &Port, now_ns: u64) -> bool {
@@ -292,18 +306,24 @@ impl MemoryKernel {
         }
     }
 
-    /// Asks the worker about what the cache does not know, if the port's share of it lasts.
-    fn ration(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+    /// Whether a port has had its share of new flows.
+    fn overdrawn(&self, p: &Parsed, now_ns: u64) -> bool {
         let new_flow_ns = u64::from(self.new_flow_ns.get());
-        if new_flow_ns > 0 {
-            let until_ns = &mut self.rations.borrow_mut()[usize::from(p.key.port)];
-            let paid_ns = now_ns.max(*until_ns);
-            if paid_ns - now_ns > RATION_AHEAD_NS {
-                return self.drop(DropReason::Rationed);
-            }
-            *until_ns = paid_ns + new_flow_ns;
+        if new_flow_ns == 0 {
+            return false;
         }
-        self.punt(ifindex, port, p, skb)
+        let until_ns = &mut self.rations.borrow_mut()[usize::from(p.key.port)].until_ns;
+        let paid_ns = now_ns.max(*until_ns);
+        if paid_ns - now_ns > RATION_AHEAD_NS {
+            return true;
+        }
+        *until_ns = paid_ns + new_flow_ns;
+        false
+    }
+
+    /// Asks the worker about what may begin something, if the port's share lasts.
+    fn ration(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+        if self.overdrawn(p, now_ns) { self.drop(DropReason::Rationed) } else { self.punt(ifindex, port, p, skb) }
     }
 
     fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {

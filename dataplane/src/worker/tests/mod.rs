@@ -10,6 +10,7 @@ mod frames;
 mod icmp;
 mod mid_flow;
 mod node;
+mod openings;
 mod restart;
 mod simulation;
 mod translated;

@@ -12,7 +12,7 @@ use crate::io::{Fate, MemoryIo, PacketIo};
 use crate::kernel::{Attachment, Kernel, MemoryKernel, Partial, flow_of, key_of};
 use crate::worker::{Command, Established, Worker, WorkerConfig, WorkerShared};
 use serde_json::{Value, json};
-use sluice_bpf::abi::{CACHE_DENY, CACHE_REPLY, CacheValue, DEPARTURE, KIND_VERDICT, Key, Port, TRUNK_DEFERRED};
+use sluice_bpf::abi::{Allowance, CACHE_DENY, CACHE_REPLY, CacheValue, DEPARTURE, KIND_VERDICT, Key, Opening, Port, TRUNK_DEFERRED};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::{Snapshot, compile};
 use sluice_table::Table;
@@ -86,6 +86,22 @@ impl Kernel for Hooks {
         if !self.0.dead.get() {
             self.0.memory.deny(key, deny_epoch);
         }
+    }
+
+    fn allow(&self, allowance: &Allowance) {
+        if !self.0.dead.get() {
+            self.0.memory.allow(allowance);
+        }
+    }
+
+    fn grant(&self, index: usize, room: u32) {
+        if !self.0.dead.get() {
+            self.0.memory.grant(index, room);
+        }
+    }
+
+    fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
+        self.0.memory.openings(worker, each);
     }
 
     fn opened(&self, key: &Key) -> bool {

@@ -1,0 +1,150 @@
+//! What the hooks did by themselves: connections that they admitted by an allowance, and what ended.
+//!
+//! A worker's verdict on a new connection holds for every source port until the next table, so the hooks admit what differs in
+//! that alone, and write down here that they did. A worker reads it before each batch, and before it says that a table is in
+//! force: from then on every connection was judged by that table, whoever admitted it. The room that a port has left is granted
+//! to the hooks, which never admit more.
+
+use super::judge::Policy;
+use super::{Established, Worker};
+use crate::conntrack::Connection;
+use crate::io::PacketIo;
+use crate::kernel::{Kernel, flow_of, key_of};
+use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, Key, OPENING_ADMITTED, OPENING_CLOSED, Opening};
+use sluice_flow::limits::PORTS_MAX;
+use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
+use std::collections::VecDeque;
+
+/// An ended connection lingers for late segments, as long as TCP waits for them at least (RFC 9293, 3.6.1: MSL, here the 30 s that
+/// systems use), and briefly where its port is more than half full.
+const LINGERS_NS: u64 = 30_000_000_000;
+const LINGERS_CROWDED_NS: u64 = 100_000_000;
+/// Between two looks at all ports.
+const LOOK_EVERY_NS: u64 = 100_000_000;
+/// Forgotten at once.
+const REAPED_MAX: usize = 256;
+
+/// Connections that ended, for each port, oldest first.
+#[derive(Debug)]
+pub(super) struct Ended {
+    of_port: Box<[VecDeque<(FlowKey, Incarnation, u64)>]>,
+    next_look_ns: u64,
+    /// Kept for its room.
+    heard: Vec<Opening>,
+}
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self { of_port: (0..PORTS_MAX).map(|_| VecDeque::new()).collect(), next_look_ns: 0, heard: Vec::new() }
+    }
+}
+
+impl Ended {
+    pub(super) fn forget_port(&mut self, port: PortIndex) {
+        self.of_port[usize::from(port.0)] = VecDeque::new();
+    }
+}
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    /// Takes over what the hooks admitted. Cost where nothing happened: two loads.
+    pub(super) fn hear(&mut self) {
+        let mut heard = std::mem::take(&mut self.ended.heard);
+        self.kernel.openings(self.config.worker, &mut |opening| heard.push(opening));
+        let mut flips = Vec::new();
+        for opening in heard.drain(..) {
+            let Some(flow) = flow_of(&opening.key).filter(|flow| usize::from(flow.port.0) < PORTS_MAX) else { continue };
+            let incarnation = Incarnation(opening.key.incarnation);
+            match opening.kind {
+                OPENING_ADMITTED => flips.extend(self.take_over(flow, incarnation, &opening)),
+                OPENING_CLOSED => {
+                    self.ended.of_port[usize::from(flow.port.0)].push_back((flow, incarnation, opening.at_ns));
+                    if self.connections.is_crowded(flow.port) {
+                        self.reap(flow.port, opening.at_ns);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.ended.heard = heard;
+        self.write_flips(&flips);
+    }
+
+    /// Forgets at every port what ended long enough ago; most calls look at nothing.
+    pub(super) fn forget_ended(&mut self, now_ns: u64) {
+        if now_ns >= self.ended.next_look_ns {
+            self.ended.next_look_ns = now_ns + LOOK_EVERY_NS;
+            (0..PORTS_MAX).for_each(|port| self.reap(PortIndex(port as u16), now_ns));
+        }
+    }
+
+    /// Tracks what the hooks admitted. Returns it where the table in force says something else of it.
+    fn take_over(&mut self, flow: FlowKey, incarnation: Incarnation, opening: &Opening) -> Option<(FlowKey, Connection)> {
+        let port = self.kernel.port(usize::from(flow.port.0));
+        if port.worker != self.config.worker || port.ifindex == 0 || port.incarnation != incarnation.0 {
+            self.remove_entries(&flow, incarnation);
+            return None;
+        }
+        let deferred_before = opening.verdict == CACHE_ALLOW_DEFERRED;
+        let known = self.table.as_ref().is_some_and(|table| table.endpoint(flow.port) == Some(incarnation));
+        let keeps = known && self.config.established == Established::Keep;
+        let (allowed, rule, deferred) = match self.policy(&flow, false, None) {
+            Policy::Allow { rule, deferred } if known => (true, rule, deferred),
+            _ => (keeps, None, deferred_before),
+        };
+        let connection = Connection { incarnation, allowed, deferred, both_ways: false, origin: None, rule, seen_ns: opening.at_ns };
+        // an opener against the direction of a known connection takes its place: the same two cache entries
+        self.connections.remove(&flow.reversed());
+        self.connections.insert(flow, connection);
+        (!allowed || deferred != deferred_before).then_some((flow, connection))
+    }
+
+    /// Forgets what ended at a port long enough ago.
+    pub(super) fn reap(&mut self, port: PortIndex, now_ns: u64) {
+        let mut keys: Vec<Key> = Vec::new();
+        while let Some(&(flow, incarnation, at_ns)) = self.ended.of_port[usize::from(port.0)].front() {
+            let lingers_ns = if self.connections.is_crowded(port) { LINGERS_CROWDED_NS } else { LINGERS_NS };
+            if now_ns.saturating_sub(at_ns) < lingers_ns || keys.len() >= 2 * REAPED_MAX {
+                break;
+            }
+            self.ended.of_port[usize::from(port.0)].pop_front();
+            let found = self.connections.find(&flow);
+            // its ports may have been used again since
+            let same = |connection: &Connection| connection.incarnation == incarnation && connection.seen_ns <= at_ns;
+            if let Some((original, connection, _)) = found
+                && same(&connection)
+            {
+                self.connections.remove(&original);
+                keys.extend([key_of(&original, incarnation), key_of(&original.reversed(), incarnation)]);
+            }
+        }
+        self.kernel.cache_remove_all(&keys);
+    }
+
+    /// Lets the hooks admit what differs from this new connection in the source port alone.
+    pub(super) fn let_alike(&self, original: &FlowKey, connection: &Connection) {
+        if connection.origin.is_some() || !(original.protocol == Protocol::UDP || original.protocol.is_opened_explicitly()) {
+            return;
+        }
+        let port = self.kernel.port(usize::from(original.port.0));
+        let verdict = if connection.deferred { CACHE_ALLOW_DEFERRED } else { CACHE_ALLOW };
+        self.kernel.allow(&Allowance {
+            key: key_of(&FlowKey { sport: 0, ..*original }, connection.incarnation),
+            deny_epoch: port.deny_epoch,
+            rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
+            generation: self.table.as_ref().map_or(0, |table| table.generation() as u32),
+            timeout_ns: self.config.timeouts.of(original.protocol),
+            verdict,
+            ..bytemuck::Zeroable::zeroed()
+        });
+    }
+
+    /// Tells the hooks how much room each port has whose room has changed.
+    pub(super) fn grant_room(&mut self) {
+        while let Some(port) = self.connections.next_change() {
+            let index = usize::from(port.0);
+            if self.kernel.port(index).worker == self.config.worker {
+                self.kernel.grant(index, self.connections.room(port) as u32);
+            }
+        }
+    }
+}

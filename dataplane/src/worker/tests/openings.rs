@@ -1,0 +1,240 @@
+//! What the hooks admit by a worker's earlier verdict, played on the hooks' twin.
+
+use super::frames::{FRAME_MAC, flow, tcp, udp};
+use super::world::{Deferred, Dropped, Forwarded, WEB, World, egress, ingress, isolate};
+use crate::conntrack::Connections;
+use crate::kernel::Kernel;
+use crate::kernel::hooks::{Action, Skb};
+use crate::worker::Established;
+use sluice_bpf::abi::{COUNT_ADMITTED, MARK_DEFERRED};
+use sluice_flow::Direction::{Egress, Ingress};
+use sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
+use sluice_flow::{Addr, Direction, DropReason};
+
+const SERVER: &str = "10.0.0.1:80";
+const POLICY_DENIED: Action = Action::Drop(DropReason::PolicyDenied);
+
+fn client(port: u16) -> String {
+    format!("10.0.1.1:{port}")
+}
+
+fn syn(port: u16) -> Vec<u8> {
+    tcp(&client(port), SERVER, "S")
+}
+
+impl World {
+    /// With a ring, as workers have.
+    fn hearing(policies: &[serde_json::Value]) -> Self {
+        let mut world = Self::new();
+        world.hooks.0.memory.open_ring(0);
+        world.change_port(WEB, |port| port.mac = FRAME_MAC);
+        world.adopt(policies);
+        world
+    }
+
+    /// Shows a packet to a hook of x/web.
+    fn shown(&self, direction: Direction, frame: &[u8]) -> Action {
+        let ifindex = self.port(WEB).ifindex;
+        let ingress_ifindex = if direction == Ingress { ifindex + 1 } else { 0 };
+        let skb = Skb { frame, mark: 0, ingress_ifindex, from_socket: false };
+        self.hooks.0.memory.hook(ifindex, direction, &skb, self.now_ns)
+    }
+
+    fn passes(&self, direction: Direction, frame: &[u8]) -> bool {
+        self.shown(direction, frame) == Action::Pass { mark: 0 }
+    }
+
+    fn is_asked(&self, direction: Direction, frame: &[u8]) -> bool {
+        matches!(self.shown(direction, frame), Action::Punt { .. })
+    }
+
+    fn admitted(&self) -> u64 {
+        self.hooks.0.memory.counters.borrow()[COUNT_ADMITTED]
+    }
+
+    /// The worker's next turn.
+    fn turn(&mut self) {
+        self.worker.run_commands(self.now_ns);
+        self.assert_cache_agrees();
+    }
+
+    fn tracks(&self, direction: Direction, frame: &[u8]) -> bool {
+        self.worker.connections().find(&flow(WEB, direction, frame)).is_some()
+    }
+}
+
+#[test]
+fn what_differs_in_the_source_port_alone_is_admitted_and_tracked_from_the_first_packet_on() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), ingress("10.0.1.0/24", "UDP 53"), isolate(&["Egress"])]);
+    assert!(world.is_asked(Ingress, &syn(4000)), "nobody has said anything yet");
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    assert!(world.passes(Ingress, &syn(4001)));
+    assert!(world.passes(Egress, &tcp(SERVER, &client(4001), "SA")), "its answer too");
+    assert_eq!((world.admitted(), world.tracks(Ingress, &syn(4001))), (1, false));
+    world.turn();
+    assert!(world.tracks(Ingress, &syn(4001)));
+    for (frame, what) in [
+        (tcp(&client(4002), "10.0.0.1:81", "S"), "another port"),
+        (tcp("10.0.1.2:4002", SERVER, "S"), "another address, though the same rule allows it"),
+        (tcp(&client(4002), SERVER, "A"), "no opener"),
+        (tcp(&client(4002), SERVER, "SA"), "no opener either"),
+        (udp(&client(4002), SERVER), "another protocol"),
+    ] {
+        assert!(world.is_asked(Ingress, &frame), "{what}");
+    }
+    assert!(world.is_asked(Egress, &tcp(SERVER, &client(4002), "S")), "the other way round");
+    let query = |port| udp(&client(port), "10.0.0.1:53");
+    assert_eq!(world.enters(&query(4000)), Forwarded);
+    assert!(world.passes(Ingress, &query(4001)), "a datagram of UDP may begin a flow");
+    assert_eq!(world.admitted(), 2);
+}
+
+#[test]
+fn every_table_ends_what_was_said_under_the_one_before() {
+    let allows = [ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])];
+    for (established, goes_on) in [(Established::Enforce, false), (Established::Keep, true)] {
+        let mut world = World::with(established);
+        world.hooks.0.memory.open_ring(0);
+        world.adopt(&allows);
+        assert_eq!(world.enters(&syn(4000)), Forwarded);
+        assert!(world.passes(Ingress, &syn(4001)));
+        // the worker has not heard of it when the next table comes
+        world.adopt(&[isolate(&["Ingress", "Egress"])]);
+        world.assert_cache_agrees();
+        assert_eq!(world.passes(Ingress, &tcp(&client(4001), SERVER, "A")), goes_on, "{established:?}");
+        assert!(world.is_asked(Ingress, &syn(4002)), "{established:?}: what comes new is judged by the new table");
+        assert_eq!(world.enters(&syn(4002)), Dropped(DropReason::PolicyDenied));
+        assert_eq!(world.shown(Ingress, &syn(4003)), POLICY_DENIED);
+        // and back: no verdict comes to life again
+        world.adopt(&allows);
+        assert!(world.is_asked(Ingress, &syn(4004)), "{established:?}");
+    }
+}
+
+#[test]
+fn a_record_that_comes_late_is_judged_by_the_table_in_force() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    assert!(world.passes(Ingress, &syn(4001)));
+    let late = world.hooks.0.memory.openings.borrow_mut().get_mut(&0).unwrap().pop_front().unwrap();
+    world.adopt(&[isolate(&["Ingress", "Egress"])]);
+    world.hooks.0.memory.openings.borrow_mut().get_mut(&0).unwrap().push_back(late);
+    world.turn();
+    assert_eq!(world.shown(Ingress, &tcp(&client(4001), SERVER, "A")), POLICY_DENIED);
+}
+
+#[test]
+fn the_hooks_admit_no_more_than_the_port_has_room_for() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "UDP 53"), isolate(&["Egress"])]);
+    let query = |port: usize| udp(&client(port as u16), "10.0.0.1:53");
+    assert_eq!(world.enters(&query(1000)), Forwarded);
+    let admitted = (1001..).take_while(|&port| world.passes(Ingress, &query(port))).count();
+    assert_eq!(admitted, CONNECTIONS_PER_PORT_MAX - 1);
+    world.turn();
+    assert_eq!(world.worker.connections().count(WEB), CONNECTIONS_PER_PORT_MAX);
+    assert!(world.is_asked(Ingress, &query(60_000)));
+    assert_eq!(world.enters(&query(60_000)), Dropped(DropReason::ConnectionsFull));
+    // room comes back with time, and with it the hooks' right to admit
+    world.advance(11);
+    assert_eq!(world.enters(&query(60_000)), Forwarded);
+    world.turn();
+    assert!(world.passes(Ingress, &query(60_001)));
+}
+
+#[test]
+fn what_was_deferred_is_deferred_again() {
+    let mut world = World::hearing(&[egress("10.0.1.0/24", "any")]);
+    let to_service = |port: u16| tcp(&format!("10.0.0.1:{port}"), "10.96.0.10:80", "S");
+    assert_eq!(world.leaves(&to_service(4000)), Deferred);
+    assert_eq!(world.shown(Egress, &to_service(4001)), Action::Pass { mark: MARK_DEFERRED });
+    world.turn();
+}
+
+#[test]
+fn what_the_node_translated_is_always_asked_for() {
+    let world = &mut World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    let key = world.key(Ingress, &syn(4001));
+    let tuple = (key.protocol, Addr(key.src), Addr(key.dst), key.sport, key.dport);
+    world.hooks.0.memory.translated.borrow_mut().insert(tuple, Addr::v4([10, 9, 9, 9]));
+    assert!(world.is_asked(Ingress, &syn(4001)), "its source is another's");
+    assert!(world.passes(Ingress, &syn(4002)));
+    // nor does a verdict on one that was hold for others
+    assert_eq!(world.enters_from("10.0.1.7", &tcp("10.0.0.254:4000", SERVER, "S")), Forwarded);
+    assert!(world.is_asked(Ingress, &tcp("10.0.0.254:4001", SERVER, "S")));
+}
+
+#[test]
+fn a_connection_that_ended_lingers_and_makes_room_where_there_is_little() {
+    let close = |world: &World, port: u16| {
+        assert!(world.passes(Ingress, &tcp(&client(port), SERVER, "FA")));
+        assert!(world.passes(Egress, &tcp(SERVER, &client(port), "FA")));
+        assert!(world.passes(Ingress, &tcp(&client(port), SERVER, "A")), "late segments still pass");
+    };
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    assert!(world.passes(Ingress, &syn(4001)));
+    close(&world, 4000);
+    assert!(world.passes(Ingress, &tcp(&client(4001), SERVER, "FA")), "half closed");
+    for (seconds, known) in [(0, true), (29, true), (2, false)] {
+        world.advance(seconds);
+        world.turn();
+        assert_eq!((world.tracks(Ingress, &syn(4000)), world.tracks(Ingress, &syn(4001))), (known, true));
+    }
+    // more than half full: what ended goes after a moment
+    world.worker.connections = Connections::with_seed(1).limited_to(8);
+    world.hooks.0.memory.cache.borrow_mut().clear();
+    world.adopt(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    for port in 5000..5006 {
+        assert_eq!(world.enters(&syn(port)), Forwarded);
+    }
+    (5000..5004).for_each(|port| close(&world, port));
+    world.turn();
+    assert_eq!(world.worker.connections().count(WEB), 6, "not at once");
+    world.advance(1);
+    world.turn();
+    let left: Vec<u16> = (5000..5006).filter(|&port| world.tracks(Ingress, &syn(port))).collect();
+    assert_eq!(left.len(), 4, "as many as make it less than half full are forgotten: {left:?}");
+    assert!(left.contains(&5004) && left.contains(&5005));
+    world.assert_cache_agrees();
+}
+
+/// The ports of a connection that ended may be used again before it is forgotten.
+#[test]
+fn a_connection_on_the_same_ports_outlives_the_one_before() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "FA")));
+    assert!(world.passes(Egress, &tcp(SERVER, &client(4000), "FA")));
+    world.turn();
+    world.advance(1);
+    assert!(world.is_asked(Ingress, &syn(4000)));
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    world.advance(40);
+    world.turn();
+    assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "A")));
+    assert!(world.tracks(Ingress, &syn(4000)));
+}
+
+#[test]
+fn a_restarted_worker_knows_what_was_admitted_meanwhile_and_grants_anew() {
+    let policies = [ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])];
+    let mut world = World::hearing(&policies);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    assert!(world.passes(Ingress, &syn(4001)), "heard");
+    world.turn();
+    assert!(world.passes(Ingress, &syn(4002)), "not heard any more");
+    world.hooks.0.memory.open_ring(0);
+    assert!(world.is_asked(Ingress, &syn(4003)), "between two workers nothing is admitted");
+    world.restart();
+    world.adopt(&policies);
+    for port in 4000..4003 {
+        assert!(world.tracks(Ingress, &syn(port)), "{port}");
+    }
+    assert_eq!(world.enters(&syn(4003)), Forwarded);
+    assert!(world.passes(Ingress, &syn(4004)));
+    world.turn();
+    let left = world.hooks.0.memory.rations.borrow()[usize::from(WEB.0)].left();
+    assert_eq!(left as usize, CONNECTIONS_PER_PORT_MAX - world.worker.connections().count(WEB));
+    assert_eq!(world.hooks.port(usize::from(WEB.0)).worker, 0);
+}
