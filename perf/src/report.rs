@@ -65,17 +65,30 @@ pub(crate) struct Must {
     pub(crate) measured: f64,
     pub(crate) must_met: bool,
     pub(crate) aim_met: bool,
+    /// The 95 % interval is wider than the distance to the must: nothing was shown, so the must is not met.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) not_measurable: bool,
 }
 
 impl Must {
     pub(crate) fn of(name: &str, promise: Promise, measured: f64) -> Self {
         let met = |limit| promise.bound.holds(measured, limit);
-        Self { name: name.to_owned(), promise, measured, must_met: met(promise.must), aim_met: met(promise.aim) }
+        let (must_met, aim_met) = (met(promise.must), met(promise.aim));
+        Self { name: name.to_owned(), promise, measured, must_met, aim_met, not_measurable: false }
+    }
+
+    /// The same of a median whose 95 % interval is this wide.
+    pub(crate) fn within(self, interval: f64) -> Self {
+        match interval > (self.measured - self.promise.must).abs() {
+            true => Self { must_met: false, aim_met: false, not_measurable: true, ..self },
+            false => self,
+        }
     }
 
     /// In the words of the table's last column.
     pub(crate) fn result(&self) -> &'static str {
         match (self.must_met, self.aim_met) {
+            _ if self.not_measurable => "not measurable here",
             (true, true) => "must and aim met",
             (true, false) => "must met, aim missed",
             (false, _) => "MUST MISSED",
@@ -175,6 +188,15 @@ pub(crate) fn print_doubts(environment: &Environment) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_interval_cannot_show_is_not_passed() {
+        let promise = Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 };
+        for (measured, interval, met) in [(0.98, 0.02, true), (0.98, 0.04, false), (0.9, 0.01, false)] {
+            let must = Must::of("figure", promise, measured).within(interval);
+            assert_eq!((must.must_met, must.not_measurable), (met, interval > 0.03), "{must:?}");
+        }
+    }
 
     #[test]
     fn a_promise_is_judged_on_its_side() {

@@ -1,7 +1,9 @@
-//! The bench's cluster: two isolated pods, the switch that takes the hooks off and puts them back, and the proof, at
-//! every switch, that it did.
+//! The bench's cluster in one of its states, the switch between them, and the proof, at every switch, that it did.
 
 use super::Cpus;
+use super::arm::Arm;
+use super::cluster::{self, BASE_POLICIES, COLD_PORTS, FLOW_PORTS, PAIRS, Rules};
+use super::peers;
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sluice_flow::{DropReason, Family};
@@ -9,15 +11,19 @@ use sluice_lab::{Lab, LabConfig, Outcome, agents, probe};
 use sluice_wire::{DataplaneStatus, FromDataplane, PortState, ToDataplane};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const PODS: &str = include_str!("pods.yaml");
 /// Sends.
 pub(crate) const CLIENT: &str = "bench/client";
 /// Receives.
 pub(crate) const SERVER: &str = "bench/server";
+/// The same without policies.
+pub(crate) const FREE: [&str; 2] = ["free/client", "free/server"];
+/// Floods.
+pub(crate) const NOISY: &str = "bench/noisy";
 /// Served, and allowed by no policy.
 const DENIED_PORT: u16 = 5210;
 /// Served, and allowed at both ends.
@@ -28,51 +34,53 @@ const ALLOWED_ATTEMPTS: u32 = 3;
 const DENIED_WAIT: Duration = Duration::from_millis(100);
 /// Hooks put back find their workers asleep.
 const AFTER_SWITCH: Duration = Duration::from_millis(50);
-
-/// Whether Sluice's hooks are on the pods' devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hooks {
-    /// Policy is enforced.
-    On,
-    /// Plain kernel routing.
-    Off,
-}
+/// Of the case with few policies.
+pub(crate) const FEW_POLICIES: usize = 10;
 
 /// What a switch found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// The hooks are as asked.
+    /// The state is as asked.
     Yes,
-    /// They are, but a pod holds as many connections as it may and gets no new ones.
+    /// It is, but a pod holds as many connections as it may and gets no new ones.
     Full,
 }
 
-/// The two pods and the dataplane's socket.
+/// The pods, the dataplane's socket, and what stands in the way of packets.
 pub(crate) struct Bench {
     lab: Lab,
-    hooks: Hooks,
+    enforcing: bool,
+    /// All policies are there, not just a few.
+    many: bool,
+    /// Loaded into nftables.
+    peer: Option<Arm>,
+    policies: usize,
     /// Which CPU runs what.
     pub(crate) cpus: Cpus,
     interrupted: Arc<AtomicBool>,
+    client_address: IpAddr,
     server_address: IpAddr,
 }
 
 impl Bench {
     /// Brings the lab up, and proves with patience that policy is enforced with hooks on and only then.
-    pub(crate) fn up(config: &LabConfig, cpus: Cpus) -> Result<Self> {
-        let lab = Lab::up(&LabConfig { yaml: PODS.into(), ..config.clone() })?;
-        let server_address = lab.pod_address(SERVER, Family::V4)?;
-        let mut bench = Self { lab, hooks: Hooks::On, cpus, interrupted: Arc::clone(&config.interrupted), server_address };
-        bench.widen_ephemeral_ports()?;
+    pub(crate) fn up(config: &LabConfig, cpus: Cpus, policies: usize) -> Result<Self> {
+        let lab = Lab::up(&LabConfig { yaml: cluster::base(), ..config.clone() })?;
+        let [client_address, server_address] = [lab.pod_address(CLIENT, Family::V4)?, lab.pod_address(SERVER, Family::V4)?];
+        let interrupted = Arc::clone(&config.interrupted);
+        let mut bench = Self { lab, enforcing: true, many: false, peer: None, policies, cpus, interrupted, client_address, server_address };
+        bench.prepare_pods()?;
+        (config.progress)(&format!("{policies} policies: writing and compiling"));
+        bench.write_policies()?;
         for port in agents::ports(bench.lab.layout())? {
             let isolated = port.state == PortState::Isolated && port.isolated_ingress && port.isolated_egress;
-            if port.endpoint.pod.namespace == "bench" && !isolated {
+            if ["bench", "flows"].contains(&&*port.endpoint.pod.namespace) && !isolated {
                 bail!("pod {} is not isolated in both directions: {port:?}", port.endpoint.pod);
             }
         }
-        for hooks in [Hooks::On, Hooks::Off, Hooks::On] {
-            bench.request(hooks)?;
-            if bench.verify(probe::PROBE_TIMEOUT)? == Ready::Full {
+        for arm in [Arm::On, Arm::Off, Arm::Sets, Arm::On] {
+            bench.change(arm)?;
+            if bench.verify(arm, probe::PROBE_TIMEOUT)? == Ready::Full {
                 bail!("a new pod holds as many connections as it may");
             }
         }
@@ -80,49 +88,93 @@ impl Bench {
     }
 
     /// 28k ephemeral ports are used up within a second of short connections; with 50k none is used again that soon.
-    fn widen_ephemeral_ports(&self) -> Result<()> {
-        self.lab.pod_netns(CLIENT).set_sysctls(&[("ipv4/ip_local_port_range", "10000 60999")])
-    }
-
-    /// Takes the hooks off or puts them back, and checks with a connection attempt that it is so.
-    pub(crate) fn switch(&mut self, hooks: Hooks) -> Result<Ready> {
-        self.request(hooks)?;
-        let ready = self.verify(DENIED_WAIT)?;
-        self.pause(AFTER_SWITCH)?;
-        Ok(ready)
-    }
-
-    fn request(&mut self, hooks: Hooks) -> Result<()> {
-        if self.hooks == hooks {
-            return Ok(());
+    fn prepare_pods(&self) -> Result<()> {
+        for client in [CLIENT, FREE[0]] {
+            self.lab.pod_netns(client).set_sysctls(&[("ipv4/ip_local_port_range", "10000 60999")])?;
         }
-        match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Enforce { on: hooks == Hooks::On })? {
-            FromDataplane::Done => self.hooks = hooks,
-            other => bail!("the dataplane answered Enforce with {other:?}"),
+        for pair in 0..PAIRS {
+            peers::sink(&self.lab.pod_netns(&format!("flows/s{pair}")), FLOW_PORTS)?;
+        }
+        peers::gather(&self.lab.pod_netns(SERVER), COLD_PORTS, super::latency::FIRST_PORT)
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.lab.layout().manifests().join(name)
+    }
+
+    fn write_policies(&mut self) -> Result<()> {
+        let few = Rules::of(FEW_POLICIES.min(self.policies));
+        std::fs::write(self.manifest("bench-few.yaml"), few.yaml(0)).context("cannot write policies")?;
+        // under a name that nobody reads, until it is wanted
+        let rest = Rules::of(self.policies).yaml(FEW_POLICIES.min(self.policies) - BASE_POLICIES.min(self.policies));
+        std::fs::write(self.manifest("bench-many.off"), rest).context("cannot write policies")?;
+        self.set_policies(true)
+    }
+
+    fn set_policies(&mut self, many: bool) -> Result<()> {
+        let names = ["bench-many.off", "bench-many.yaml"].map(|name| self.manifest(name));
+        let [from, to] = if many { [&names[0], &names[1]] } else { [&names[1], &names[0]] };
+        if self.many != many {
+            std::fs::rename(from, to).context("cannot change the policies")?;
+            self.lab.settle()?;
+            self.many = many;
         }
         Ok(())
     }
 
-    fn verify(&self, denied_wait: Duration) -> Result<Ready> {
+    /// Brings a state about, and checks with connection attempts that it is so.
+    pub(crate) fn switch(&mut self, arm: Arm) -> Result<Ready> {
+        self.change(arm)?;
+        let ready = self.verify(arm, DENIED_WAIT)?;
+        self.pause(AFTER_SWITCH)?;
+        Ok(ready)
+    }
+
+    fn change(&mut self, arm: Arm) -> Result<()> {
+        self.set_policies(arm != Arm::Few)?;
+        if self.enforcing != arm.enforces() {
+            match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Enforce { on: arm.enforces() })? {
+                FromDataplane::Done => self.enforcing = arm.enforces(),
+                other => bail!("the dataplane answered Enforce with {other:?}"),
+            }
+        }
+        let wanted = Some(arm).filter(|arm| arm.is_peer());
+        if self.peer != wanted {
+            let [client, server] = [self.client_address, self.server_address];
+            let (rules, noisy) = (Rules::of(self.policies), self.lab.pod_address(NOISY, Family::V4)?);
+            let text = match arm {
+                Arm::Sets => peers::sets(client, server, &rules),
+                Arm::Linear => peers::linear(client, server, &rules),
+                Arm::Refused => peers::refuse(noisy),
+                Arm::Silenced => peers::silence(noisy),
+                Arm::Off | Arm::On | Arm::Few | Arm::Swapped => String::new(),
+            };
+            peers::load(&self.lab.node(), &text)?;
+            self.peer = wanted;
+        }
+        Ok(())
+    }
+
+    fn verify(&self, arm: Arm, denied_wait: Duration) -> Result<Ready> {
         self.check_interrupted()?;
-        if self.try_allowed()? == Ready::Full {
+        if self.try_allowed(arm)? == Ready::Full {
             return Ok(Ready::Full);
         }
-        let wait = if self.hooks == Hooks::On { denied_wait } else { probe::PROBE_TIMEOUT };
-        match (self.hooks, self.probe(DENIED_PORT, wait)?) {
-            (Hooks::On, Outcome::TimedOut) | (Hooks::Off, Outcome::Open { .. }) => {}
-            (Hooks::On, outcome) => bail!("hooks on, and the policy is not enforced: port {DENIED_PORT} must not connect, but: {outcome}"),
-            (Hooks::Off, outcome) => bail!("hooks off, and port {DENIED_PORT} does not connect: {outcome}; what is in the way?"),
+        let wait = if arm.refuses() { denied_wait } else { probe::PROBE_TIMEOUT };
+        match (arm.refuses(), self.probe(DENIED_PORT, wait)?) {
+            (true, Outcome::TimedOut) | (false, Outcome::Open { .. }) => {}
+            (true, outcome) => bail!("{arm:?}: the policy is not enforced: port {DENIED_PORT} must not connect, but: {outcome}"),
+            (false, outcome) => bail!("{arm:?}: port {DENIED_PORT} does not connect: {outcome}; what is in the way?"),
         }
         let enforcing = self.status()?.enforcing;
-        if enforcing != (self.hooks == Hooks::On) {
-            bail!("hooks {:?}, but the dataplane says enforcing: {enforcing}", self.hooks);
+        if enforcing != arm.enforces() {
+            bail!("{arm:?}, but the dataplane says enforcing: {enforcing}");
         }
         Ok(Ready::Yes)
     }
 
     /// The allowed port connects, at the third attempt at the latest: a SYN may get lost on a busy machine, but not unsaid.
-    fn try_allowed(&self) -> Result<Ready> {
+    fn try_allowed(&self, arm: Arm) -> Result<Ready> {
         let before = self.counters()?;
         let mut lost = 0;
         loop {
@@ -130,7 +182,7 @@ impl Bench {
             let counted = self.counters()?.since(&before);
             if let Outcome::Open { .. } = outcome {
                 if lost > 0 {
-                    println!("  note: hooks {:?}: {lost} attempts to connect to the allowed port were lost; {counted:?}", self.hooks);
+                    println!("  note: {arm:?}: {lost} attempts to connect to the allowed port were lost; {counted:?}");
                 }
                 return Ok(Ready::Yes);
             }
@@ -139,7 +191,7 @@ impl Bench {
             }
             lost += 1;
             if lost == ALLOWED_ATTEMPTS {
-                bail!("hooks {:?}: the allowed port {ALLOWED_PORT} of the server pod does not connect: {outcome}; {counted:?}", self.hooks);
+                bail!("{arm:?}: the allowed port {ALLOWED_PORT} of the server pod does not connect: {outcome}; {counted:?}");
             }
         }
     }
@@ -152,6 +204,23 @@ impl Bench {
     /// A port of the server pod.
     pub(crate) fn server(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.server_address, port)
+    }
+
+    /// A port of any pod.
+    pub(crate) fn at(&self, pod: &str, port: u16) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(self.lab.pod_address(pod, Family::V4)?, port))
+    }
+
+    /// A port of the service in front of the server pod.
+    pub(crate) fn service(&self, port: u16) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(self.lab.service("bench/server")?.address(Family::V4)?, port))
+    }
+
+    /// Changes a policy that touches pods here, half of the time, and no verdict that is asked for. Waits for nothing.
+    pub(crate) fn edit(&self, edit: usize) -> Result<()> {
+        let (path, coming) = (self.manifest(&format!("bench-edit-{}.yaml", edit % 2)), self.manifest("bench-edit.coming"));
+        std::fs::write(&coming, cluster::edit(edit)).context("cannot write a policy")?;
+        std::fs::rename(&coming, &path).context("cannot change a policy")
     }
 
     /// The lab, to start programs in its pods.
@@ -173,7 +242,7 @@ impl Bench {
     pub(crate) fn counters(&self) -> Result<Counters> {
         let status = self.status()?;
         let drops = status.drops.into_iter().map(|drop| (drop.reason, drop.packets)).collect();
-        Ok(Counters { hits: status.cache_hits, punts: status.punts, drops })
+        Ok(Counters { hits: status.cache_hits, punts: status.punts, admitted: status.admitted, drops })
     }
 
     /// True once the user has asked to stop.
@@ -219,6 +288,8 @@ pub(crate) struct Counters {
     pub(crate) hits: u64,
     /// Packets sent to a worker.
     pub(crate) punts: u64,
+    /// Connections that the hooks began by an earlier verdict.
+    pub(crate) admitted: u64,
     /// Drops by reason; only those that occurred.
     pub(crate) drops: BTreeMap<String, u64>,
 }
@@ -228,6 +299,7 @@ impl Counters {
     pub(crate) fn since(mut self, before: &Self) -> Self {
         self.hits -= before.hits;
         self.punts -= before.punts;
+        self.admitted -= before.admitted;
         for (reason, packets) in &mut self.drops {
             *packets -= before.drops.get(reason).copied().unwrap_or(0);
         }
@@ -239,6 +311,7 @@ impl Counters {
     pub(crate) fn add(&mut self, other: &Self) {
         self.hits += other.hits;
         self.punts += other.punts;
+        self.admitted += other.admitted;
         for (reason, packets) in &other.drops {
             *self.drops.entry(reason.clone()).or_default() += packets;
         }
@@ -258,10 +331,10 @@ mod tests {
     #[test]
     fn growth_names_only_the_drops_that_occurred_meanwhile() {
         let drops = |list: &[(&str, u64)]| list.iter().map(|(reason, packets)| ((*reason).to_owned(), *packets)).collect();
-        let before = Counters { hits: 10, punts: 1, drops: drops(&[("policy_denied", 4)]) };
-        let after = Counters { hits: 109, punts: 2, drops: drops(&[("policy_denied", 4), ("no_worker", 3)]) };
+        let before = Counters { hits: 10, punts: 1, admitted: 3, drops: drops(&[("policy_denied", 4)]) };
+        let after = Counters { hits: 109, punts: 2, admitted: 5, drops: drops(&[("policy_denied", 4), ("no_worker", 3)]) };
         let growth = after.since(&before);
-        assert_eq!(growth, Counters { hits: 99, punts: 1, drops: drops(&[("no_worker", 3)]) });
+        assert_eq!(growth, Counters { hits: 99, punts: 1, admitted: 2, drops: drops(&[("no_worker", 3)]) });
         assert_eq!(growth.hit_rate(), Some(0.99));
         assert_eq!(Counters::default().hit_rate(), None);
     }

@@ -5,7 +5,7 @@
 //! what begins.
 
 use super::Sample;
-use super::bench::{Bench, CLIENT, SERVER, pin};
+use super::bench::{Bench, pin};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use rustix::io::Errno;
@@ -23,28 +23,20 @@ const STUCK: Duration = Duration::from_millis(2500);
 const STOP_POLL: Duration = Duration::from_millis(100);
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
-/// When a client has had enough.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Until {
-    /// After so many connections.
-    Count(u64),
-    /// After so long.
-    Elapsed(Duration),
-}
-
-/// Round trips per second, and how long each took. A connection that gets stuck ends the measurement.
-pub(super) fn run(bench: &Bench, until: Until) -> Result<Sample> {
+/// Round trips per second of one pod to another, and how long each took. A connection that gets stuck ends the measurement.
+pub(super) fn run(bench: &Bench, [client, server]: [&str; 2], duration: Duration) -> Result<Sample> {
     let stop = AtomicBool::new(false);
-    let listener = bench.in_pod(SERVER, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind the server"))?;
+    let to = bench.at(server, PORT)?;
+    let listener = bench.in_pod(server, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind the server"))?;
     set_socket_timeout(&listener, Timeout::Recv, Some(STOP_POLL)).context("cannot bound the server's waiting")?;
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             pin(bench.cpus.server)?;
             serve(&listener, &stop)
         });
-        let sample = bench.in_pod(CLIENT, || {
+        let sample = bench.in_pod(client, || {
             pin(bench.cpus.client)?;
-            ask(bench, bench.server(PORT), until)
+            ask(bench, to, duration)
         });
         // Relaxed: the flag alone matters; the threads are joined.
         stop.store(true, Ordering::Relaxed);
@@ -74,16 +66,12 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(&MESSAGE)
 }
 
-fn ask(bench: &Bench, server: SocketAddr, until: Until) -> Result<Sample> {
+fn ask(bench: &Bench, server: SocketAddr, duration: Duration) -> Result<Sample> {
     let mut latency_ns = Histogram::<u64>::new_with_max(LATENCY_MAX_NS, 3).context("bounds of the histogram")?;
     let (start, mut stuck) = (Instant::now(), false);
     while !stuck && !bench.is_interrupted() {
         let begin = Instant::now();
-        let enough = match until {
-            Until::Count(count) => latency_ns.len() >= count,
-            Until::Elapsed(limit) => begin - start >= limit,
-        };
-        if enough {
+        if begin - start >= duration {
             break;
         }
         match round_trip(server).with_context(|| format!("after {} connections", latency_ns.len()))? {
@@ -92,8 +80,8 @@ fn ask(bench: &Bench, server: SocketAddr, until: Until) -> Result<Sample> {
         }
     }
     bench.check_interrupted()?;
-    let rate = latency_ns.len() as f64 / start.elapsed().as_secs_f64();
-    Ok(Sample { rate, stuck, latency_ns: Some(latency_ns), ..Sample::default() })
+    let value = latency_ns.len() as f64 / start.elapsed().as_secs_f64();
+    Ok(Sample { value, stuck, latency_ns: Some(latency_ns), ..Sample::default() })
 }
 
 /// How a connection ended.

@@ -5,6 +5,7 @@ use super::bench::{Bench, CLIENT, SERVER};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Read};
+use std::net::IpAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -13,11 +14,11 @@ const PORT: u16 = 5201;
 /// How long iperf3 may take beyond the time it was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Received bits per second over `streams` connections.
-pub(super) fn run(bench: &Bench, streams: u32, duration: Duration) -> Result<Sample> {
+/// Received bits per second over `streams` connections of the client pod to an address behind which the server pod stands.
+pub(super) fn run(bench: &Bench, to: IpAddr, streams: u32, duration: Duration) -> Result<Sample> {
     let _server = Server::start(bench)?;
     let mut command = Command::new("iperf3");
-    command.args(["-c", &bench.server(PORT).ip().to_string(), "-p", &PORT.to_string()]);
+    command.args(["-c", &to.to_string(), "-p", &PORT.to_string()]);
     // -A pins client and server; -i 0 leaves the intermediate reports out.
     command.args(["-A", &format!("{},{}", bench.cpus.client, bench.cpus.server), "-i", "0", "-J"]);
     command.args(["-t", &duration.as_secs().max(1).to_string(), "-P", &streams.to_string()]);
@@ -29,7 +30,7 @@ pub(super) fn run(bench: &Bench, streams: u32, duration: Duration) -> Result<Sam
     }
     let received = report.end.sum_received.context("iperf3 reports nothing received")?;
     let retransmits = report.end.sum_sent.and_then(|sent| sent.retransmits);
-    Ok(Sample { rate: received.bits_per_second, retransmits, ..Sample::default() })
+    Ok(Sample { value: received.bits_per_second, retransmits, ..Sample::default() })
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,30 +1,38 @@
-//! Forwarding: the same two pods with Sluice's hooks and without, in interleaved pairs.
+//! Forwarding: the same pods in several states of their node, in interleaved rounds.
 //!
 //! ```text
-//!   round 1   hooks on  ▶ measure │ hooks off ▶ measure    ratio on / off
-//!   round 2   hooks off ▶ measure │ hooks on  ▶ measure    ratio on / off
-//!   ...                                                    median of the ratios
+//!   round 1   no policy │ Sluice │ Sluice, 10 policies │ nft sets │ ...    ratios to the first
+//!   round 2   ... │ nft sets │ Sluice, 10 policies │ Sluice │ no policy
+//!   ...                                                                     medians of the ratios
 //! ```
 //!
-//! Both halves of a round see the same machine within a few seconds, and the order alternates, so that drift and
-//! neighbours cancel out. Both halves run the same code and open new connections.
+//! All parts of a round see the same machine within a few seconds, and the order alternates, so that drift and
+//! neighbours cancel out. All run the same code and open new connections.
 
+mod arm;
 mod bench;
+mod cluster;
 mod connect;
+mod flood;
 mod iperf;
+mod kind;
+mod latency;
+mod peers;
 mod report;
 mod udp;
+
+pub(crate) use kind::Kind;
 
 use crate::cli::Forward;
 use crate::environment::{CpuTime, Environment, allowed_cpus, first_line_of};
 use crate::progress::{end_progress, progress};
-use crate::report::{Bound, Destination, Outcome, Promise, print_doubts};
+use crate::report::{Destination, Outcome, print_doubts};
 use anyhow::{Context, Result, bail};
-use bench::{Bench, Counters, Hooks, Ready};
+use arm::Arm;
+use bench::{Bench, Ready};
 use clap::ValueEnum;
-use connect::Until;
 use hdrhistogram::Histogram;
-use report::{Report, Round, Section, WorkerInfo};
+use report::{Part, Report, Section, WorkerInfo};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sluice_flow::DropReason;
@@ -33,90 +41,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use udp::Flows;
 
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
-    /// TCP, one stream.
-    Tcp,
-    /// TCP, eight streams.
-    Tcp8,
-    /// 64-byte UDP, one flow.
-    Udp,
-    /// Connect, request, response, close: 400 connections.
-    Burst,
-    /// The same for as long as a half lasts.
-    Connect,
-}
-
-/// Connections of one half of a burst: few enough that all rounds together stay within a port's limit of connections
-/// (`sluice_flow::limits::CONNECTIONS_PER_PORT_MAX`), even if none that has ended were forgotten.
-const BURST: u64 = 400;
-
-impl Kind {
-    fn title(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP, 1 stream",
-            Self::Tcp8 => "TCP, 8 streams",
-            Self::Udp => "UDP, 64 B, 1 flow",
-            Self::Burst => "connect/close, bursts",
-            Self::Connect => "connect/close, sustained",
-        }
-    }
-
-    /// The unit, and how many of the base unit it is.
-    fn unit(self) -> (&'static str, f64) {
-        match self {
-            Self::Tcp | Self::Tcp8 => ("Gbit/s", 1e9),
-            Self::Udp => ("kpps", 1e3),
-            Self::Burst | Self::Connect => ("k/s", 1e3),
-        }
-    }
-
-    /// Sections without one inform only.
-    fn promise(self) -> Option<Promise> {
-        (self == Self::Tcp).then_some(Promise { bound: Bound::AtLeast, must: 0.9, aim: 1.0 })
-    }
-
-    fn rounds(self) -> u32 {
-        match self {
-            Self::Tcp => 16,
-            Self::Tcp8 => 4,
-            Self::Udp | Self::Burst | Self::Connect => 8,
-        }
-    }
-
-    fn seconds(self) -> u32 {
-        match self {
-            Self::Tcp | Self::Tcp8 => 2,
-            Self::Udp | Self::Burst | Self::Connect => 1,
-        }
-    }
-
-    fn measure(self, bench: &Bench, duration: Duration) -> Result<Sample> {
-        match self {
-            Self::Tcp => iperf::run(bench, 1, duration),
-            Self::Tcp8 => iperf::run(bench, 8, duration),
-            Self::Udp => udp::run(bench, duration),
-            Self::Burst => connect::run(bench, Until::Count(BURST)),
-            Self::Connect => connect::run(bench, Until::Elapsed(duration)),
-        }
-    }
-}
-
-/// One half of a round. The rate is in base units: bits, packets or connections per second.
+/// One part of a round. The value is in base units: bits, packets or connections per second, or microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
-    rate: f64,
+    value: f64,
     /// Share of what was sent that did not arrive.
     lost: Option<f64>,
     /// Segments that TCP sent again.
     retransmits: Option<u64>,
-    /// A connection got no answer, and the half ended there.
+    /// A connection got no answer, and the part ended there.
     stuck: bool,
-    /// Of each connection.
+    /// Of each connection or round trip.
     latency_ns: Option<Histogram<u64>>,
+    /// Packets that a neighbour sent meanwhile.
+    flooded: Option<u64>,
+    /// That were published meanwhile.
+    tables_per_second: Option<f64>,
 }
 
 /// Which CPU runs what.
@@ -179,13 +121,13 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
         bail!("iperf3 is not installed; `apt-get install iperf3`, or `make prepare`");
     }
     print_doubts(&environment);
-    let bench = Bench::up(config, cpus);
+    let bench = Bench::up(config, cpus, arguments.policies);
     end_progress();
     let mut bench = bench?;
     println!(
-        "checked: hooks on, port 5210 does not connect and port 5211 does; hooks off, both connect (checked again at every switch)\n\
-         client on CPU {}, server on CPU {}, {} workers on CPUs {:?}",
-        bench.cpus.client, bench.cpus.server, arguments.workers, bench.cpus.workers
+        "checked: enforced by Sluice or nft, port 5210 does not connect and port 5211 does; else both connect (checked again at every switch)\n\
+         {} policies; client on CPU {}, server on CPU {}, {} workers on CPUs {:?}",
+        arguments.policies, bench.cpus.client, bench.cpus.server, arguments.workers, bench.cpus.workers
     );
     let kinds = match &arguments.sections[..] {
         [] => Kind::value_variants().to_vec(),
@@ -194,63 +136,62 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     let mut sections = Vec::with_capacity(kinds.len());
     for kind in kinds {
         let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { kind.rounds() });
-        let seconds = arguments.seconds.unwrap_or(if arguments.quick { 1 } else { kind.seconds() });
-        sections.push(section(&mut bench, kind, rounds, seconds).with_context(|| kind.title().to_owned())?);
+        sections.push(section(&mut bench, kind, rounds, arguments.seconds).with_context(|| kind.title().to_owned())?);
     }
     let workers = bench.status()?.workers.into_iter().map(WorkerInfo::from).collect();
     let cpus = bench.cpus.clone();
     bench.down()?;
     environment.finish(ticks);
-    Ok(Report::new(environment, arguments.quick, cpus, workers, sections, start.elapsed()))
+    Ok(Report::new(environment, arguments.quick, arguments.policies, cpus, workers, sections, start.elapsed()))
 }
 
 fn section(bench: &mut Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Section> {
     let (unit, scale) = kind.unit();
-    let each = if kind == Kind::Burst { format!("{BURST} connections") } else { format!("{seconds} s") };
-    println!("\n{}: {rounds} rounds of 2 × {each}", kind.title());
+    println!("\n{}: {rounds} rounds of {} × {seconds} s", kind.title(), kind.arms().len());
+    let mut flows = kind.prepare(bench)?;
     let mut section = Section::new(kind);
     for round in 0..rounds {
-        let order = if round % 2 == 0 { [Hooks::On, Hooks::Off] } else { [Hooks::Off, Hooks::On] };
-        let Some((first, counters_first)) = half(bench, kind, order[0], seconds)? else { return Ok(section.stop(round)) };
-        let Some((second, counters_second)) = half(bench, kind, order[1], seconds)? else { return Ok(section.stop(round)) };
-        let (on, counters, off) = match order[0] {
-            Hooks::On => (first, counters_first, second),
-            Hooks::Off => (second, counters_second, first),
-        };
-        let done = Round::new(order[0], &on, &off, &counters);
-        println!(
-            "  {:>2}/{rounds}  on {:7.2}  off {:7.2} {unit}  ratio {:.3}  hits {}{}",
-            round + 1,
-            on.rate / scale,
-            off.rate / scale,
-            done.ratio,
-            report::percent(done.hit_rate),
-            done.remarks(),
-        );
-        section.add(done, &on, &off, &counters);
+        let mut arms = kind.arms().to_vec();
+        if round % 2 == 1 {
+            arms.reverse();
+        }
+        let mut parts = Vec::new();
+        for arm in arms {
+            match part(bench, kind, arm, &mut flows, seconds)? {
+                Some(part) => parts.push(part),
+                None => return Ok(section.stop(round)),
+            }
+        }
+        // in the order of the kind's states, whatever that of the round was
+        parts.sort_by_key(|part| kind.arms().iter().position(|arm| *arm == part.arm));
+        let values: Vec<String> = parts.iter().map(|part| format!("{} {:.2}", part.arm.title(), part.value / scale)).collect();
+        let remarks: String = parts.iter().map(Part::remarks).collect();
+        println!("  {:>2}/{rounds}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), parts[1].value / parts[0].value);
+        section.add(parts);
     }
     Ok(section.finish())
 }
 
-/// One measurement with the hooks as asked, and what the dataplane counted meanwhile. `None` when a pod holds as many
+/// One measurement in the state that was asked for, and what the dataplane counted meanwhile. `None` when a pod holds as many
 /// connections as it may, so that there is nothing to measure.
-fn half(bench: &mut Bench, kind: Kind, hooks: Hooks, seconds: u32) -> Result<Option<(Sample, Counters)>> {
-    if bench.switch(hooks)? == Ready::Full {
+fn part(bench: &mut Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seconds: u32) -> Result<Option<Part>> {
+    if bench.switch(arm)? == Ready::Full {
         return Ok(None);
     }
     let before = bench.counters()?;
-    let sample = kind.measure(bench, Duration::from_secs(seconds.into()))?;
+    let sample = kind.measure(bench, arm, flows, Duration::from_secs(seconds.into()))?;
     let counters = bench.counters()?.since(&before);
-    match hooks {
-        Hooks::On if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
-        Hooks::On if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
-        Hooks::Off if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),
+    match arm.enforces() {
+        _ if kind == Kind::Free => {}
+        true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
+        true if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
+        false if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),
         _ => {}
     }
-    if sample.rate <= 0.0 {
-        bail!("hooks {hooks:?}: nothing got through; the dataplane counted {counters:?}");
+    if sample.value <= 0.0 {
+        bail!("{}: nothing got through; the dataplane counted {counters:?}", arm.title());
     }
-    Ok(Some((sample, counters)))
+    Ok(Some(Part::new(arm, sample, counters)))
 }
 
 #[cfg(test)]

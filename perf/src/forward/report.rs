@@ -1,9 +1,11 @@
 //! What came out: for people as a table, for programs as JSON, both from the same values.
 
-use super::bench::{Counters, Hooks};
+use super::arm::Arm;
+use super::bench::Counters;
+use super::kind::Compared;
 use super::{Cpus, Kind, Sample};
 use crate::environment::Environment;
-use crate::report::{Must, Promise, print_environment};
+use crate::report::{Must, print_environment, print_musts};
 use crate::stats::Summary;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -18,6 +20,7 @@ pub(crate) struct Report {
     bench: &'static str,
     quick: bool,
     took_s: f64,
+    policies: usize,
     environment: Environment,
     cpus: Cpus,
     workers: Vec<WorkerInfo>,
@@ -43,123 +46,123 @@ impl From<WorkerStatus> for WorkerInfo {
     }
 }
 
-/// One pair of halves.
+/// One state in one round.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Round {
-    first: &'static str,
-    on: f64,
-    off: f64,
-    /// On divided by off.
-    pub(crate) ratio: f64,
-    /// Of the cache, in the half with hooks on.
-    pub(crate) hit_rate: Option<f64>,
+pub(crate) struct Part {
+    pub(crate) arm: Arm,
+    pub(crate) value: f64,
+    /// Of the cache.
+    hit_rate: Option<f64>,
     hits: u64,
     punts: u64,
+    admitted: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     drops: BTreeMap<String, u64>,
-    lost_on: Option<f64>,
-    lost_off: Option<f64>,
-    retransmits_on: Option<u64>,
-    retransmits_off: Option<u64>,
-    /// A connection got no answer with hooks on, and the half ended there.
-    stuck_on: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retransmits: Option<u64>,
+    /// A connection got no answer, and the part ended there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stuck: bool,
+    /// Packets of the neighbour that floods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flooded: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tables_per_second: Option<f64>,
+    #[serde(skip)]
+    counters: Counters,
+    #[serde(skip)]
+    latency_ns: Option<Histogram<u64>>,
 }
 
-impl Round {
-    /// Divides one half by the other.
-    pub(crate) fn new(first: Hooks, on: &Sample, off: &Sample, counters: &Counters) -> Self {
+impl Part {
+    pub(crate) fn new(arm: Arm, sample: Sample, counters: Counters) -> Self {
+        let Sample { value, lost, retransmits, stuck, latency_ns, flooded, tables_per_second } = sample;
         Self {
-            first: if first == Hooks::On { "on" } else { "off" },
-            on: on.rate,
-            off: off.rate,
-            ratio: on.rate / off.rate,
+            arm,
+            value,
             hit_rate: counters.hit_rate(),
             hits: counters.hits,
             punts: counters.punts,
+            admitted: counters.admitted,
             drops: counters.drops.clone(),
-            lost_on: on.lost,
-            lost_off: off.lost,
-            retransmits_on: on.retransmits,
-            retransmits_off: off.retransmits,
-            stuck_on: on.stuck,
+            lost,
+            retransmits,
+            stuck,
+            flooded,
+            tables_per_second,
+            counters,
+            latency_ns,
         }
     }
 
     /// What a reader of the line should know besides.
     pub(crate) fn remarks(&self) -> String {
         let mut text = String::new();
-        if let (Some(on), Some(off)) = (self.lost_on, self.lost_off)
-            && on.max(off) >= 0.0005
-        {
-            text += &format!("  lost {} / {}", percent(Some(on)), percent(Some(off)));
+        if let Some(lost) = self.lost.filter(|lost| *lost >= 0.0005) {
+            text += &format!("  {}: lost {}", self.arm.title(), percent(Some(lost)));
         }
-        if self.stuck_on {
-            text += "  stuck";
+        if self.stuck {
+            text += &format!("  {}: stuck", self.arm.title());
         }
-        if !self.drops.is_empty() {
-            let drops: Vec<String> = self.drops.iter().map(|(reason, packets)| format!("{reason} {packets}")).collect();
+        if let Some(tables) = self.tables_per_second {
+            text += &format!("  {tables:.1} tables/s");
+        }
+        if let Some(flooded) = self.flooded {
+            text += &format!("  {}: flooded with {:.0} k", self.arm.title(), flooded as f64 / 1e3);
+        }
+        let drops: Vec<String> =
+            self.drops.iter().filter(|_| self.flooded.is_none()).map(|(reason, packets)| format!("{reason} {packets}")).collect();
+        if !drops.is_empty() {
             text += &format!("  dropped: {}", drops.join(", "));
         }
         text
     }
 }
 
-/// One kind of traffic. Rates are in base units: bits, packets or connections per second.
+/// One state over all rounds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    arm: Arm,
+    title: &'static str,
+    value: Option<Summary>,
+    /// To the first state, round by round.
+    ratio: Option<Summary>,
+    hit_rate: Option<f64>,
+    admitted: u64,
+    drops: BTreeMap<String, u64>,
+    latency: Option<Latency>,
+}
+
+/// One kind of traffic.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Section {
     kind: Kind,
     title: &'static str,
-    ratio: Option<Summary>,
-    on: Option<Summary>,
-    off: Option<Summary>,
-    /// Each half with hooks off divided by the one before it: what the machine does by itself.
+    unit: &'static str,
+    /// Base units in a unit.
+    scale: f64,
+    states: Vec<State>,
+    /// The first state from one round to the next: what the machine does by itself.
     noise: Option<Summary>,
-    hit_rate: Option<f64>,
-    drops: BTreeMap<String, u64>,
-    latency_on: Option<Latency>,
-    latency_off: Option<Latency>,
     /// Why there are fewer rounds than asked for.
     stopped: Option<String>,
-    rounds: Vec<Round>,
-    #[serde(skip)]
-    counters: Counters,
-    #[serde(skip)]
-    histograms: [Option<Histogram<u64>>; 2],
+    rounds: Vec<Vec<Part>>,
 }
 
 impl Section {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            title: kind.title(),
-            ratio: None,
-            on: None,
-            off: None,
-            noise: None,
-            hit_rate: None,
-            drops: BTreeMap::new(),
-            latency_on: None,
-            latency_off: None,
-            stopped: None,
-            rounds: Vec::new(),
-            counters: Counters::default(),
-            histograms: [None, None],
-        }
+        let (unit, scale) = kind.unit();
+        Self { kind, title: kind.title(), unit, scale, states: Vec::new(), noise: None, stopped: None, rounds: Vec::new() }
     }
 
-    /// Adds a round with its halves' latencies.
-    pub(crate) fn add(&mut self, round: Round, on: &Sample, off: &Sample, counters: &Counters) {
-        self.counters.add(counters);
-        for (all, sample) in self.histograms.iter_mut().zip([on, off]) {
-            match (all.as_mut(), &sample.latency_ns) {
-                (Some(all), Some(more)) => all.add(more).expect("histograms with the same bounds"),
-                (None, Some(first)) => *all = Some(first.clone()),
-                (_, None) => {}
-            }
-        }
-        self.rounds.push(round);
+    /// Adds a round: a part for each state of the kind, in their order.
+    pub(crate) fn add(&mut self, parts: Vec<Part>) {
+        self.rounds.push(parts);
     }
 
     /// Ends early: a pod holds as many connections as it may, and none of those that ended was forgotten in time.
@@ -170,46 +173,76 @@ impl Section {
         self.finish()
     }
 
+    /// The ratio of one state to another, round by round.
+    fn ratio(&self, arm: Arm, beside: Arm) -> Option<Summary> {
+        let of = |parts: &Vec<Part>, arm| parts.iter().find(|part| part.arm == arm).map(|part: &Part| part.value);
+        let ratios: Option<Vec<f64>> = self.rounds.iter().map(|parts| Some(of(parts, arm)? / of(parts, beside)?)).collect();
+        Summary::of(&ratios?)
+    }
+
     /// Summarises, after the last round.
     pub(crate) fn finish(mut self) -> Self {
-        let all = |of: fn(&Round) -> f64| Summary::of(&self.rounds.iter().map(of).collect::<Vec<_>>());
-        (self.ratio, self.on, self.off) = (all(|round| round.ratio), all(|round| round.on), all(|round| round.off));
-        let steps: Vec<f64> = self.rounds.windows(2).map(|pair| pair[1].off / pair[0].off).collect();
+        let first = self.kind.arms()[0];
+        self.states = self.kind.arms().iter().enumerate().map(|(index, arm)| self.state(index, *arm, first)).collect();
+        let steps: Vec<f64> = self.rounds.windows(2).map(|pair| pair[1][0].value / pair[0][0].value).collect();
         self.noise = Summary::of(&steps);
-        self.hit_rate = self.counters.hit_rate();
-        self.drops = self.counters.drops.clone();
-        [self.latency_on, self.latency_off] = std::mem::take(&mut self.histograms).map(|all| all.as_ref().map(Latency::of));
         self.print();
         self
     }
 
-    fn print(&self) {
-        let (unit, scale) = self.kind.unit();
-        let (Some(ratio), Some(on), Some(off)) = (self.ratio, self.on, self.off) else { return };
-        println!(
-            "  median ratio {:.3}, quartiles {:.3}–{:.3}, 95 % interval {:.3}–{:.3}; on {:.2}, off {:.2} {unit}; cache hits {}",
-            ratio.median,
-            ratio.q1,
-            ratio.q3,
-            ratio.low95,
-            ratio.high95,
-            on.median / scale,
-            off.median / scale,
-            percent(self.hit_rate)
-        );
-        if let Some(noise) = self.noise {
-            println!("  noise: from one half without hooks to the next, quartiles {:.3}–{:.3}", noise.q1, noise.q3);
-        }
-        for (name, latency) in [("on ", self.latency_on), ("off", self.latency_off)] {
-            if let Some(latency) = latency {
-                println!("  {name} µs each: {latency}");
+    fn state(&self, index: usize, arm: Arm, first: Arm) -> State {
+        let parts = || self.rounds.iter().map(move |parts| &parts[index]);
+        let (mut counters, mut all) = (Counters::default(), None::<Histogram<u64>>);
+        for part in parts() {
+            counters.add(&part.counters);
+            match (all.as_mut(), &part.latency_ns) {
+                (Some(all), Some(more)) => all.add(more).expect("histograms with the same bounds"),
+                (None, Some(more)) => all = Some(more.clone()),
+                (_, None) => {}
             }
+        }
+        State {
+            arm,
+            title: arm.title(),
+            value: Summary::of(&parts().map(|part| part.value).collect::<Vec<_>>()),
+            ratio: self.ratio(arm, first).filter(|_| arm != first),
+            hit_rate: counters.hit_rate(),
+            admitted: counters.admitted,
+            drops: counters.drops,
+            latency: all.as_ref().map(Latency::of),
         }
     }
 
-    fn must(&self) -> Option<Must> {
-        let (promise, measured) = (self.kind.promise()?, self.ratio?.median);
-        Some(Must::of(self.title, promise, measured))
+    fn print(&self) {
+        for State { title, value, ratio, hit_rate, latency, .. } in &self.states {
+            let Some(value) = value else { return };
+            let ratio = ratio.map_or(String::new(), |ratio| {
+                format!("  ratio {:.3}, 95 % interval {:.3}–{:.3}", ratio.median, ratio.low95, ratio.high95)
+            });
+            let hits = hit_rate.map_or(String::new(), |rate| format!("  cache hits {}", percent(Some(rate))));
+            println!("  {title:<20}{:>9.2} {}{ratio}{hits}", value.median / self.scale, self.unit);
+            if let Some(latency) = latency {
+                println!("  {:<20}µs each: {latency}", "");
+            }
+        }
+        if let Some(noise) = self.noise {
+            println!("  noise: {} from one round to the next, quartiles {:.3}–{:.3}", self.states[0].title, noise.q1, noise.q3);
+        }
+    }
+
+    fn musts(&self) -> Vec<Must> {
+        let mut musts: Vec<Must> = (self.kind.compared().into_iter())
+            .map(|Compared { name, arm, beside, promise }| match self.ratio(arm, beside) {
+                Some(ratio) => Must::of(name, promise, ratio.median).within(ratio.high95 - ratio.low95),
+                None => Must::of(name, promise, f64::NAN),
+            })
+            .collect();
+        if self.kind == Kind::Swaps {
+            let lost = self.rounds.iter().flatten().filter(|part| part.arm == Arm::Swapped).map(|part| part.drops.values().sum::<u64>());
+            let none = crate::report::Promise { bound: crate::report::Bound::AtMost, must: 0.0, aim: 0.0 };
+            musts.push(Must::of("packets dropped in them", none, lost.sum::<u64>() as f64));
+        }
+        musts
     }
 }
 
@@ -251,13 +284,14 @@ impl Report {
     pub(crate) fn new(
         environment: Environment,
         quick: bool,
+        policies: usize,
         cpus: Cpus,
         workers: Vec<WorkerInfo>,
         sections: Vec<Section>,
         took: Duration,
     ) -> Self {
-        let musts = sections.iter().filter_map(Section::must).collect();
-        Self { bench: "forward", quick, took_s: took.as_secs_f64(), environment, cpus, workers, musts, sections }
+        let musts = sections.iter().flat_map(Section::musts).collect();
+        Self { bench: "forward", quick, took_s: took.as_secs_f64(), policies, environment, cpus, workers, musts, sections }
     }
 
     /// Whether the promises are kept.
@@ -267,31 +301,7 @@ impl Report {
 
     /// The table and the machine.
     pub(crate) fn print(&self) {
-        println!("\n{:<26}{:>8}{:>8}{:>10}   {:<14}{:<12}result", "on / off", "must", "aim", "measured", "95 % interval", "cache hits");
-        for section in &self.sections {
-            let Some(ratio) = section.ratio else {
-                println!("{:<26}{:>26}   {}", section.title, "not measured", section.stopped.as_deref().unwrap_or_default());
-                continue;
-            };
-            let bound = |of: fn(Promise) -> f64| {
-                section.kind.promise().map_or("–".into(), |promise| format!("{} {:.2}", promise.bound.sign(), of(promise)))
-            };
-            let interval = format!("{:.3}–{:.3}", ratio.low95, ratio.high95);
-            println!(
-                "{:<26}{:>8}{:>8}{:>10.3}   {interval:<14}{:<12}{}",
-                section.title,
-                bound(|promise| promise.must),
-                bound(|promise| promise.aim),
-                ratio.median,
-                percent(section.hit_rate),
-                section
-                    .must()
-                    .map_or(if section.stopped.is_some() { "informs only; stopped early" } else { "informs only" }, |must| must.result()),
-            );
-        }
-        if self.musts.is_empty() {
-            println!("the must (TCP, 1 stream) was not measured");
-        }
+        print_musts(&format!("ratios to the same pods without policy, {} policies", self.policies), &self.musts);
         print_environment(&self.environment, self.quick, Duration::from_secs_f64(self.took_s));
         println!("client on CPU {}, server on CPU {}; {}", self.cpus.client, self.cpus.server, self.workers_line());
     }
@@ -320,27 +330,33 @@ mod tests {
     fn section(kind: Kind, ratios: &[f64]) -> Section {
         let mut section = Section::new(kind);
         for ratio in ratios {
-            let (on, off) = (Sample { rate: ratio * 40e9, ..Sample::default() }, Sample { rate: 40e9, ..Sample::default() });
-            let counters = Counters { hits: 99, punts: 1, ..Counters::default() };
-            section.add(Round::new(Hooks::On, &on, &off, &counters), &on, &off, &counters);
+            let part = |arm: &Arm| {
+                let counters = Counters { hits: 99, punts: 1, ..Counters::default() };
+                let value = if *arm == Arm::On { ratio * 40e9 } else { 40e9 };
+                Part::new(*arm, Sample { value, ..Sample::default() }, counters)
+            };
+            section.add(kind.arms().iter().map(part).collect());
         }
         section.finish()
     }
 
     #[test]
-    fn the_must_is_judged_by_the_median_ratio() {
-        for (ratios, must_met, aim_met) in
-            [(&[0.5, 0.95, 0.96][..], true, false), (&[0.5, 0.8, 1.2], false, false), (&[0.5, 1.01, 1.02], true, true)]
-        {
-            let must = section(Kind::Tcp, ratios).must().unwrap();
-            assert_eq!((must.must_met, must.aim_met), (must_met, aim_met), "{ratios:?}");
+    fn the_must_is_judged_by_the_median_ratio_where_its_interval_is_narrow_enough() {
+        for (ratios, must_met, aim_met, not_measurable) in [
+            (&[0.99; 5][..], true, false, false),
+            (&[0.9; 5], false, false, false),
+            (&[1.03; 5], true, true, false),
+            (&[0.5, 0.99, 1.5], false, false, true),
+        ] {
+            let must = &section(Kind::Tcp, ratios).musts()[0];
+            assert_eq!((must.must_met, must.aim_met, must.not_measurable), (must_met, aim_met, not_measurable), "{ratios:?}");
         }
-        assert!(section(Kind::Udp, &[0.1]).must().is_none());
+        assert!(section(Kind::Tcp8, &[0.1]).musts().is_empty());
     }
 
     #[test]
     fn a_hit_rate_is_over_all_rounds_and_never_rounded_up() {
-        assert_eq!(section(Kind::Tcp, &[1.0, 1.0]).hit_rate, Some(0.99));
+        assert_eq!(section(Kind::Tcp, &[1.0, 1.0]).states[1].hit_rate, Some(0.99));
         assert_eq!(percent(Some(0.999_99)), "99.99 %");
         assert_eq!(percent(Some(1.0)), "100.00 %");
         assert_eq!(percent(None), "–");

@@ -1,17 +1,18 @@
-//! Small packets of one UDP flow: a sender that does nothing but `sendmmsg`, and the kernel's own count of what reached
-//! the socket at the other end.
+//! Small packets of UDP flows: a sender that does nothing but `sendmmsg`, and the kernel's own count of what reached the other
+//! end: the socket, or, of many flows, a rule in front of where the stack would look for one.
 //!
-//! Nobody reads that socket. Its small buffer is full at once; from then on the kernel looks the socket up, refuses the
+//! Nobody reads the one flow's socket. Its small buffer is full at once; from then on the kernel looks the socket up, refuses the
 //! datagram and counts it. So the figure is the way to the socket, not the speed of a reader that would compete with
 //! the sender for two cores.
 
-use super::Sample;
 use super::bench::{Bench, CLIENT, SERVER, pin};
-use anyhow::{Context, Result};
+use super::cluster::FLOW_PORTS;
+use super::{Sample, peers};
+use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg, sockopt};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt};
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 5202;
@@ -33,7 +34,91 @@ pub(super) fn run(bench: &Bench, duration: Duration) -> Result<Sample> {
     let received = bench.in_pod(SERVER, received)? - before;
     bench.check_interrupted()?;
     let lost = 1.0 - received as f64 / sent.max(1) as f64;
-    Ok(Sample { rate: received as f64 / elapsed.as_secs_f64(), lost: Some(lost.max(0.0)), ..Sample::default() })
+    Ok(Sample { value: received as f64 / elapsed.as_secs_f64(), lost: Some(lost.max(0.0)), ..Sample::default() })
+}
+
+/// Senders of many flows: a socket in each pod of the pairs, a destination port for each of its flows.
+pub(super) struct Flows {
+    pairs: Vec<Pair>,
+    batch_at: usize,
+}
+
+struct Pair {
+    socket: UdpSocket,
+    server: String,
+    to: Vec<SocketAddrV4>,
+}
+
+impl Flows {
+    /// So many, over as few pairs as they fit into.
+    pub(super) fn new(bench: &Bench, count: usize) -> Result<Self> {
+        let pairs = count.div_ceil(FLOW_PORTS.len());
+        let pair = |pair: usize| {
+            let (client, server) = (format!("flows/c{pair}"), format!("flows/s{pair}"));
+            let IpAddr::V4(address) = bench.at(&server, 0)?.ip() else { bail!("{server} has no IPv4 address") };
+            let to = FLOW_PORTS.take(count / pairs).map(|port| SocketAddrV4::new(address, port)).collect();
+            // the same ports each time: the same flows
+            let socket = bench.in_pod(&client, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind a sender"))?;
+            Ok(Pair { socket, server, to })
+        };
+        Ok(Self { pairs: (0..pairs).map(pair).collect::<Result<_>>()?, batch_at: 0 })
+    }
+
+    /// Sends one packet of each flow, slowly enough for workers that know none of them.
+    pub(super) fn introduce(&mut self, bench: &Bench) -> Result<()> {
+        let batches: usize = self.pairs.iter().map(|pair| pair.to.len().div_ceil(BATCH)).sum();
+        for _ in 0..batches {
+            bench.check_interrupted()?;
+            self.send_batch()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// The next packets: of each pair in turn, and there of each flow.
+    fn send_batch(&mut self) -> Result<u64> {
+        let pair = &self.pairs[self.batch_at % self.pairs.len()];
+        let batches = pair.to.len().div_ceil(BATCH);
+        let from = self.batch_at / self.pairs.len() % batches * BATCH;
+        self.batch_at += 1;
+        let payload = [0x5a; PAYLOAD_BYTES];
+        let iov = [IoSlice::new(&payload)];
+        let to = &pair.to[from..(from + BATCH).min(pair.to.len())];
+        let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = to.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let addresses: Vec<_> = to.iter().map(|to| SocketAddrAny::from(*to)).collect();
+        let messages = addresses.iter().zip(&mut controls).map(|(to, control)| MMsgHdr::new_with_addr(to, &iov, control));
+        let mut batch: Vec<MMsgHdr<'_>> = messages.collect();
+        match sendmmsg(&pair.socket, &mut batch, SendFlags::empty()) {
+            Ok(count) => Ok(count as u64),
+            Err(Errno::INTR | Errno::AGAIN | Errno::NOBUFS) => Ok(0),
+            Err(error) => Err(error).context("cannot send"),
+        }
+    }
+
+    fn arrived(&self, bench: &Bench) -> Result<u64> {
+        self.pairs.iter().map(|pair| peers::counted(&bench.lab().pod_netns(&pair.server))).sum()
+    }
+
+    /// Packets per second that arrived, of all flows in turn.
+    pub(super) fn run(&mut self, bench: &Bench, duration: Duration) -> Result<Sample> {
+        let before = self.arrived(bench)?;
+        let (sent, elapsed) = std::thread::scope(|scope| {
+            let blast = scope.spawn(|| -> Result<_> {
+                pin(bench.cpus.client)?;
+                let (mut sent, start) = (0, Instant::now());
+                while start.elapsed() < duration && !bench.is_interrupted() {
+                    sent += self.send_batch()?;
+                }
+                Ok((sent, start.elapsed()))
+            });
+            blast.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        std::thread::sleep(DRAIN);
+        let arrived = self.arrived(bench)? - before;
+        bench.check_interrupted()?;
+        let lost = 1.0 - arrived as f64 / sent.max(1) as f64;
+        Ok(Sample { value: arrived as f64 / elapsed.as_secs_f64(), lost: Some(lost.max(0.0)), ..Sample::default() })
+    }
 }
 
 fn sink() -> Result<UdpSocket> {

@@ -46,6 +46,7 @@ fn row(record: &Record, must: &Value) -> String {
     let (class, result) = match (is(must, "/mustMet"), is(must, "/aimMet")) {
         (true, true) => ("met", "✓ must and aim met"),
         (true, false) => ("nearly", "✓ must met, aim missed"),
+        _ if is(must, "/notMeasurable") => ("nearly", "? not measurable here"),
         (false, _) if number(must, "/measured").is_none() => ("missed", "✗ not measured"),
         (false, _) => ("missed", "✗ must missed"),
     };

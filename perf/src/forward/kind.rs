@@ -1,0 +1,216 @@
+//! What is measured, in which states, and what is promised of it.
+
+use super::arm::Arm;
+use super::bench::{Bench, CLIENT, FREE, SERVER};
+use super::udp::Flows;
+use super::{Sample, connect, flood, iperf, latency, udp};
+use crate::report::{Bound, Promise};
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// One kind of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// TCP, one stream.
+    Tcp,
+    /// TCP, eight streams.
+    Tcp8,
+    /// TCP, one stream, through a ClusterIP.
+    Service,
+    /// 64-byte UDP, one flow.
+    Udp,
+    /// 64-byte UDP, 1000 flows of one pair of pods.
+    Udp1k,
+    /// 64-byte UDP, 100,000 flows of 16 pairs.
+    Udp100k,
+    /// Connect, request, response, close.
+    Connect,
+    /// The same between pods that no policy selects.
+    Free,
+    /// First packets of UDP flows that differ in the source port.
+    First,
+    /// First packets to ports that nobody has asked for before.
+    Cold,
+    /// One established flow, 5000 questions a second.
+    Latency,
+    /// TCP beside one pod's flood of what is denied.
+    Denied,
+    /// Connect and close beside one pod's flood of new flows.
+    Opening,
+    /// 100,000 flows while ten tables a second are published.
+    Swaps,
+}
+
+/// A promise about one state beside another.
+pub(super) struct Compared {
+    pub(super) name: &'static str,
+    pub(super) arm: Arm,
+    pub(super) beside: Arm,
+    pub(super) promise: Promise,
+}
+
+const MANY_FLOWS: usize = 100_000;
+const SWAP_EVERY: Duration = Duration::from_millis(100);
+
+impl Kind {
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP, 1 stream",
+            Self::Tcp8 => "TCP, 8 streams",
+            Self::Service => "TCP, 1 stream, ClusterIP",
+            Self::Udp => "UDP, 64 B, 1 flow",
+            Self::Udp1k => "UDP, 64 B, 1k flows",
+            Self::Udp100k => "UDP, 64 B, 100k flows",
+            Self::Connect => "connect/close",
+            Self::Free => "connect/close, no policy selects",
+            Self::First => "first packet, RTT p50",
+            Self::Cold => "first packet to a new port, RTT p50",
+            Self::Latency => "established flow, RTT p99",
+            Self::Denied => "TCP beside a denied flood",
+            Self::Opening => "connect/close beside new flows",
+            Self::Swaps => "UDP, 100k flows, 10 tables/s",
+        }
+    }
+
+    /// The unit, and how many of the base unit it is.
+    pub(super) fn unit(self) -> (&'static str, f64) {
+        match self {
+            Self::Tcp | Self::Tcp8 | Self::Service | Self::Denied => ("Gbit/s", 1e9),
+            Self::Udp | Self::Udp1k | Self::Udp100k | Self::Swaps => ("kpps", 1e3),
+            Self::Connect | Self::Free | Self::Opening => ("k/s", 1e3),
+            Self::First | Self::Cold | Self::Latency => ("µs", 1.0),
+        }
+    }
+
+    /// What is measured in each round; all ratios are to the first.
+    pub(super) fn arms(self) -> &'static [Arm] {
+        match self {
+            Self::Tcp | Self::First => &[Arm::Off, Arm::On, Arm::Few, Arm::Sets],
+            Self::Udp | Self::Connect => &[Arm::Off, Arm::On, Arm::Few, Arm::Sets, Arm::Linear],
+            Self::Udp100k => &[Arm::Off, Arm::On, Arm::Few],
+            Self::Tcp8 | Self::Service | Self::Udp1k | Self::Free | Self::Cold | Self::Latency => &[Arm::Off, Arm::On],
+            Self::Denied => &[Arm::Refused, Arm::On],
+            Self::Opening => &[Arm::Silenced, Arm::On],
+            Self::Swaps => &[Arm::On, Arm::Swapped],
+        }
+    }
+
+    pub(super) fn compared(self) -> Vec<Compared> {
+        let (arms, name) = (self.arms(), self.title());
+        let (bound, must, aim) = match self {
+            Self::Tcp => (Bound::AtLeast, 0.97, 1.02),
+            Self::Service => (Bound::AtLeast, 0.95, 1.0),
+            Self::Udp => (Bound::AtLeast, 0.95, 1.1),
+            Self::Udp100k => (Bound::AtLeast, 0.85, 1.0),
+            Self::Connect => (Bound::AtLeast, 0.7, 0.95),
+            Self::Free => (Bound::AtLeast, 0.97, 1.0),
+            Self::First | Self::Cold => (Bound::AtMost, 1.4, 1.1),
+            Self::Latency => (Bound::AtMost, 1.1, 1.0),
+            Self::Denied => (Bound::AtLeast, 0.95, 1.1),
+            Self::Opening => (Bound::AtLeast, 0.8, 0.95),
+            Self::Swaps => (Bound::AtLeast, 0.95, 0.99),
+            Self::Tcp8 | Self::Udp1k => return Vec::new(),
+        };
+        let judged = if self == Self::Swaps { Arm::Swapped } else { Arm::On };
+        let mut all = vec![Compared { name, arm: judged, beside: arms[0], promise: Promise { bound, must, aim } }];
+        if arms.contains(&Arm::Few) {
+            let (name, promise) = match self {
+                Self::Tcp => ("TCP, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
+                Self::Udp => ("UDP, 1 flow, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
+                Self::Udp100k => ("UDP, 100k flows, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
+                Self::Connect => ("connect/close, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
+                // a time: the inverse
+                _ => ("first packet, all policies / 10", Promise { bound: Bound::AtMost, must: 1.0 / 0.95, aim: 1.0 }),
+            };
+            all.push(Compared { name, arm: Arm::On, beside: Arm::Few, promise });
+        }
+        all
+    }
+
+    pub(super) fn rounds(self) -> u32 {
+        match self {
+            Self::Tcp8 | Self::Udp1k => 8,
+            _ => 20,
+        }
+    }
+
+    /// What is made once and used in all rounds.
+    pub(super) fn prepare(self, bench: &mut Bench) -> Result<Option<Flows>> {
+        let count = match self {
+            Self::Udp1k => 1000,
+            Self::Udp100k | Self::Swaps => MANY_FLOWS,
+            _ => return Ok(None),
+        };
+        let mut flows = Flows::new(bench, count)?;
+        bench.switch(Arm::On)?;
+        // twice: the answer to a lost first packet is another one
+        flows.introduce(bench)?;
+        flows.introduce(bench)?;
+        Ok(Some(flows))
+    }
+
+    pub(super) fn measure(self, bench: &Bench, arm: Arm, flows: &mut Option<Flows>, duration: Duration) -> Result<Sample> {
+        let server = bench.server(0).ip();
+        match (self, flows) {
+            (Self::Swaps, Some(flows)) if arm == Arm::Swapped => while_tables_change(bench, || flows.run(bench, duration)),
+            (_, Some(flows)) => flows.run(bench, duration),
+            (Self::Tcp, _) => iperf::run(bench, server, 1, duration),
+            (Self::Tcp8, _) => iperf::run(bench, server, 8, duration),
+            (Self::Service, _) => iperf::run(bench, bench.service(0)?.ip(), 1, duration),
+            (Self::Connect, _) => connect::run(bench, [CLIENT, SERVER], duration),
+            (Self::Free, _) => connect::run(bench, FREE, duration),
+            (Self::First, _) => latency::first(bench, duration),
+            (Self::Cold, _) => latency::cold(bench, duration),
+            (Self::Latency, _) => latency::established(bench, duration),
+            (Self::Denied, _) => flood::denied(bench, duration),
+            (Self::Opening, _) => flood::opening(bench, duration),
+            (Self::Udp | Self::Udp1k | Self::Udp100k | Self::Swaps, _) => udp::run(bench, duration),
+        }
+    }
+}
+
+/// Measures while a policy is edited ten times a second; every edit is a table.
+fn while_tables_change(bench: &Bench, measure: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+    let stop = AtomicBool::new(false);
+    let before = bench.status()?.generation;
+    let began = Instant::now();
+    let sample = std::thread::scope(|scope| {
+        let editor = scope.spawn(|| -> Result<()> {
+            let base = before as usize * 1000;
+            let mut number = 0u32;
+            // Relaxed: a lone flag; the thread is joined
+            while !stop.load(Ordering::Relaxed) {
+                bench.edit(base + number as usize)?;
+                number += 1;
+                std::thread::sleep((SWAP_EVERY * number).saturating_sub(began.elapsed()));
+            }
+            Ok(())
+        });
+        let sample = measure();
+        // Relaxed: see above
+        stop.store(true, Ordering::Relaxed);
+        editor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        sample
+    })?;
+    let tables = (bench.status()?.generation - before) as f64 / began.elapsed().as_secs_f64();
+    Ok(Sample { tables_per_second: Some(tables), ..sample })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_promise_is_about_states_that_are_measured() {
+        for &kind in Kind::value_variants() {
+            assert!(kind.arms().len() >= 2, "{kind:?}");
+            for Compared { arm, beside, name, .. } in kind.compared() {
+                assert!(arm != beside && [arm, beside].iter().all(|arm| kind.arms().contains(arm)), "{name}");
+            }
+        }
+    }
+}
