@@ -96,6 +96,8 @@ pub const COUNT_STALE: usize = 70;
 pub const COUNT_NEIGHBOUR: usize = 71;
 /// Connections that the programs admitted by an allowance.
 pub const COUNT_ADMITTED: usize = 72;
+/// Of a denial with protocol 0: it covers every protocol and port.
+pub const EVERY_PORT: u16 = 65535;
 /// Of an [`Opening`]: both entries of a connection were written.
 pub const OPENING_ADMITTED: u8 = 1;
 /// Of an [`Opening`]: one of TCP ended.
@@ -168,6 +170,8 @@ pub struct Ration {
     pub may: u32,
     /// 0.
     pub pad: u32,
+    /// Its worker found no room for more connections, and will not look again before.
+    pub full_until_ns: u64,
 }
 
 impl Ration {
@@ -281,6 +285,7 @@ mod tests {
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),
             ("COUNT_ADMITTED", super::COUNT_ADMITTED as u64),
+            ("EVERY_PORT", u64::from(super::EVERY_PORT)),
             ("OPENING_ADMITTED", u64::from(super::OPENING_ADMITTED)),
             ("OPENING_CLOSED", u64::from(super::OPENING_CLOSED)),
             ("ICMP_REQUEST", sluice_flow::IcmpClass::Request as u64),

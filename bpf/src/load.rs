@@ -258,9 +258,18 @@ impl Loaded {
     /// Lets a port begin anew: nothing is on its account, and it may admit nothing until its worker grants room.
     pub fn reset_ration(&self, index: usize) {
         self.withdraw(index);
-        for offset in (0..offset_of!(Ration, made)).step_by(4) {
+        let room = offset_of!(Ration, full_until_ns);
+        for offset in (0..offset_of!(Ration, made)).step_by(4).chain([room, room + 4]) {
             // Relaxed: statistics, and a moment that is over
             self.rations.word(index, offset).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the programs drop a port's new connections until then, for want of room.
+    pub fn set_full(&self, index: usize, until_ns: u64) {
+        for (word, offset) in [until_ns as u32, (until_ns >> 32) as u32].into_iter().zip([0, 4]) {
+            // Relaxed: half of it read for a moment lets a few packets ask, or drops them, as others are
+            self.rations.word(index, offset_of!(Ration, full_until_ns) + offset).store(word, Ordering::Relaxed);
         }
     }
 

@@ -51,7 +51,7 @@ pub struct Arguments {
     pub fail_open: bool,
     /// New flows that one pod may open or be sent in a second, so that no pod's are what others' wait for; 0 for no limit. A tenth
     /// of it may come at once. What is established is never counted.
-    #[arg(long, default_value_t = 100_000, value_name = "FLOWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    #[arg(long, default_value_t = 20_000, value_name = "FLOWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub new_flows_per_second: u32,
     /// Idle seconds after which a UDP flow is forgotten.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]

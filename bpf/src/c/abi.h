@@ -145,7 +145,10 @@ struct sluice_cache_value {
 };
 #endif
 
-/* A denial covers every source port, so its key has sport 0. */
+/* A denial covers every source port, so its key has sport 0. One of every protocol and port has protocol 0 and this one, which no
+ * packet has together. */
+#define SLUICE_EVERY_PORT 65535
+
 #ifndef SLUICE_ABI_NEXT
 struct sluice_denial {
 	__u32 deny_epoch;
@@ -183,6 +186,7 @@ struct sluice_ration {
 	__u32 learned;
 	__u32 may;
 	__u32 pad;
+	__u64 full_until_ns; /* the worker found no room, and will not look again before */
 };
 
 /* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
@@ -267,6 +271,7 @@ struct sluice_opening {
 #define SLUICE_DROP_VLAN_UNSUPPORTED 18
 #define SLUICE_DROP_ETHERTYPE_UNSUPPORTED 19
 #define SLUICE_DROP_MULTICAST_UNSUPPORTED 20
+#define SLUICE_DROP_CONNECTIONS_FULL 23
 #define SLUICE_DROP_TRUNK_HEADER 26
 #define SLUICE_DROP_WRONG_WORKER 27
 #define SLUICE_DROP_STALE_PORT 28

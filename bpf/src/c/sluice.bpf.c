@@ -90,6 +90,21 @@ static __always_inline int overdrawn(const struct parsed *p)
 	return 0;
 }
 
+/* Whether a packet that belongs to nothing would begin something. */
+static __always_inline int opens(const struct parsed *p)
+{
+	return opened_explicitly(p->key.protocol) ? p->opens : p->key.dport != SLUICE_ICMP_REPLY || p->key.protocol == IPPROTO_UDP;
+}
+
+/* Whether a port has no room for another connection, as its worker found a moment ago. */
+static __always_inline int is_full(const struct parsed *p)
+{
+	__u32 index = p->key.port;
+	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
+
+	return share && share->full_until_ns && share->full_until_ns > bpf_ktime_get_coarse_ns();
+}
+
 /* Asks the worker about what may begin something, if the port's share lasts. */
 static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
 {
@@ -107,18 +122,26 @@ static __always_inline void remember_origin(const struct parsed *p)
 	}
 }
 
-static __always_inline int denied_before(const struct parsed *p, const struct sluice_port *port)
+static __noinline int denied_before(const struct parsed *p, const struct sluice_port *port)
 {
 	struct sluice_key key = p->key;
 
 	/* what may be an answer is never refused by a denial: the worker knows the connection */
 	if (opened_explicitly(key.protocol) ? !p->opens : key.dport == SLUICE_ICMP_REPLY)
 		return 0;
+	/* of everything from or to that address, which is what most denied floods meet; else of this port */
 	key.sport = 0;
+	key.dport = SLUICE_EVERY_PORT;
+	key.protocol = 0;
 	struct sluice_denial *denial = bpf_map_lookup_elem(&denials, &key);
 
-	if (!denial || denial->deny_epoch != port->deny_epoch)
-		return 0;
+	if (!denial || denial->deny_epoch != port->deny_epoch) {
+		key.dport = p->key.dport;
+		key.protocol = p->key.protocol;
+		denial = bpf_map_lookup_elem(&denials, &key);
+		if (!denial || denial->deny_epoch != port->deny_epoch)
+			return 0;
+	}
 	__sync_fetch_and_add(&denial->packets, 1);
 	denial->last_seen_ns = bpf_ktime_get_coarse_ns();
 	return 1;
@@ -185,6 +208,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			return drop(SLUICE_DROP_POLICY_DENIED);
 		if (overdrawn(p))
 			return drop(SLUICE_DROP_RATIONED);
+		if (opens(p) && is_full(p))
+			return drop(SLUICE_DROP_CONNECTIONS_FULL);
 		int verdict = admit(skb, port, p, epoch);
 
 		return verdict ? let_on(skb, verdict) : punt(skb, port, p, epoch);

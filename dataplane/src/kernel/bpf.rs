@@ -59,6 +59,10 @@ impl Kernel for BpfKernel {
         self.0.grant(index, room);
     }
 
+    fn set_full(&self, index: usize, until_ns: u64) {
+        self.0.set_full(index, until_ns);
+    }
+
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
         self.0.openings(worker.into(), each);
     }

@@ -104,7 +104,7 @@ impl MemoryKernel {
     /// Lets a port begin anew, as the loader does.
     pub fn reset_ration(&self, index: usize) {
         let ration = &mut self.rations.borrow_mut()[index];
-        *ration = Ration { until_ns: 0, refused: 0, may: ration.made, ..*ration };
+        *ration = Ration { until_ns: 0, refused: 0, full_until_ns: 0, may: ration.made, ..*ration };
     }
 
     /// The whole verdict cache in the order of its keys' bytes, so that whoever reads it does the same each time.
@@ -161,6 +161,10 @@ impl Kernel for MemoryKernel {
         ration.may = ration.learned.wrapping_add(room);
     }
 
+    fn set_full(&self, index: usize, until_ns: u64) {
+        self.rations.borrow_mut()[index].full_until_ns = until_ns;
+    }
+
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
         let heard = self.openings.borrow_mut().get_mut(&worker).map(std::mem::take).unwrap_or_default();
         for opening in heard {
@@ -213,6 +217,10 @@ impl Kernel for Rc<MemoryKernel> {
 
     fn grant(&self, index: usize, room: u32) {
         self.as_ref().grant(index, room);
+    }
+
+    fn set_full(&self, index: usize, until_ns: u64) {
+        self.as_ref().set_full(index, until_ns);
     }
 
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {

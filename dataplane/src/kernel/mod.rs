@@ -45,6 +45,8 @@ pub trait Kernel {
     fn allow(&self, allowance: &Allowance);
     /// Lets the hooks admit so many flows of a port before its worker hears of any.
     fn grant(&self, index: usize, room: u32);
+    /// Has the hooks drop what would begin a connection of a port until then, for want of room.
+    fn set_full(&self, index: usize, until_ns: u64);
     /// What the hooks told a worker since it was last asked, in order: everything that they began to tell before this call.
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening));
     /// Whether a SYN with exactly this key was seen while its pod was not isolated.

@@ -7,7 +7,7 @@ use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
 use sluice_bpf::abi::{
     CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CacheValue, Key, PORT_ISOLATED_EGRESS,
-    PORT_ISOLATED_INGRESS, PORT_OPEN,
+    PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{Addr, Direction, FlowKey, Incarnation, PortIndex, RuleId, TcpFlags};
@@ -74,6 +74,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     fn set_port_states(&mut self, table: &Table) {
+        self.local.clear();
         for index in 0..PORTS_MAX {
             let port = self.kernel.port(index);
             if port.ifindex == 0 || port.worker != self.config.worker {
@@ -83,6 +84,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             let mut state = 0;
             if table.endpoint(at) == Some(Incarnation(port.incarnation)) {
                 state = PORT_OPEN;
+                self.local.extend(addresses(&port).map(|address| (address, at)));
                 state |= if table.isolated(at, Direction::Ingress) { PORT_ISOLATED_INGRESS } else { 0 };
                 state |= if table.isolated(at, Direction::Egress) { PORT_ISOLATED_EGRESS } else { 0 };
             }
@@ -219,6 +221,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let reply = value.flags & CACHE_REPLY != 0;
         self.is_current(key, value) && reply == (role == Role::Reply) && connection.allowed == (value.verdict != CACHE_DENY)
     }
+}
+
+/// Those of a port.
+fn addresses(port: &Port) -> impl Iterator<Item = Addr> + use<> {
+    let v4 = (port.ip4 != [0; 4]).then(|| Addr::v4(port.ip4));
+    let v6 = (port.has_ip6 != 0).then_some(Addr(port.ip6));
+    v4.into_iter().chain(v6)
 }
 
 /// When the kernel or the worker last saw a packet of a connection with these entries.

@@ -6,7 +6,7 @@ use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{
-    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, Generation, Key,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, EVERY_PORT, Generation, Key,
 };
 use sluice_flow::{
     Addr, Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, Protocol, RuleId, TcpFlags, Verdict,
@@ -181,17 +181,52 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         values[mine].packets = 1;
         values[mine].bytes = seen.bytes as u64;
         self.pending.push(original, seen.incarnation, values[0], values[1]);
+        if original == seen.flow && !deferred && !both_ways && !original.departs {
+            self.judge_entrance(seen);
+        }
         Judged::Pass { deferred: deferred && original == seen.flow }
     }
 
+    /// Where a packet that leaves one pod of this worker goes to another one of it, that one's policy is asked at once, so that the
+    /// hook there need not ask. Only what is allowed is noted: a packet that the node translates on its way, or that policy denies
+    /// there, meets that hook as if nothing had been said.
+    fn judge_entrance(&mut self, seen: &Seen) {
+        let Some(&at) = self.local.get(&seen.flow.dst).filter(|_| seen.flow.direction == Direction::Egress) else { return };
+        let port = self.kernel.port(usize::from(at.0));
+        let incarnation = Incarnation(port.incarnation);
+        let known = port.worker == self.config.worker && port.ifindex != 0;
+        let known = known && self.table.as_ref().is_some_and(|table| table.endpoint(at) == Some(incarnation));
+        let isolated = Direction::BOTH.into_iter().any(|direction| self.isolated(at, direction));
+        let flow = FlowKey { port: at, direction: Direction::Ingress, ..seen.flow };
+        if !known || !isolated || self.connections.find(&flow).is_some() || !self.connections.has_room(at) {
+            return;
+        }
+        let Policy::Allow { rule, deferred: false } = self.policy(&flow, false, None) else { return };
+        let connection =
+            Connection { incarnation, allowed: true, deferred: false, both_ways: false, origin: None, rule, seen_ns: seen.now_ns };
+        self.connections.insert(flow, connection);
+        let entering = Seen { flow, incarnation, epoch: port.epoch, origin: None, ..*seen };
+        if entering.opens() || flow.protocol == Protocol::UDP {
+            self.let_alike(&flow, &connection);
+        }
+        let [original, reply] = [Role::Original, Role::Reply].map(|role| self.entry(&entering, &connection, role));
+        self.pending.push(flow, incarnation, original, reply);
+    }
+
     /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and
-    /// without the source port, on which no rule depends.
+    /// without the source port, on which no rule depends; without protocol and port, where none is allowed.
     fn remember_denial(&mut self, seen: &Seen, original: &FlowKey, reason: DropReason) {
         // of a translated one the next may come from elsewhere
         let first_of_its_flow = *original == seen.flow && seen.origin.is_none() && seen.kind.flags().is_none_or(TcpFlags::opens);
         if reason == DropReason::PolicyDenied && first_of_its_flow {
             let port = self.kernel.port(usize::from(original.port.0));
-            self.kernel.deny(&key_of(&FlowKey { sport: 0, ..*original }, seen.incarnation), port.deny_epoch);
+            let everything =
+                self.table.as_ref().is_some_and(|table| table.denies_all(original.port, original.direction, original.remote()));
+            let covered = match everything {
+                true => FlowKey { protocol: Protocol(0), sport: 0, dport: EVERY_PORT, ..*original },
+                false => FlowKey { sport: 0, ..*original },
+            };
+            self.kernel.deny(&key_of(&covered, seen.incarnation), port.deny_epoch);
         }
     }
 

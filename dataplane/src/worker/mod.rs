@@ -31,7 +31,7 @@ use sluice_bpf::abi::{KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUN
 use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
 use sluice_table::Table;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a swap does to connections that the new table forbids.
@@ -68,6 +68,8 @@ pub struct Worker<I, K> {
     near: usize,
     connections: Connections,
     node_addresses: BTreeSet<Addr>,
+    /// Addresses of the table's endpoints at ports of this worker.
+    local: HashMap<Addr, PortIndex>,
     pending: Pending,
     reclaimed: reclaim::LastReclaim,
     fragments: fragments::Fragments,
@@ -94,6 +96,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             near: 0,
             connections,
             node_addresses: BTreeSet::new(),
+            local: HashMap::new(),
             pending: Pending::default(),
             reclaimed: reclaim::LastReclaim::default(),
             fragments: fragments::Fragments::default(),

@@ -143,7 +143,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         while let Some(port) = self.connections.next_change() {
             let index = usize::from(port.0);
             if self.kernel.port(index).worker == self.config.worker {
-                self.kernel.grant(index, self.connections.room(port) as u32);
+                let room = self.connections.room(port) as u32;
+                self.kernel.grant(index, room);
+                if room > 0 {
+                    self.kernel.set_full(index, 0);
+                }
             }
         }
     }

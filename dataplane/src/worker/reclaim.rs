@@ -58,6 +58,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let room = self.connections.has_room(port);
         // a search costs as much as the port holds: not again at once for the few that it found
         self.reclaimed.0[usize::from(port.0)] = if freed >= FRUITFUL { 0 } else { now_ns };
+        if !room {
+            // nobody need ask meanwhile: the answer would be the same
+            self.kernel.set_full(usize::from(port.0), now_ns + FRUITLESS_NS);
+        }
         room
     }
 }

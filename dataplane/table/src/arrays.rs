@@ -7,7 +7,7 @@ use crate::memory::{Array, Memory, room};
 use crate::sections::{Profiles, Spaces};
 use crate::sides::{Side, Sides};
 use crate::width::{Large, Small};
-use sluice_flow::{Direction, PortIndex, Verdict};
+use sluice_flow::{Addr, Direction, PortIndex, Verdict};
 
 /// See the module. What [`super::load`] checked is what the `SAFETY` comments of the lookup rest on.
 #[derive(Debug)]
@@ -69,6 +69,15 @@ impl<L: Large, S: Small> Arrays<L, S> {
         let action = unsafe { read_from(&self.actions, first_row, row * side.stride as usize) }.read();
         // the place for who is not isolated is in the first row, which is the only one there: known before the row is
         self.sides.verdict(first_row, action)
+    }
+
+    /// See [`crate::Table::denies_all`].
+    pub(crate) fn denies_all(&self, port: PortIndex, direction: Direction, remote: Addr) -> bool {
+        let (side, class) = (self.side(port, direction), self.addresses.class_of(remote));
+        let segment = self.directory[side.directory as usize + class / SEGMENT].read();
+        let row = self.segments[class % SEGMENT + segment * SEGMENT].read();
+        let first = action_at(side, row, 0);
+        side.actions != self.sides.open_at && self.actions[first..][..(side.stride as usize).max(1)].iter().all(|action| action.read() == 0)
     }
 
     #[inline(always)]

@@ -145,6 +145,14 @@ impl Table {
         with_arrays!(&self.body, arrays => arrays.lookup(query))
     }
 
+    /// Whether an isolated endpoint allows nothing at all in this direction from or to an address: every protocol and port. Where
+    /// profiles are packed, and of an unknown endpoint, nothing is known: false. Cost: that of a lookup, and a load for each
+    /// sixteen or so port classes of the endpoint.
+    pub fn denies_all(&self, port: PortIndex, direction: Direction, remote: Addr) -> bool {
+        let known = self.entry(port).is_some_and(|entry| entry.halves[direction as usize].is_isolated());
+        known && with_arrays!(&self.body, arrays => arrays.denies_all(port, direction, remote), packed _packed => false)
+    }
+
     /// The class of a remote address.
     #[inline]
     pub fn class_of(&self, address: Addr) -> usize {

@@ -261,3 +261,31 @@ proptest! {
         prop_assert_eq!(&verdicts[0], &verdicts[1], "packed profiles say the same");
     }
 }
+
+/// What is said of every port is what is said of each: wherever all is said to be denied, all packets are asked for. Nothing is said
+/// of pods that no policy isolates, of ports without endpoint, and where profiles are packed.
+#[test]
+fn what_denies_all_denies_each() {
+    let mut found = 0;
+    for seed in 0..12 {
+        let mut parts = parts(Shape { seed, endpoints: 6, ..NARROW });
+        for profile in &mut parts.profiles {
+            // every other row allows nothing
+            profile.actions.chunks_mut(2 * profile.stride).for_each(|rows| rows[..profile.stride].fill(Action::Deny));
+        }
+        let table = Table::from_bytes(&build_image(&parts, 1)).unwrap();
+        let packed = Table::from_bytes(&build_packed_image(&parts, 1)).unwrap();
+        for Query { port, direction, remote, .. } in queries(&parts, 60, 30, &mut Random(seed)) {
+            assert!(!packed.denies_all(port, direction, remote));
+            let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP].into_iter();
+            let packets = protocols.flat_map(|protocol| (0..=u16::MAX).map(move |dport| (protocol, dport))).chain([(Protocol(47), 0)]);
+            let mut verdicts = packets.map(|(protocol, dport)| table.lookup(port, direction, remote, protocol, dport));
+            let each = verdicts.all(|verdict| verdict == Verdict::Deny);
+            if table.denies_all(port, direction, remote) {
+                assert!(each && table.endpoint(port).is_some() && table.isolated(port, direction), "{port:?} {direction} {remote:?}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 50, "{found}");
+}

@@ -60,8 +60,8 @@ pub(crate) struct Forward {
     /// Policies of the cluster; every tenth selects the measured pods.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = policies)]
     pub(crate) policies: usize,
-    /// Workers of the dataplane.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    /// Workers of the dataplane [default: as its own].
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) workers: u32,
     /// The workers' CPUs, such as 2,3 [default: those without traffic if there are any, else all allowed].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]

@@ -102,7 +102,7 @@ fn edited(edit: usize) -> String {
 /// The same as a manifest of its own, of the pods with many flows or of others in turn.
 pub(super) fn edit(edit: usize) -> String {
     policy(
-        if edit % 2 == 0 { "flows/edited" } else { "free/edited-elsewhere" },
+        if edit.is_multiple_of(2) { "flows/edited" } else { "free/edited-elsewhere" },
         &match edit % 2 {
             0 => edited(edit),
             _ => edited(edit).replace("{podSelector: {}", "{podSelector: {matchLabels: {app: nobody}}"),
@@ -124,7 +124,7 @@ impl Rules {
 
     /// Blocks and TCP ports that client and server have beside the measured ones, in both directions.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (String, u16)> + use<> {
-        (0..self.extra).filter(|number| number % 10 == 0).map(|number| block(number))
+        (0..self.extra).filter(|number| number % 10 == 0).map(block)
     }
 
     /// The policies beyond those of [`base`], from this one on.

@@ -18,7 +18,8 @@ pub(super) fn denied(bench: &Bench, duration: Duration) -> Result<Sample> {
     )
 }
 
-/// Connections of the client pod beside a flood of new flows that policy allows: each to another port or from another socket.
+/// Connections of the client pod beside a flood of new flows that policy allows: each to another
+/// server and port, and from a new socket once all have been.
 pub(super) fn opening(bench: &Bench, duration: Duration) -> Result<Sample> {
     let servers: Vec<SocketAddr> = (0..PAIRS).map(|pair| bench.at(&format!("flows/s{pair}"), 0)).collect::<Result<_>>()?;
     let to = |number: u64| {

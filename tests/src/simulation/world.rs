@@ -294,9 +294,11 @@ impl World {
         let (port, direction) = judged_at(hook, origin);
         let worker = self.node.owner(port);
         let incarnation = self.incarnation(port);
+        let held = self.node.worker(worker).map(|worker| worker.connections().count(port));
         let faults = Faults {
             worker_dead: self.node.worker(worker).is_none(),
             ring_full: self.node.waiting_for(worker) >= self.node.config().receive_max,
+            quota_full: held.is_none_or(|held| held >= self.node.config().connections_per_port_max),
             ..Faults::default()
         };
         let is_exit = hook == Hook::Exiting;

@@ -27,9 +27,9 @@ use guard::{Guarded, guard_entering, guard_leaving};
 use parse::{AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
     CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED,
-    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED, MARK_JUDGED_EGRESS,
-    MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port, TRUNK_BYTES, TRUNK_DEFERRED,
-    TRUNK_MAGIC, TrunkHeader,
+    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED,
+    MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
+    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
 };
 use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
@@ -228,6 +228,14 @@ impl MemoryKernel {
             if self.overdrawn(p, now_ns) {
                 return self.drop(DropReason::Rationed);
             }
+            let protocol = Protocol(p.key.protocol);
+            let opens = match protocol.is_opened_explicitly() {
+                true => p.opens,
+                false => p.key.dport != IcmpClass::Reply as u16 || protocol == Protocol::UDP,
+            };
+            if opens && self.rations.borrow()[usize::from(p.key.port)].full_until_ns > now_ns {
+                return self.drop(DropReason::ConnectionsFull);
+            }
             return match self.admit(port, p, skb, now_ns) {
                 Some(verdict) => Self::let_on(verdict, skb.mark),
                 None => self.punt(ifindex, port, p, skb),
@@ -296,14 +304,13 @@ impl MemoryKernel {
             return false;
         }
         let mut denials = self.denials.borrow_mut();
-        match denials.get_mut(&Key { sport: 0, ..p.key }) {
-            Some(denial) if denial.deny_epoch == port.deny_epoch => {
-                denial.packets += 1;
-                denial.last_seen_ns = now_ns;
-                true
-            }
-            _ => false,
-        }
+        // of everything from or to that address; else of this port
+        let keys = [Key { sport: 0, dport: EVERY_PORT, protocol: 0, ..p.key }, Key { sport: 0, ..p.key }];
+        let in_force = |key: &&Key| denials.get(key).is_some_and(|denial| denial.deny_epoch == port.deny_epoch);
+        let Some(found) = keys.iter().find(in_force).and_then(|key| denials.get_mut(key)) else { return false };
+        found.packets += 1;
+        found.last_seen_ns = now_ns;
+        true
     }
 
     /// Whether a port has had its share of new flows.

@@ -13,8 +13,8 @@ use crate::kernel::{Kernel, MemoryKernel};
 use bytemuck::Zeroable;
 use sluice_bpf::abi::{
     Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_ADMITTED, COUNT_HIT,
-    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, Key,
-    MARK_DEFERRED, Opening, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
+    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT,
+    Key, MARK_DEFERRED, Opening, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Addr, Direction, DropReason, TcpFlags};
@@ -371,7 +371,10 @@ fn cached_verdicts_and_denials_are_obeyed_the_same() {
                 let bytes = random_bytes(number as u64, 64);
                 let mut choices = Choices::new(&bytes);
                 let (key, value) = (parsed.key, cached(&mut choices));
-                let denied = Key { sport: 0, ..key };
+                let denied = match choices.sometimes() {
+                    true => Key { sport: 0, ..key },
+                    false => Key { sport: 0, dport: EVERY_PORT, protocol: 0, ..key },
+                };
                 let denial = Denial { deny_epoch: port.deny_epoch - u32::from(choices.rarely()), ..Zeroable::zeroed() };
                 let (has_value, has_denial) = (choices.below(4) != 0, choices.sometimes());
                 if has_value {

@@ -6,7 +6,7 @@ use crate::kernel::flow_of;
 use sluice_bpf::abi::CACHE_ALLOW;
 use sluice_flow::Direction::{Egress, Ingress};
 use sluice_flow::limits::{BATCH_MAX, CONNECTIONS_PER_PORT_MAX};
-use sluice_flow::{DropReason, FlowKey};
+use sluice_flow::{DropReason, FlowKey, Protocol};
 
 const CLIENT: &str = "10.0.1.1:4000";
 const SERVER: &str = "10.0.0.1:80";
@@ -21,13 +21,51 @@ fn a_denial_covers_its_own_direction_and_every_source_port() {
         (echo_request("10.0.1.1", "10.0.0.1", 7), "an echo request"),
         (other("10.0.1.1", "10.0.0.1", 47), "GRE"),
     ] {
-        let mut world = World::under(&[isolate(&["Ingress", "Egress"])]);
-        assert_eq!(world.enters(&frame), DENIED, "{what}");
         let asked = super::frames::flow(WEB, Ingress, &frame);
-        let denials: Vec<FlowKey> = world.denials().iter().map(|key| flow_of(key).unwrap()).collect();
-        assert_eq!(denials, [FlowKey { sport: 0, ..asked }], "{what}");
-        assert_eq!((world.entries(), world.worker.connections().len()), (0, 0), "it takes no room from flows");
+        let everything = FlowKey { protocol: Protocol(0), sport: 0, dport: 65535, ..asked };
+        let some = [ingress("10.0.1.0/24", "TCP 443"), ingress("fd00::/64", "TCP 443"), isolate(&["Egress"])];
+        for (policies, covered) in [(&[isolate(&["Ingress", "Egress"])][..], everything), (&some, FlowKey { sport: 0, ..asked })] {
+            let mut world = World::under(policies);
+            assert_eq!(world.enters(&frame), DENIED, "{what}");
+            let denials: Vec<FlowKey> = world.denials().iter().map(|key| flow_of(key).unwrap()).collect();
+            assert_eq!(denials, [covered], "{what}");
+            assert_eq!((world.entries(), world.worker.connections().len()), (0, 0), "it takes no room from flows");
+        }
     }
+}
+
+/// Where some port of some protocol is allowed, no denial covers it.
+#[test]
+fn a_denial_of_everything_is_only_made_where_nothing_is_allowed() {
+    let mut world = World::under(&[ingress("10.0.1.0/24", "TCP 443"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&tcp(CLIENT, SERVER, "S")), DENIED);
+    assert_eq!(world.enters(&other("10.0.1.1", "10.0.0.1", 0)), DENIED, "protocol 0, which a denial of everything has too");
+    assert_eq!(world.enters(&tcp(CLIENT, "10.0.0.1:443", "S")), Forwarded);
+    for key in world.denials() {
+        assert!(key.protocol != 0 || key.dport != 65535, "{key:?}");
+    }
+}
+
+#[test]
+fn both_ends_on_one_worker_are_judged_at_once() {
+    let allowed = [egress("10.0.0.2/32", "any"), isolate(&["Ingress"])];
+    let mut world = World::under(&allowed);
+    // x/second is not isolated: nothing is tracked there
+    assert_eq!(world.leaves(&tcp("10.0.0.1:4000", "10.0.0.2:80", "S")), Forwarded);
+    assert_eq!(world.worker.connections().count(SECOND), 0);
+    let isolated = |port: &str| {
+        let rule = serde_json::json!({"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": port.parse::<u16>().unwrap()}]});
+        serde_json::json!({"podSelector": {"matchLabels": {"app": "second"}}, "policyTypes": ["Ingress"], "ingress": [rule]})
+    };
+    world.adopt(&[allowed[0].clone(), allowed[1].clone(), isolated("80")]);
+    for (port, tracked) in [(80, 1), (81, 1)] {
+        assert_eq!(world.leaves(&tcp("10.0.0.1:4001", &format!("10.0.0.2:{port}"), "S")), Forwarded, "its own policy allows it");
+        assert_eq!(world.worker.connections().count(SECOND), tracked, "{port}: only what both ends allow");
+    }
+    world.assert_cache_agrees();
+    // what a service may be translated to is not known yet
+    assert_eq!(world.leaves(&tcp("10.0.0.1:4002", "10.96.0.10:80", "S")), super::world::Deferred);
+    assert_eq!(world.worker.connections().count(SECOND), 1);
 }
 
 #[test]

@@ -134,6 +134,11 @@ fn the_hooks_admit_no_more_than_the_port_has_room_for() {
     assert_eq!(world.worker.connections().count(WEB), CONNECTIONS_PER_PORT_MAX);
     assert!(world.is_asked(Ingress, &query(60_000)));
     assert_eq!(world.enters(&query(60_000)), Dropped(DropReason::ConnectionsFull));
+    // for a moment nobody need be asked about what would begin something
+    assert_eq!(world.shown(Ingress, &query(60_001)), Action::Drop(DropReason::ConnectionsFull));
+    assert!(world.passes(Ingress, &query(1001)), "what is known goes on");
+    world.now_ns += 100_000_000;
+    assert!(world.is_asked(Ingress, &query(60_001)));
     // room comes back with time, and with it the hooks' right to admit
     world.advance(11);
     assert_eq!(world.enters(&query(60_000)), Forwarded);

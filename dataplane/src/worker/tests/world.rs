@@ -100,6 +100,12 @@ impl Kernel for Hooks {
         }
     }
 
+    fn set_full(&self, index: usize, until_ns: u64) {
+        if !self.0.dead.get() {
+            self.0.memory.set_full(index, until_ns);
+        }
+    }
+
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
         self.0.memory.openings(worker, each);
     }
