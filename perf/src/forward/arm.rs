@@ -20,7 +20,7 @@ pub(crate) enum Arm {
     Refused,
     /// Hooks off; one rule stops what floods before connection tracking.
     Silenced,
-    /// As `On`, while ten tables a second are published.
+    /// As `Few`, while ten tables a second are published: a directory of thousands of policies is not read that often.
     Swapped,
 }
 

@@ -131,7 +131,7 @@ impl Bench {
     }
 
     fn change(&mut self, arm: Arm) -> Result<()> {
-        self.set_policies(arm != Arm::Few)?;
+        self.set_policies(!matches!(arm, Arm::Few | Arm::Swapped))?;
         if self.enforcing != arm.enforces() {
             match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Enforce { on: arm.enforces() })? {
                 FromDataplane::Done => self.enforcing = arm.enforces(),

@@ -95,7 +95,7 @@ impl Kind {
             Self::Tcp8 | Self::Service | Self::Udp1k | Self::Free | Self::Cold | Self::Latency => &[Arm::Off, Arm::On],
             Self::Denied => &[Arm::Refused, Arm::On],
             Self::Opening => &[Arm::Silenced, Arm::On],
-            Self::Swaps => &[Arm::On, Arm::Swapped],
+            Self::Swaps => &[Arm::Few, Arm::Swapped],
         }
     }
 
@@ -117,14 +117,13 @@ impl Kind {
         };
         let judged = if self == Self::Swaps { Arm::Swapped } else { Arm::On };
         let mut all = vec![Compared { name, arm: judged, beside: arms[0], promise: Promise { bound, must, aim } }];
-        if arms.contains(&Arm::Few) {
+        if arms.contains(&Arm::Few) && self != Self::Swaps {
             let (name, promise) = match self {
                 Self::Tcp => ("TCP, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
                 Self::Udp => ("UDP, 1 flow, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
                 Self::Udp100k => ("UDP, 100k flows, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
                 Self::Connect => ("connect/close, all policies / 10", Promise { bound: Bound::AtLeast, must: 0.95, aim: 1.0 }),
-                // a time: the inverse
-                _ => ("first packet, all policies / 10", Promise { bound: Bound::AtMost, must: 1.0 / 0.95, aim: 1.0 }),
+                _ => ("first packet, all policies / 10", Promise { bound: Bound::AtMost, must: 1.05, aim: 1.0 }),
             };
             all.push(Compared { name, arm: Arm::On, beside: Arm::Few, promise });
         }

@@ -240,7 +240,11 @@ impl Section {
         if self.kind == Kind::Swaps {
             let lost = self.rounds.iter().flatten().filter(|part| part.arm == Arm::Swapped).map(|part| part.drops.values().sum::<u64>());
             let none = crate::report::Promise { bound: crate::report::Bound::AtMost, must: 0.0, aim: 0.0 };
-            musts.push(Must::of("packets dropped in them", none, lost.sum::<u64>() as f64));
+            musts.push(Must::of("packets dropped meanwhile", none, lost.sum::<u64>() as f64));
+            let tables: Vec<f64> = self.rounds.iter().flatten().filter_map(|part| part.tables_per_second).collect();
+            let came = Summary::of(&tables).map_or(f64::NAN, |tables| tables.median);
+            let enough = crate::report::Promise { bound: crate::report::Bound::AtLeast, must: 9.0, aim: 9.9 };
+            musts.push(Must::of("tables a second meanwhile", enough, came));
         }
         musts
     }
