@@ -1,6 +1,6 @@
 //! A record of the forwarding bench.
 
-use super::bars::{Bar, bars};
+use super::draw::{WIDTH, colour, figure, grid, open};
 use super::record::{Record, list, number, string};
 use super::text::escape;
 use std::fmt::Write;
@@ -21,45 +21,66 @@ pub(super) fn section(record: &Record) -> String {
             let latencies: Vec<String> = ["/latency/p50Us", "/latency/p99Us", "/latency/p999Us"].into_iter().filter_map(latency).collect();
             let _ = writeln!(
                 html,
-                "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2} {}</td><td class=\"n\">{}</td><td class=\"n\">{}–{}</td>\
+                "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2} {}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
                  <td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
                 escape(string(section, "/title")),
                 escape(string(state, "/title")),
                 number(state, "/value/median").unwrap_or(0.0) / scale,
                 escape(unit),
                 ratio("/ratio/median"),
-                ratio("/ratio/low95"),
-                ratio("/ratio/high95"),
+                interval(state),
                 number(state, "/value/count").unwrap_or(0.0),
                 latencies.join(", "),
             );
         }
     }
-    html += "</table></div>\n<div class=\"charts\">\n";
-    for section in record.list("/sections") {
-        html += &chart(section);
-    }
-    html + "</div>\n"
+    let charts: Vec<String> = record.list("/sections").iter().map(chart).collect();
+    html + "</table></div>\n" + &grid(&charts)
 }
 
-/// Each state as its ratio to the first, in percent.
+fn interval(state: &serde_json::Value) -> String {
+    let ends = number(state, "/ratio/low95").zip(number(state, "/ratio/high95"));
+    ends.map_or("–".to_owned(), |(low, high)| format!("{low:.3}–{high:.3}"))
+}
+
+const ROW: f64 = 32.0;
+const TOP: f64 = 6.0;
+
+/// Each state's ratio to the first, from nothing on: ratios are compared by length.
 fn chart(section: &serde_json::Value) -> String {
-    let percent = |state: &serde_json::Value, at: &str| number(state, at).map(|ratio| ratio * 100.0);
-    let states: Vec<Bar> = list(section, "/states")
-        .iter()
-        .enumerate()
-        .map(|(colour, state)| Bar {
-            name: string(state, "/title").to_owned(),
-            value: percent(state, "/ratio/median").unwrap_or(100.0),
-            spread: percent(state, "/ratio/low95").zip(percent(state, "/ratio/high95")).map(|(low, high)| [low, high]),
-            colour,
-        })
-        .collect();
-    let lower_is_better = if string(section, "/unit") == "µs" { "; less is better" } else { "" };
-    bars(
-        &format!("{}, % of the first{lower_is_better}", string(section, "/title")),
-        &states,
-        |value| format!("{value:.0} %"),
-        string(section, "/stopped"),
-    )
+    let states: Vec<_> = list(section, "/states").iter().collect();
+    let most = states.iter().filter_map(|state| number(state, "/ratio/high95")).fold(1.0, f64::max);
+    let at = |ratio: f64| ratio / most * (WIDTH - 2.0);
+    let title = match string(section, "/unit") {
+        "µs" => format!("{}, of the first (less is better)", string(section, "/title")),
+        _ => format!("{}, of the first", string(section, "/title")),
+    };
+    let bottom = TOP + states.len() as f64 * ROW;
+    let mut svg = open(&title, bottom + 18.0);
+    let one = at(1.0);
+    let anchor = if one > WIDTH - 30.0 { "end" } else { "middle" };
+    let _ = writeln!(
+        svg,
+        "<line class=\"tick\" x1=\"{one:.1}\" y1=\"{TOP}\" x2=\"{one:.1}\" y2=\"{bottom}\"/>\
+         <text class=\"axis start\" x=\"0\" y=\"{0:.1}\">0</text><text class=\"axis {anchor}\" x=\"{one:.1}\" y=\"{0:.1}\">1.0</text>",
+        bottom + 13.0
+    );
+    for (row, state) in states.iter().enumerate() {
+        let (y, ratio) = (TOP + row as f64 * ROW, number(state, "/ratio/median").unwrap_or(1.0));
+        let _ = writeln!(
+            svg,
+            "<text class=\"label\" x=\"0\" y=\"{0:.1}\">{1}</text><text class=\"value end\" x=\"{WIDTH}\" y=\"{0:.1}\">{ratio:.2}</text>\
+             <rect class=\"f{2}\" x=\"0\" y=\"{3:.1}\" width=\"{4:.1}\" height=\"9\" rx=\"2\"/>",
+            y + 13.0,
+            escape(string(state, "/title")),
+            colour(row),
+            y + 18.0,
+            at(ratio)
+        );
+        if let Some((low, high)) = number(state, "/ratio/low95").zip(number(state, "/ratio/high95")) {
+            let (from, to, y) = (at(low), at(high), y + 22.5);
+            let _ = writeln!(svg, "<line class=\"spread\" x1=\"{from:.1}\" y1=\"{y:.1}\" x2=\"{to:.1}\" y2=\"{y:.1}\"/>");
+        }
+    }
+    figure(&title, &(svg + "</svg>\n"), &[], string(section, "/stopped"))
 }

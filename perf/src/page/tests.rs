@@ -76,7 +76,9 @@ fn all() -> Vec<Record> {
         record(
             "e.json",
             &json!({"bench": "forward", "environment": environment, "musts": [],
-            "sections": [{"title": evil, "ratio": summary(0.986), "noise": summary(1.0)}]}),
+            "policies": 10_000, "sections": [{"title": evil, "unit": "kpps", "scale": 1e3, "stopped": evil, "states": [
+                {"title": evil, "value": summary(2.5e5)},
+                {"title": evil, "value": summary(2.4e5), "ratio": summary(0.96), "latency": {"p50Us": 1.0, "p99Us": 2.0, "p999Us": 3.0}}]}]}),
         ),
     ]
 }
@@ -115,8 +117,8 @@ fn the_page_is_well_formed_and_every_bench_is_drawn() {
     for id in ["promises", "lookup", "swap", "compile", "proof", "control", "forward", "machines"] {
         assert!(page.contains(&format!("id=\"{id}\"")) && page.contains(&format!("href=\"#{id}\"")), "{id}");
     }
-    // lookup: 2 growths, 2 × 5 of the workloads, memory; swap 5; compile 2 and memory; proof 1
-    assert_eq!(page.matches("<svg").count(), 2 + 2 * 5 + 1 + 5 + 3 + 1);
+    // lookup: 2 growths, 2 × 5 of the workloads, memory; swap 5; compile 2 and memory; proof 1; forward 1
+    assert_eq!(page.matches("<svg").count(), 2 + 2 * 5 + 1 + 5 + 3 + 1 + 1);
     assert!(!page.contains("NaN") && !page.contains("inf"));
 }
 
