@@ -32,7 +32,7 @@ Examples:
   sluice-perf forward --section tcp --rounds 30 --out tcp.json
   sluice-perf forward --cpus 2,3 --traffic-cpus 0,1 --check
 
-Needs root, iperf3, and sluice-lab, sluice-dataplane, sluice-control and sluice-cni beside this program (`make release`).
+Needs root, iperf3, nft, and sluice-lab, sluice-dataplane, sluice-control and sluice-cni beside this program (`make release`).
 The environment variables OUT and CHECK stand for --out and --check. Exit status: 0; 1 when something failed, or a must
 was missed under --check; 130 when interrupted. The lab is removed in every case.";
 
