@@ -110,7 +110,8 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
 	void *ring = ring_of(port);
 
-	if (!share || !ring)
+	/* asked again below, where it counts: here it spares a full port the rest */
+	if (!share || !ring || (__s32)(*(volatile __u32 *)&share->may - *(volatile __u32 *)&share->made) <= 0)
 		return 0;
 	if (p->key.direction == SLUICE_INGRESS && is_translated(skb, p))
 		return 0;

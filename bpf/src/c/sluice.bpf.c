@@ -91,7 +91,7 @@ static __always_inline int overdrawn(const struct parsed *p)
 }
 
 /* Whether a packet that belongs to nothing would begin something. */
-static __always_inline int opens(const struct parsed *p)
+static __always_inline int may_begin(const struct parsed *p)
 {
 	return opened_explicitly(p->key.protocol) ? p->opens : p->key.dport != SLUICE_ICMP_REPLY || p->key.protocol == IPPROTO_UDP;
 }
@@ -208,7 +208,7 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			return drop(SLUICE_DROP_POLICY_DENIED);
 		if (overdrawn(p))
 			return drop(SLUICE_DROP_RATIONED);
-		if (opens(p) && is_full(p))
+		if (may_begin(p) && is_full(p))
 			return drop(SLUICE_DROP_CONNECTIONS_FULL);
 		int verdict = admit(skb, port, p, epoch);
 
