@@ -52,6 +52,8 @@ pub const MARK_JUDGED_INGRESS: u32 = 0x1000_0000;
 pub const MARK_JUDGED_EGRESS: u32 = 0x2000_0000;
 /// Mark: delivered to this node, or judged where it departs.
 pub const MARK_DEFERRED: u32 = 0x4000_0000;
+/// Mark, one-shot: brought there by another pod's hook.
+pub const MARK_DIRECT: u32 = 0x8000_0000;
 /// Cached verdict: pass.
 pub const CACHE_ALLOW: u8 = 1;
 /// Cached verdict: pass, to this node or to be judged where it departs.
@@ -96,6 +98,8 @@ pub const COUNT_STALE: usize = 70;
 pub const COUNT_NEIGHBOUR: usize = 71;
 /// Connections that the programs admitted by an allowance.
 pub const COUNT_ADMITTED: usize = 72;
+/// Packets brought straight to another pod's device; each is a hit too.
+pub const COUNT_DIRECT: usize = 73;
 /// Of a denial with protocol 0: it covers every protocol and port.
 pub const EVERY_PORT: u16 = 65535;
 /// Of an [`Opening`]: both entries of a connection were written.
@@ -284,6 +288,8 @@ mod tests {
             ("COUNTERS", super::COUNTERS as u64),
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),
+            ("MARK_DIRECT", u64::from(super::MARK_DIRECT)),
+            ("COUNT_DIRECT", super::COUNT_DIRECT as u64),
             ("COUNT_ADMITTED", super::COUNT_ADMITTED as u64),
             ("EVERY_PORT", u64::from(super::EVERY_PORT)),
             ("OPENING_ADMITTED", u64::from(super::OPENING_ADMITTED)),

@@ -37,4 +37,4 @@ pub use maps::{HashMapFd, MapError, Shared};
 pub use ring::Ring;
 
 /// The version of the maps' layouts and the trunk header: that of `src/c/abi.h`, one above with the feature `abi-next`.
-pub const ABI_VERSION: u32 = 3 + cfg!(feature = "abi-next") as u32;
+pub const ABI_VERSION: u32 = 4 + cfg!(feature = "abi-next") as u32;

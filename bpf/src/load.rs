@@ -410,6 +410,24 @@ impl Loaded {
         Ok(in_front)
     }
 
+    /// Whether ours is the last program that sees what leaves the pod behind this device.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub fn is_last_to_see_leaving(&self, ifindex: u32) -> io::Result<bool> {
+        let own = program_id(self.skeleton.progs.leaving.as_fd())?;
+        Ok(chain(ifindex, libbpf_sys::BPF_TCX_INGRESS)?.last() == Some(&own))
+    }
+
+    /// The longest IP packet that may be brought straight to a port's device from another one; 0: none, nor from there.
+    pub fn set_direct_mtu(&self, index: usize, direct_mtu: u16) {
+        let at = offset_of!(Port, direct_mtu) / 4 * 4;
+        let slot = Port { direct_mtu, ..self.ports.read(index) };
+        let word = bytemuck::bytes_of(&slot)[at..at + 4].try_into().expect("four bytes");
+        // Relaxed: beside it in the word is only what its one writer, the keeper, writes; programs may see it late
+        self.ports.word(index, at).store(u32::from_ne_bytes(word), Ordering::Relaxed);
+    }
+
     /// Takes a device's hooks off. Traffic of that device passes unjudged from here on.
     pub fn detach(&self, hooks: Hooks, ifindex: u32) {
         for name in link_names(hooks, ifindex) {

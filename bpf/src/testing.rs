@@ -10,8 +10,8 @@
 pub mod other;
 
 use crate::abi::{
-    Allowance, COUNT_ADMITTED, COUNT_STALE, COUNTERS, CacheValue, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration, TRUNK_BYTES,
-    TrunkHeader,
+    Allowance, COUNT_ADMITTED, COUNT_DIRECT, COUNT_STALE, COUNTERS, CacheValue, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration,
+    TRUNK_BYTES, TrunkHeader,
 };
 use crate::layout::Layout;
 use crate::ring::Ring;
@@ -247,6 +247,8 @@ pub enum Fate {
     Dropped(DropReason),
     /// To the worker: the trunk's header and the frame.
     Punted(Vec<u8>),
+    /// Straight to another pod's device, as it is sent there.
+    Direct(Vec<u8>),
 }
 
 impl Fate {
@@ -384,19 +386,20 @@ impl Hooks {
     ///
     /// # Panics
     /// When the frame is shorter than [`LONG_ENOUGH`], or was not passed, dropped or punted under exactly one counter
-    /// (beside [`COUNT_STALE`] and [`COUNT_ADMITTED`], which a punt and a pass may raise too).
+    /// (beside [`COUNT_STALE`], [`COUNT_ADMITTED`] and [`COUNT_DIRECT`], which a punt, a pass and a hit may raise too).
     pub fn run_with(&self, direction: Direction, frame: &[u8], context: Context) -> (Fate, u32) {
         let program = if direction == Direction::Egress { "leaving" } else { "entering" };
         let ran = run(&self.object, program, frame, context);
         let after = self.counters();
         let before = self.counters.replace(after.clone());
-        let changed =
-            (0..after.len()).filter(|&counter| after[counter] != before[counter] && ![COUNT_STALE, COUNT_ADMITTED].contains(&counter));
+        let beside = [COUNT_STALE, COUNT_ADMITTED, COUNT_DIRECT];
+        let changed = (0..after.len()).filter(|counter| after[*counter] != before[*counter] && !beside.contains(counter));
         let [counter] = changed.collect::<Vec<_>>()[..] else { panic!("{program} {frame:02x?}: {before:?} became {after:?}") };
         assert_eq!(after[counter], before[counter] + 1, "{program} {frame:02x?}: counter {counter}");
         let fate = match ran.action {
             TCX_NEXT => Fate::Passed(counter),
             TCX_DROP => Fate::Dropped(reason(counter as i32)),
+            TC_ACT_REDIRECT if after[COUNT_DIRECT] != before[COUNT_DIRECT] => Fate::Direct(ran.frame),
             TC_ACT_REDIRECT => Fate::Punted(ran.frame),
             other => panic!("{program} {frame:02x?}: action {other}"),
         };

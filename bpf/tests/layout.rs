@@ -25,12 +25,12 @@ fn both_languages_agree_on_every_field() {
     assert_same!(current_layout("sluice_ration"), Ration, until_ns refused made learned may pad full_until_ns);
     assert_same!(
         current_layout("sluice_port"), current::Port,
-        ifindex incarnation epoch deny_epoch state trunk_ifindex worker pad mac gateway_mac ip4 has_ip6 ip6
+        ifindex incarnation epoch deny_epoch state trunk_ifindex worker direct_mtu mac gateway_mac ip4 has_ip6 ip6
     );
     assert_same!(current_layout("sluice_key"), current::Key, incarnation port direction protocol src dst sport dport);
     assert_same!(
         current_layout("sluice_cache_value"), current::CacheValue,
-        epoch verdict flags tcp_flags pad timeout_ns packets bytes last_seen_ns rule generation origin
+        epoch verdict flags tcp_flags pad timeout_ns packets bytes last_seen_ns rule generation origin direct_until_ns out_port pad_end
     );
     assert_same!(current_layout("sluice_denial"), current::Denial, deny_epoch pad packets last_seen_ns);
     assert_eq!(current_layout("sluice_origin").field("seen_ns"), Some((0, 8)));
@@ -40,12 +40,12 @@ fn both_languages_agree_on_every_field() {
 fn and_on_those_of_the_version_that_nobody_ships() {
     assert_same!(
         next_layout("sluice_port"), next::Port,
-        mac worker trunk_ifindex state deny_epoch epoch incarnation ifindex has_ip6 ip6 ip4 spare_ns spare
+        mac worker trunk_ifindex state deny_epoch epoch incarnation ifindex has_ip6 ip6 ip4 spare_ns spare direct_mtu gateway_mac pad
     );
     assert_same!(next_layout("sluice_key"), next::Key, dst src dport sport protocol direction port incarnation);
     assert_same!(
         next_layout("sluice_cache_value"), next::CacheValue,
-        spare_ns generation last_seen_ns bytes packets timeout_ns origin rule epoch tcp_flags flags verdict pad
+        spare_ns generation last_seen_ns bytes packets timeout_ns origin rule epoch tcp_flags flags verdict pad out_port direct_until_ns
     );
     assert_same!(next_layout("sluice_denial"), next::Denial, last_seen_ns packets pad deny_epoch);
 }

@@ -181,7 +181,7 @@ fn nothing_passes_an_isolated_port_with_an_empty_cache_but_neighbour_discovery()
             match fate {
                 Fate::Passed(COUNT_NEIGHBOUR) => assert!(neighbours_talk(direction, &frame), "{what} {direction} {frame:02x?}"),
                 Fate::Passed(counter) => panic!("{what} {direction} passed under counter {counter}: {frame:02x?}"),
-                Fate::Punted(_) => {
+                Fate::Punted(_) | Fate::Direct(_) => {
                     let (header, inner) = fate.punted().expect("it was");
                     let said = (header.kind, header.direction, header.port, header.worker, header.incarnation, header.epoch);
                     assert_eq!(said, (KIND_PUNT, direction as u8, PORT_INDEX, WORKER, INCARNATION, EPOCH), "{what}");
@@ -243,7 +243,7 @@ fn a_port_that_no_policy_isolates_passes_or_drops_and_never_asks_a_worker() {
             match hooks.run(direction, &frame) {
                 Fate::Passed(counter) => assert!(counter == COUNT_NOT_ISOLATED || counter == COUNT_NEIGHBOUR, "{what}: {counter}"),
                 Fate::Dropped(_) => {}
-                Fate::Punted(_) => panic!("{what} {direction}: punted"),
+                Fate::Punted(_) | Fate::Direct(_) => panic!("{what} {direction}: punted"),
             }
         }
     }

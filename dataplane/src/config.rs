@@ -53,6 +53,11 @@ pub struct Arguments {
     /// of it may come at once. What is established is never counted.
     #[arg(long, default_value_t = 20_000, value_name = "FLOWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub new_flows_per_second: u32,
+    /// Whether established UDP between two pods of this node goes straight from one's device to the other's. The kernel's routing
+    /// and firewall then see its first packet and one in 5 seconds; never where another program or filter stands behind ours on
+    /// the sender's device. Off: every packet goes by the kernel.
+    #[arg(long, value_enum, default_value_t = Direct::Udp)]
+    pub direct: Direct,
     /// Idle seconds after which a UDP flow is forgotten.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub udp_timeout: u64,
@@ -118,6 +123,15 @@ impl std::fmt::Display for Wait {
             Self::Sleep => "sleep",
         })
     }
+}
+
+/// What goes straight from one pod's device to another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Direct {
+    /// Established UDP.
+    Udp,
+    /// Nothing.
+    Off,
 }
 
 /// See [`Established`].

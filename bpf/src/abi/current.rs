@@ -23,8 +23,8 @@ pub struct Port {
     pub trunk_ifindex: u32,
     /// The owner.
     pub worker: u16,
-    /// 0.
-    pub pad: u16,
+    /// Longest IP packet that may be brought there from another pod's device; 0: none, nor from there.
+    pub direct_mtu: u16,
     /// The pod's MAC.
     pub mac: [u8; 6],
     /// The host's end's MAC.
@@ -35,13 +35,6 @@ pub struct Port {
     pub has_ip6: u32,
     /// Network order.
     pub ip6: [u8; 16],
-}
-
-impl Port {
-    /// With the MAC of the host's end, where the layout has room for it.
-    pub fn with_gateway_mac(self, gateway_mac: [u8; 6]) -> Self {
-        Self { gateway_mac, ..self }
-    }
 }
 
 /// Key of cache, denials and origins.
@@ -94,6 +87,12 @@ pub struct CacheValue {
     pub generation: u32,
     /// The source before the node translated it, 0 where it did not.
     pub origin: [u8; 16],
+    /// Leaving: straight to `out_port` until then; entering: the way is not shown again before.
+    pub direct_until_ns: u64,
+    /// The other pod's port.
+    pub out_port: u16,
+    /// 0.
+    pub pad_end: [u8; 6],
 }
 
 /// Value of the denial cache.
@@ -112,4 +111,4 @@ pub struct Denial {
 
 const _: () = assert!(size_of::<Port>() == 64);
 const _: () = assert!(size_of::<Key>() == 44);
-const _: () = assert!(size_of::<CacheValue>() == 64);
+const _: () = assert!(size_of::<CacheValue>() == 80);

@@ -20,14 +20,10 @@ pub struct Port {
     pub ip6: [u8; 16],
     pub ip4: [u8; 4],
     pub spare_ns: u64,
-    pub spare: u64,
-}
-
-impl Port {
-    /// The layout has no room for it.
-    pub fn with_gateway_mac(self, _: [u8; 6]) -> Self {
-        self
-    }
+    pub spare: u32,
+    pub direct_mtu: u16,
+    pub gateway_mac: [u8; 6],
+    pub pad: [u8; 4],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -58,7 +54,9 @@ pub struct CacheValue {
     pub tcp_flags: u8,
     pub flags: u8,
     pub verdict: u8,
-    pub pad: [u8; 5],
+    pub pad: [u8; 3],
+    pub out_port: u16,
+    pub direct_until_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]

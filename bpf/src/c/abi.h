@@ -14,7 +14,7 @@
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
 
-#define SLUICE_ABI_CURRENT 3
+#define SLUICE_ABI_CURRENT 4
 
 /* A version that nobody ships, one above: its different layouts keep the conversion honest (make abi-next). */
 #ifdef SLUICE_ABI_NEXT
@@ -37,11 +37,13 @@
 
 /* The mark. Only the top four bits are ours. JUDGED is one-shot: the hook of its own stage clears it. DEFERRED goes on
  * with the packet: its destination was a service or an address of this node. It may be delivered here, or be judged where
- * it departs; the hook there clears it. By a device without one nothing leaves that has it (the program `unjudged`). */
+ * it departs; the hook there clears it. By a device without one nothing leaves that has it (the program `unjudged`). DIRECT
+ * is one-shot: brought there by another pod's hook, and so no proof of how the kernel would have taken it. */
 #define SLUICE_MARK_MASK 0xf0000000u
 #define SLUICE_MARK_JUDGED_INGRESS 0x10000000u
 #define SLUICE_MARK_JUDGED_EGRESS 0x20000000u
 #define SLUICE_MARK_DEFERRED 0x40000000u
+#define SLUICE_MARK_DIRECT 0x80000000u
 
 /* ---- the trunk's header ------------------------------------------------------------------------------------------
  *
@@ -93,7 +95,7 @@ struct sluice_port {
 	__u32 state;
 	__u32 trunk_ifindex;
 	__u16 worker;
-	__u16 pad;
+	__u16 direct_mtu;    /* longest IP packet that may be brought there from another pod's device; 0: none, nor from there */
 	__u8 mac[6];         /* the pod's */
 	__u8 gateway_mac[6]; /* the host's end */
 	__be32 ip4;          /* 0: none */
@@ -142,6 +144,9 @@ struct sluice_cache_value {
 	__u32 rule;         /* of `generation` */
 	__u32 generation;
 	__u8 origin[16]; /* the source before the node translated it, 0 where it did not */
+	__u64 direct_until_ns; /* leaving: straight to out_port until then; entering: the way is not shown again before */
+	__u16 out_port;
+	__u8 pad_end[6];
 };
 #endif
 
@@ -237,6 +242,8 @@ struct sluice_opening {
 
 /* How far ahead of its share a port may be: a tenth of a second's new flows at once. */
 #define SLUICE_RATION_AHEAD_NS 100000000ull
+/* How long a way that the kernel took is taken without asking it. */
+#define SLUICE_DIRECT_NS 5000000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)
 
@@ -250,6 +257,7 @@ struct sluice_opening {
 #define SLUICE_COUNT_STALE 70
 #define SLUICE_COUNT_NEIGHBOUR 71
 #define SLUICE_COUNT_ADMITTED 72
+#define SLUICE_COUNT_DIRECT 73
 #define SLUICE_COUNTERS 80
 
 /* Drop reasons; numbers as sluice_flow::DropReason. */

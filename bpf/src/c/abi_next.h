@@ -1,5 +1,5 @@
 /* Layouts of the version that nobody ships: as different from abi.h's as a later one might be. Fields stand elsewhere, one
- * is wider (generation), some are new (spare...), some are gone (gateway_mac, pad). Sizes differ too. */
+ * is wider (generation), some are new (spare...), some are gone (pad). Sizes differ too. */
 #ifndef SLUICE_ABI_NEXT_H
 #define SLUICE_ABI_NEXT_H
 
@@ -16,7 +16,10 @@ struct sluice_port {
 	__u8 ip6[16];
 	__be32 ip4;
 	__u64 spare_ns;
-	__u64 spare;
+	__u32 spare;
+	__u16 direct_mtu;
+	__u8 gateway_mac[6];
+	__u8 pad[4];
 };
 
 struct sluice_key {
@@ -43,7 +46,9 @@ struct sluice_cache_value {
 	__u8 tcp_flags;
 	__u8 flags;
 	__u8 verdict;
-	__u8 pad[5];
+	__u8 pad[3];
+	__u16 out_port;
+	__u64 direct_until_ns;
 };
 
 struct sluice_denial {

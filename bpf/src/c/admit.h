@@ -44,29 +44,34 @@ struct allowed {
 	__u32 verdict;
 };
 
-/* Writes both entries. 0: the connection is known from here on. `back` is room for a key that the stack has not. */
-static __noinline int begin(const struct parsed *p, const struct allowed *allowed, __u32 epoch, __u32 bytes, struct sluice_key *back)
+/* Writes both entries. 0: the connection is known from here on. */
+static __noinline int begin(const struct parsed *p, const struct allowed *allowed, __u32 epoch, __u32 bytes)
 {
-	struct sluice_cache_value value = {
-		.epoch = epoch,
-		.flags = SLUICE_CACHE_REPLY,
-		.verdict = SLUICE_CACHE_ALLOW,
-		.timeout_ns = allowed->timeout_ns,
-		.last_seen_ns = bpf_ktime_get_coarse_ns(),
-		.rule = allowed->rule,
-		.generation = allowed->generation,
-	};
+	__u32 zero = 0;
+	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
 
-	reverse(&p->key, back);
-	if (bpf_map_update_elem(&cache, back, &value, BPF_ANY))
+	if (!room)
 		return -1;
-	value.flags = 0;
-	value.verdict = allowed->verdict;
-	value.packets = 1;
-	value.bytes = bytes;
-	if (!bpf_map_update_elem(&cache, &p->key, &value, BPF_ANY))
+	struct sluice_cache_value *value = &room->value;
+
+	__builtin_memset(value, 0, sizeof(*value));
+	value->epoch = epoch;
+	value->flags = SLUICE_CACHE_REPLY;
+	value->verdict = SLUICE_CACHE_ALLOW;
+	value->timeout_ns = allowed->timeout_ns;
+	value->last_seen_ns = bpf_ktime_get_coarse_ns();
+	value->rule = allowed->rule;
+	value->generation = allowed->generation;
+	reverse(&p->key, &room->back);
+	if (bpf_map_update_elem(&cache, &room->back, value, BPF_ANY))
+		return -1;
+	value->flags = 0;
+	value->verdict = allowed->verdict;
+	value->packets = 1;
+	value->bytes = bytes;
+	if (!bpf_map_update_elem(&cache, &p->key, value, BPF_ANY))
 		return 0;
-	bpf_map_delete_elem(&cache, back);
+	bpf_map_delete_elem(&cache, &room->back);
 	return -1;
 }
 
@@ -124,7 +129,7 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 	__u32 made = __sync_fetch_and_add(&share->made, 1);
 	__s32 left = *(volatile __u32 *)&share->may - made;
 
-	if (left <= 0 || allowed.deny_epoch != *(volatile __u32 *)&port->deny_epoch || begin(p, &allowed, epoch, skb->len, &opening->key)) {
+	if (left <= 0 || allowed.deny_epoch != *(volatile __u32 *)&port->deny_epoch || begin(p, &allowed, epoch, skb->len)) {
 		__sync_fetch_and_add(&share->made, -1);
 		bpf_ringbuf_discard(opening, BPF_RB_NO_WAKEUP);
 		return 0;

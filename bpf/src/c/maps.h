@@ -137,6 +137,20 @@ struct {
 	__type(value, __u64);
 } counted_before SEC(".maps");
 
+/* Room that the stack has not, for one run of a program: none is interrupted by another one of ours on its CPU. */
+struct scratch {
+	struct sluice_cache_value value;
+	struct sluice_key back;
+	__u8 pad[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
 static __always_inline void count(__u32 what)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &what);

@@ -10,11 +10,11 @@ struct parsed {
 	struct sluice_key key; /* port, incarnation and direction are filled in by the caller */
 	__u16 ethertype;       /* host order */
 	__u8 tcp_flags;        /* of SCTP: what its first chunk means in TCP's words */
-	__u8 icmp_type;
 	__u8 keyed;      /* the key is whole */
 	__u8 fragment;   /* FIRST or LATER */
 	__u8 opens;      /* TCP: SYN without ACK; SCTP: INIT */
 	__u8 hop_limit;
+	__u8 direct;     /* another pod's hook brought it */
 	__u32 l4_offset;
 	__u32 fragment_id;
 };
@@ -85,7 +85,6 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct parsed *p, __
 			return;
 		if (l4_bytes < 8 || bpf_skb_load_bytes(skb, p->l4_offset, head, 8))
 			return;
-		p->icmp_type = head[0];
 		if (head[0] == request)
 			p->key.dport = SLUICE_ICMP_REQUEST;
 		else if (head[0] == reply)

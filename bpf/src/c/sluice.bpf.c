@@ -2,6 +2,7 @@
 /* The kernel's part of the datapath.
  *
  *   pod ── leaving / entering (tcx on the pod's veth): guard ▶ not isolated? pass ▶ cache hit? obey ▶ miss: punt
+ *       UDP whose way through the kernel was seen a moment ago: a hit of `leaving` brings it to the other pod's device at once
  *   entering / exiting (tcx on other devices): what left its pod deferred is judged now that it is translated
  *   unjudged (netfilter, last in postrouting): nothing deferred leaves by a device without either of the two
  *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
@@ -20,10 +21,14 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "ports.h"
 #include "parse.h"
 #include "guard.h"
 #include "netfilter.h"
 #include "admit.h"
+#include "ration.h"
+#include "fragments.h"
+#include "direct.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
 #ifndef SLUICE_ABI_NEXT
@@ -32,7 +37,7 @@ _Static_assert(sizeof(struct sluice_key) == 44, "key");
 _Static_assert(sizeof(struct sluice_fragment_key) == 44, "fragment key");
 _Static_assert(sizeof(struct sluice_allowance) == 72, "allowance");
 _Static_assert(sizeof(struct sluice_opening) == 56, "opening");
-_Static_assert(sizeof(struct sluice_cache_value) == 64, "cache value");
+_Static_assert(sizeof(struct sluice_cache_value) == 80, "cache value");
 #endif
 
 static __always_inline int pass(__u32 what)
@@ -66,43 +71,6 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 		return drop(SLUICE_DROP_INTERNAL);
 	count(SLUICE_COUNT_PUNT);
 	return bpf_redirect(port->trunk_ifindex, 0);
-}
-
-/* Whether a port has had its share of new flows: what one pod opens must not be what another waits for. Two CPUs may count as
- * one now and then, which only lets a few more through. */
-static __always_inline int overdrawn(const struct parsed *p)
-{
-	__u32 zero = 0, index = p->key.port;
-	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
-	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
-
-	if (!settings || !share || !settings->new_flow_ns)
-		return 0;
-	__u64 now = bpf_ktime_get_coarse_ns(), until = share->until_ns;
-
-	if (until < now)
-		until = now;
-	if (until - now > SLUICE_RATION_AHEAD_NS) {
-		share->refused++;
-		return 1;
-	}
-	share->until_ns = until + settings->new_flow_ns;
-	return 0;
-}
-
-/* Whether a packet that belongs to nothing would begin something. */
-static __always_inline int may_begin(const struct parsed *p)
-{
-	return opened_explicitly(p->key.protocol) ? p->opens : p->key.dport != SLUICE_ICMP_REPLY || p->key.protocol == IPPROTO_UDP;
-}
-
-/* Whether a port has no room for another connection, as its worker found a moment ago. */
-static __always_inline int is_full(const struct parsed *p)
-{
-	__u32 index = p->key.port;
-	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
-
-	return share && share->full_until_ns && share->full_until_ns > bpf_ktime_get_coarse_ns();
 }
 
 /* Asks the worker about what may begin something, if the port's share lasts. */
@@ -147,43 +115,6 @@ static __noinline int denied_before(const struct parsed *p, const struct sluice_
 	return 1;
 }
 
-static __always_inline void fragment_key(const struct parsed *p, struct sluice_fragment_key *key)
-{
-	key->incarnation = p->key.incarnation;
-	key->port = p->key.port;
-	key->direction = p->key.direction;
-	key->protocol = p->ethertype == ETH_P_IP ? p->key.protocol : 0;
-	__builtin_memcpy(key->src, p->key.src, 16);
-	__builtin_memcpy(key->dst, p->key.dst, 16);
-	key->id = p->fragment_id;
-}
-
-/* A first fragment passes; those behind it are judged by its key. */
-static __always_inline void note_first(const struct parsed *p)
-{
-	struct sluice_fragment first = { .sport = p->key.sport, .dport = p->key.dport, .protocol = p->key.protocol };
-	struct sluice_fragment_key key = {};
-
-	fragment_key(p, &key);
-	bpf_map_update_elem(&fragments, &key, &first, BPF_ANY);
-}
-
-/* Gives a later fragment the key of its first, if that has passed here. */
-static __always_inline void follow_first(struct parsed *p)
-{
-	struct sluice_fragment_key key = {};
-
-	fragment_key(p, &key);
-	struct sluice_fragment *first = bpf_map_lookup_elem(&fragments, &key);
-
-	if (!first)
-		return;
-	p->key.protocol = first->protocol;
-	p->key.sport = first->sport;
-	p->key.dport = first->dport;
-	p->keyed = 1;
-}
-
 static __always_inline int let_on(struct __sk_buff *skb, int verdict)
 {
 	if (verdict == SLUICE_CACHE_ALLOW_DEFERRED)
@@ -204,6 +135,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &p->key);
 
 	if (!value) {
+		if (is_overdrawn(p))
+			return drop(SLUICE_DROP_RATIONED);
 		if (denied_before(p, port))
 			return drop(SLUICE_DROP_POLICY_DENIED);
 		if (overdrawn(p))
@@ -248,41 +181,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	if (p->fragment == FIRST)
 		note_first(p);
-	return let_on(skb, value->verdict);
-}
-
-/* The port of a device, NULL where there is none. */
-static __always_inline struct sluice_port *port_of(__u32 ifindex, __u16 *number)
-{
-	__u32 slot = ifindex % SLUICE_HINTS_MAX;
-	__u32 *hint = bpf_map_lookup_elem(&port_hints, &slot);
-
-	if (!hint)
-		return NULL;
-	__u32 index = *(volatile __u32 *)hint;
-	struct sluice_port *port = bpf_map_lookup_elem(&ports, &index);
-
-	if (!port || !ifindex || port->ifindex != ifindex) {
-		__u32 *found = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
-
-		if (!found)
-			return NULL;
-		index = *found;
-		*(volatile __u32 *)hint = index;
-		port = bpf_map_lookup_elem(&ports, &index);
-		if (!port || port->ifindex != ifindex)
-			return NULL;
+	if (p->key.protocol == IPPROTO_UDP && port->direct_mtu) {
+		if (p->key.direction == SLUICE_INGRESS && !p->direct && value->direct_until_ns <= now) {
+			value->direct_until_ns = now + SLUICE_DIRECT_NS;
+			show_way(skb, p, now);
+		} else if (p->key.direction == SLUICE_EGRESS && value->direct_until_ns > now && value->verdict == SLUICE_CACHE_ALLOW) {
+			return bring(skb, p, value->out_port);
+		}
 	}
-	*number = index;
-	return port;
-}
-
-/* Its bits; none where they were set for another incarnation. */
-static __always_inline __u32 state_of(const struct sluice_port *port)
-{
-	__u32 state = *(volatile __u32 *)&port->state;
-
-	return state >> SLUICE_PORT_STATE_SHIFT == (port->incarnation & (~0u >> SLUICE_PORT_STATE_SHIFT)) ? state : 0;
+	return let_on(skb, value->verdict);
 }
 
 /* A packet that left its pod deferred, here where it departs: what that pod's egress says of it as it is now. TCX_NEXT:
@@ -377,6 +284,10 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		if ((mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex) {
 			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
 			return pass(SLUICE_COUNT_REINJECTED);
+		}
+		if (mark & SLUICE_MARK_DIRECT) {
+			skb->mark &= ~SLUICE_MARK_DIRECT;
+			p.direct = 1;
 		}
 	}
 

@@ -161,8 +161,8 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let cache = count(s.cache_entries, "entry", "entries");
     writeln!(
         out,
-        "  cache        {cache}, {} hits, {} punts, {} connections admitted, {} packets of pods not isolated",
-        s.cache_hits, s.punts, s.admitted, s.not_isolated
+        "  cache        {cache}, {} hits ({} of them direct), {} punts, {} connections admitted, {} packets of pods not isolated",
+        s.cache_hits, s.direct, s.punts, s.admitted, s.not_isolated
     )?;
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;

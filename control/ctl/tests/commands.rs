@@ -110,6 +110,7 @@ fn dataplane_status() -> DataplaneStatus {
         cache_hits: 1000,
         punts: 10,
         admitted: 7,
+        direct: 3,
         not_isolated: 5,
         cache_entries: 2,
         ports: 1,

@@ -2,9 +2,10 @@
 //! send them elsewhere. The kernel lets whoever comes later take the first place, so it is looked at now and then, and said.
 
 use super::Keeper;
+use crate::config::Direct;
 use sluice_bpf::Hooks;
 use sluice_wire::Preceded;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
 
 impl Keeper {
@@ -37,5 +38,30 @@ impl Keeper {
             info!("our programs are first in their chains again");
         }
         self.preceded = preceded;
+    }
+
+    /// Which ports packets may be brought to and from directly: those at whose device nobody else looks at what leaves the pod. A
+    /// limit or an observer there would see nothing of what was brought past it.
+    pub(super) fn look_at_shortcuts(&mut self) {
+        if self.arguments.direct == Direct::Off {
+            return;
+        }
+        let (links, filtered) = match (self.netlink.links(), self.netlink.filtered()) {
+            (Ok(links), Ok(filtered)) => (links, filtered),
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(%error, "devices and their filters cannot be listed: everything goes by the kernel");
+                (Vec::new(), BTreeSet::new())
+            }
+        };
+        let mtus: BTreeMap<u32, u32> = links.iter().map(|link| (link.index, link.mtu)).collect();
+        for port in self.registry.iter() {
+            let (index, ifindex) = (usize::from(port.endpoint.port.0), port.host_ifindex);
+            let is_last = !filtered.contains(&ifindex) && self.loaded.is_last_to_see_leaving(ifindex).unwrap_or(false);
+            let mtu = mtus.get(&ifindex).filter(|_| is_last && self.enforcing).map_or(0, |mtu| u16::try_from(*mtu).unwrap_or(u16::MAX));
+            let slot = self.loaded.ports.read(index);
+            if slot.ifindex == ifindex && slot.direct_mtu != mtu {
+                self.loaded.set_direct_mtu(index, mtu);
+            }
+        }
     }
 }

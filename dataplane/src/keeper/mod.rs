@@ -309,6 +309,7 @@ impl Keeper {
             if now >= self.next_scan {
                 self.expire_idle();
                 self.look_at_chains();
+                self.look_at_shortcuts();
                 self.keep_again();
                 self.next_scan = now + Duration::from_secs(self.arguments.scan_interval);
             }

@@ -273,6 +273,7 @@ impl Keeper {
             self.forget(&port);
         }
         self.enforce_on_found(on)?;
+        self.look_at_shortcuts();
         if !failed.is_empty() {
             bail!("not enforced everywhere: {}", failed.join("; "));
         }

@@ -40,6 +40,7 @@ impl Keeper {
             cache_hits: counters[abi::COUNT_HIT],
             punts: counters[abi::COUNT_PUNT],
             admitted: counters[abi::COUNT_ADMITTED],
+            direct: counters[abi::COUNT_DIRECT],
             not_isolated: counters[abi::COUNT_NOT_ISOLATED],
             cache_entries: self.cache_entries,
             ports: self.registry.iter().count() as u64,

@@ -37,9 +37,9 @@ impl Attachment<'_> {
             ip4: [0; 4],
             has_ip6: 0,
             ip6: [0; 16],
+            gateway_mac: self.gateway_mac,
             ..Zeroable::zeroed()
-        }
-        .with_gateway_mac(self.gateway_mac);
+        };
         for &address in &self.endpoint.addresses {
             let address = Addr::from(address);
             match address.to_v4() {
@@ -53,5 +53,5 @@ impl Attachment<'_> {
 
 /// A slot set free: nothing in the cache matches it any more.
 pub fn cleared(slot: &Port) -> Port {
-    Port { ifindex: 0, state: 0, epoch: slot.epoch.wrapping_add(1), ..*slot }
+    Port { ifindex: 0, state: 0, direct_mtu: 0, epoch: slot.epoch.wrapping_add(1), ..*slot }
 }

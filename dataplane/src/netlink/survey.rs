@@ -5,7 +5,9 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::tc::{TcAttribute, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -33,6 +35,20 @@ impl Netlink {
             _ => None,
         });
         Ok(links.collect())
+    }
+
+    /// Devices of this namespace with filters of the older kind at their ingress, or room for some: a queueing discipline
+    /// `ingress` or `clsact`.
+    pub fn filtered(&mut self) -> io::Result<BTreeSet<u32>> {
+        let answers = self.call(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)?;
+        let filters = |message: &TcMessage| {
+            message.attributes.iter().any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress" || kind == "clsact"))
+        };
+        let devices = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(message) if filters(&message) => u32::try_from(message.header.index).ok(),
+            _ => None,
+        });
+        Ok(devices.collect())
     }
 
     /// All unicast routes of this namespace, of every table.

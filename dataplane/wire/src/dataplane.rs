@@ -339,6 +339,9 @@ pub struct DataplaneStatus {
     /// Connections that the hooks began by themselves, as a worker had allowed one that differs in the source port alone.
     #[serde(default)]
     pub admitted: u64,
+    /// Those of the cache's packets that went straight from one pod's device to another's.
+    #[serde(default)]
+    pub direct: u64,
     /// Packets of pods that no policy isolates.
     pub not_isolated: u64,
     /// Entries in the verdict cache.

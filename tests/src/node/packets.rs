@@ -70,6 +70,8 @@ impl Node {
             Action::Pass { mark } => Offered::Done(self.passed(skb.frame.to_vec(), mark)),
             Action::Drop(reason) => Offered::Done(self.dropped(reason)),
             Action::Punt { frame } => self.punted(ticket, frame, now_ns),
+            // what the tests of nodes send through two pods' hooks they carry themselves
+            Action::Direct { frame, .. } => Offered::Done(self.passed(frame, 0)),
         }
     }
 

@@ -14,6 +14,7 @@
 //! offload and helpers of the kernel that fail.
 
 mod admit;
+mod direct;
 mod guard;
 #[cfg(all(test, feature = "kernel"))]
 mod parity;
@@ -27,7 +28,7 @@ use guard::{Guarded, guard_entering, guard_leaving};
 use parse::{AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
     CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED,
-    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED,
+    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED, MARK_DIRECT,
     MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
     TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
 };
@@ -62,6 +63,15 @@ pub enum Action {
     /// A worker is asked: the frame with its trunk header, for the near end of the port's trunk.
     Punt {
         /// For the trunk.
+        frame: Vec<u8>,
+    },
+    /// Straight to another pod's device, whose hook `entering` sees it next.
+    Direct {
+        /// That device.
+        ifindex: u32,
+        /// With this mark.
+        mark: u32,
+        /// As a router would send it there.
         frame: Vec<u8>,
     },
     /// It ends here; it has been counted.
@@ -130,8 +140,11 @@ impl MemoryKernel {
         if direction == Direction::Ingress && skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex {
             return self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS);
         }
+        let direct = direction == Direction::Ingress && skb.mark & MARK_DIRECT != 0;
+        let skb = &Skb { mark: if direct { skb.mark & !MARK_DIRECT } else { skb.mark }, ..*skb };
         let key = Key { incarnation: port.incarnation, port: index, direction: direction as u8, ..bytemuck::Zeroable::zeroed() };
         let guarded = parse(skb.frame, key).and_then(|parsed| {
+            let parsed = Parsed { direct, ..parsed };
             let is_node = |address| self.node_addresses.borrow().contains(&address);
             let guarded = match direction {
                 Direction::Egress => guard_leaving(skb.frame, &port, &parsed, &is_node),
@@ -222,6 +235,9 @@ impl MemoryKernel {
             return self.ration(ifindex, port, p, skb, now_ns);
         }
         let Some(value) = self.cache_get(&p.key) else {
+            if self.rations.borrow()[usize::from(p.key.port)].until_ns > now_ns + RATION_AHEAD_NS {
+                return self.drop(DropReason::Rationed);
+            }
             if self.denied_before(p, port, now_ns) {
                 return self.drop(DropReason::PolicyDenied);
             }
@@ -266,6 +282,9 @@ impl MemoryKernel {
         if p.fragment == Piece::First {
             let first = First { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport };
             self.fragments.borrow_mut().insert(fragment_key(p), first);
+        }
+        if let Some(action) = self.take_shortcut(port, p, &value, skb, now_ns) {
+            return action;
         }
         Self::let_on(value.verdict, skb.mark)
     }

@@ -7,14 +7,17 @@
 //! Needs root. The tests run in a network namespace of their own, because the guard asks the node's routes which addresses
 //! are the node's: the gateway's is, all others lie behind a default route.
 
+mod admissions;
+mod direct;
+
 use super::parse::{ETHERTYPE_ARP, Piece, parse};
 use super::{Action, Skb};
-use crate::kernel::{Kernel, MemoryKernel};
+use crate::kernel::MemoryKernel;
 use bytemuck::Zeroable;
 use sluice_bpf::abi::{
-    Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_ADMITTED, COUNT_HIT,
-    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT,
-    Key, MARK_DEFERRED, Opening, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
+    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT, Key, MARK_DEFERRED,
+    PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Addr, Direction, DropReason, TcpFlags};
@@ -115,6 +118,9 @@ impl Pair {
             (Fate::Passed(_), &Action::Pass { mark: twins }) => twins == mark,
             (Fate::Dropped(reason), Action::Drop(twins)) => reason == twins,
             (Fate::Punted(frame), Action::Punt { frame: twins }) => frame == twins,
+            (Fate::Direct(frame), Action::Direct { frame: twins, mark: marked, ifindex }) => {
+                frame == twins && *marked == mark && *ifindex == IFINDEX
+            }
             _ => false,
         };
         let said = format!("{direction}, {context:?}: {what}\n  frame {frame:02x?}");
@@ -311,14 +317,18 @@ fn cached(c: &mut Choices<'_>) -> CacheValue {
         last_seen_ns: if idle { 0 } else { c.pick(&[0, u64::MAX]) },
         packets: u64::from(c.byte()),
         bytes: 1000,
+        direct_until_ns: c.pick(&[0, u64::MAX]),
+        out_port: c.pick(&[PORT_INDEX, PORT_INDEX, PORT_INDEX + 1, 999]),
         ..Zeroable::zeroed()
     }
 }
 
 /// The entry without the clock's reading, should that be what its last field holds.
 fn timeless(value: CacheValue) -> CacheValue {
-    let read = !matches!(value.last_seen_ns, 0 | u64::MAX);
-    CacheValue { last_seen_ns: if read { NOW_NS } else { value.last_seen_ns }, ..value }
+    let read = |ns| !matches!(ns, 0 | u64::MAX);
+    let last_seen_ns = if read(value.last_seen_ns) { NOW_NS } else { value.last_seen_ns };
+    let direct_until_ns = if read(value.direct_until_ns) { NOW_NS } else { value.direct_until_ns };
+    CacheValue { last_seen_ns, direct_until_ns, ..value }
 }
 
 /// What left its pod deferred, where it departs and enters a pod at once: two verdicts, each of the cache or of a worker.
@@ -401,101 +411,5 @@ fn cached_verdicts_and_denials_are_obeyed_the_same() {
                 assert!(counters[counter] > 300, "{direction}: {counter} in {counters:?}");
             }
         }
-    });
-}
-
-/// An allowance beside what the cache and the denials may hold: what is admitted, what is asked, the entries that are made, what
-/// the worker is told.
-#[test]
-fn what_was_allowed_before_is_admitted_the_same() {
-    on_a_router(|| {
-        for (direction, port) in both_ways(ISOLATED) {
-            let pair = Pair::new(port);
-            let mut told = 0;
-            for (number, (what, frame)) in long_frames(6_000).enumerate() {
-                let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() };
-                let Ok(parsed) = parse(&frame, own) else { continue };
-                let bytes = random_bytes(number as u64, 64);
-                let mut choices = Choices::new(&bytes);
-                let wide = Key { sport: 0, ..parsed.key };
-                let allowance = Allowance {
-                    key: wide,
-                    deny_epoch: port.deny_epoch - u32::from(choices.rarely()),
-                    rule: 7,
-                    generation: 9,
-                    timeout_ns: 1 << 40,
-                    verdict: choices.pick(&[CACHE_ALLOW, CACHE_ALLOW_DEFERRED]),
-                    ..Zeroable::zeroed()
-                };
-                let room = if choices.rarely() { 0 } else { 1 };
-                pair.model.allow(&allowance, room);
-                pair.twin.allow(&allowance);
-                let ration = &mut pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)].clone();
-                ration.may = ration.made + room;
-                pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)] = *ration;
-                let what = format!("{what} with {allowance:?} and room for {room}");
-                // the second time the entries are there; FIN may end what it finds
-                for time in 0..2 {
-                    pair.run(direction, &format!("{what}, {time}"), &frame, from_elsewhere(direction));
-                }
-                let mut twins = Vec::new();
-                pair.twin.openings(port.worker, &mut |opening| twins.push(Opening { at_ns: 0, ..opening }));
-                let openings: Vec<_> = pair.model.openings().into_iter().map(|opening| Opening { at_ns: 0, ..opening }).collect();
-                assert_eq!(openings, twins, "{what} {direction}: what the worker is told");
-                told += twins.len();
-                pair.model.disallow(&wide);
-                pair.twin.allowances.borrow_mut().remove(&wide);
-                let made: Vec<_> = pair.twin.cache.borrow_mut().drain().collect();
-                for (key, value) in made {
-                    assert_eq!(timeless(pair.model.forget(&key)), timeless(value), "{what} {direction}: BPF's and the twin's entry");
-                }
-            }
-            let counters = pair.model.counters();
-            assert!(told > 500 && counters[COUNT_ADMITTED] > 500 && counters[COUNT_PUNT] > 500, "{direction}: {told}, {counters:?}");
-        }
-    });
-}
-
-/// Both directions close: the worker is told once, by the second FIN.
-#[test]
-fn an_end_is_told_the_same() {
-    on_a_router(|| {
-        let (_, port) = both_ways(ISOLATED)[0];
-        let pair = Pair::new(port);
-        let mut ends = 0;
-        for (what, frame) in long_frames(3_000) {
-            let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: Direction::Egress as u8, ..Zeroable::zeroed() };
-            let Ok(parsed) = parse(&frame, own) else { continue };
-            if !parsed.keyed || parsed.key.protocol != 6 {
-                continue;
-            }
-            let entry = |flags, tcp_flags| CacheValue {
-                epoch: EPOCH,
-                verdict: CACHE_ALLOW,
-                flags,
-                tcp_flags,
-                timeout_ns: u64::MAX,
-                last_seen_ns: u64::MAX,
-                ..Zeroable::zeroed()
-            };
-            let back = super::reversed(&parsed.key);
-            for answers in [0, TcpFlags::ACK, TcpFlags::FIN | TcpFlags::ACK] {
-                for (key, value) in [(parsed.key, entry(0, 0)), (back, entry(CACHE_REPLY, answers))] {
-                    pair.model.remember(&key, &value);
-                    pair.twin.cache.borrow_mut().insert(key, value);
-                }
-                pair.run(Direction::Egress, &what, &frame, from_elsewhere(Direction::Egress));
-                let mut twins = Vec::new();
-                pair.twin.openings(port.worker, &mut |opening| twins.push((opening.key, opening.kind)));
-                let openings: Vec<_> = pair.model.openings().into_iter().map(|opening| (opening.key, opening.kind)).collect();
-                assert_eq!(openings, twins, "{what}, answered with {answers:#x}");
-                ends += twins.len();
-                for key in [parsed.key, back] {
-                    pair.model.forget(&key);
-                }
-                pair.twin.cache.borrow_mut().clear();
-            }
-        }
-        assert!(ends > 20, "{ends}");
     });
 }

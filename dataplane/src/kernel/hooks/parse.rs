@@ -41,6 +41,8 @@ pub(super) struct Parsed {
     pub(super) hop_limit: u8,
     pub(super) l4_offset: usize,
     pub(super) fragment_id: u32,
+    /// Another pod's hook brought it.
+    pub(super) direct: bool,
 }
 
 impl Parsed {
@@ -71,6 +73,7 @@ pub(super) fn parse(frame: &[u8], key: Key) -> Result<Parsed, DropReason> {
         hop_limit: 0,
         l4_offset: 0,
         fragment_id: 0,
+        direct: false,
     };
     match ethertype {
         ETHERTYPE_V4 => parse_v4(frame, &mut parsed)?,

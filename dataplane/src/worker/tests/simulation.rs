@@ -99,7 +99,7 @@ impl Life {
         let ifindex = self.world.port(WEB).ifindex;
         let skb = Skb { frame, mark: 0, ingress_ifindex: if direction == Direction::Egress { ifindex } else { 1 }, from_socket: false };
         match self.world.hooks.0.memory.hook(ifindex, direction, &skb, self.world.now_ns) {
-            Action::Pass { .. } => true,
+            Action::Pass { .. } | Action::Direct { .. } => true,
             Action::Punt { frame } => self.world.received(frame) == Forwarded,
             Action::Drop(reason) => {
                 assert_eq!(reason, DropReason::PolicyDenied, "the table knows the pod, and the packets are its own");

@@ -91,6 +91,7 @@ host: {{ trimSuffix "]" (trimPrefix "[" $address) | quote }}
 - --cpus={{ join "," . }}
 {{- end }}
 - --established={{ .Values.dataplane.established }}
+- --direct={{ .Values.dataplane.direct }}
 {{- if .Values.dataplane.failOpen }}
 - --fail-open
 {{- end }}

@@ -1,0 +1,69 @@
+/* UDP between two pods of this node, brought from one's device to the other's without the kernel's routing in between.
+ *
+ *   A leaving ─ routing, netfilter, connection tracking ─▶ B entering: the packet is as it left, and came in by A's device
+ *                                                          └▶ A's entry: "the next 5 seconds straight to B"
+ *   A leaving ───────────────── redirect ────────────────▶ B entering: judged there as ever
+ *
+ * So the kernel itself has shown, with a packet of the very flow, that it takes it there untranslated, and shows it again with
+ * one packet in 5 seconds: what a route or a rule of the node's firewall changes holds after that time at the latest, and the
+ * kernel's tracking of the flow stays alive. TCP goes by the kernel always: its tracking takes what it sees of a window for
+ * all there is. Nothing is brought where another program stands behind ours on the sender's device (port->direct_mtu 0). */
+#ifndef SLUICE_DIRECT_H
+#define SLUICE_DIRECT_H
+
+/* A packet that the kernel brought from another pod's device: that pod's entry learns it. */
+static __noinline void show_way(struct __sk_buff *skb, const struct parsed *p, __u64 now)
+{
+	struct sluice_key key = p->key;
+	struct sluice_port *from = port_of(skb->ingress_ifindex, &key.port);
+
+	if (!from || !from->direct_mtu)
+		return;
+	key.incarnation = from->incarnation;
+	key.direction = SLUICE_EGRESS;
+	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &key);
+
+	if (!value)
+		return;
+	value->out_port = p->key.port;
+	value->direct_until_ns = now + SLUICE_DIRECT_NS;
+}
+
+/* To the other pod's device, as a router would: one hop less to live. TCX_NEXT: by the kernel, which can say more of it. */
+static __noinline int bring(struct __sk_buff *skb, const struct parsed *p, __u32 index)
+{
+	struct sluice_port *to = bpf_map_lookup_elem(&ports, &index);
+	__u32 bytes = (skb->gso_size ? p->l4_offset + 8 + skb->gso_size : skb->len) - ETHERNET_BYTES;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *ethernet = data;
+
+	if (!to || p->fragment || bytes > to->direct_mtu)
+		return TCX_NEXT;
+	if (p->l4_offset == ETHERNET_BYTES + sizeof(struct iphdr)) {
+		struct iphdr *ip = data + ETHERNET_BYTES;
+
+		if ((void *)(ip + 1) > end || ip->ttl <= 1)
+			return TCX_NEXT;
+		/* RFC 1624 */
+		__u32 check = ip->check + bpf_htons(0x0100);
+
+		ip->check = check + (check >= 0xffff);
+		ip->ttl--;
+	} else if (p->l4_offset == ETHERNET_BYTES + sizeof(struct ipv6hdr)) {
+		struct ipv6hdr *ip = data + ETHERNET_BYTES;
+
+		if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
+			return TCX_NEXT;
+		ip->hop_limit--;
+	} else {
+		return TCX_NEXT;
+	}
+	__builtin_memcpy(ethernet->h_dest, to->mac, 6);
+	__builtin_memcpy(ethernet->h_source, to->gateway_mac, 6);
+	skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DIRECT;
+	count(SLUICE_COUNT_HIT);
+	count(SLUICE_COUNT_DIRECT);
+	return bpf_redirect(to->ifindex, 0);
+}
+
+#endif

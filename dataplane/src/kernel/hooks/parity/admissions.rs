@@ -1,0 +1,106 @@
+//! Connections that begin and end in the kernel.
+
+use super::{EPOCH, INCARNATION, ISOLATED, Pair, both_ways, from_elsewhere, long_frames, on_a_router, timeless};
+use crate::kernel::Kernel;
+use crate::kernel::hooks::parse::parse;
+use bytemuck::Zeroable;
+use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, COUNT_ADMITTED, COUNT_PUNT, CacheValue, Key, Opening};
+use sluice_bpf::testing::PORT_INDEX;
+use sluice_flow::{Direction, TcpFlags};
+use sluice_frames::{Choices, random_bytes};
+
+/// An allowance beside what the cache and the denials may hold: what is admitted, what is asked, the entries that are made, what
+/// the worker is told.
+#[test]
+fn what_was_allowed_before_is_admitted_the_same() {
+    on_a_router(|| {
+        for (direction, port) in both_ways(ISOLATED) {
+            let pair = Pair::new(port);
+            let mut told = 0;
+            for (number, (what, frame)) in long_frames(6_000).enumerate() {
+                let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() };
+                let Ok(parsed) = parse(&frame, own) else { continue };
+                let bytes = random_bytes(number as u64, 64);
+                let mut choices = Choices::new(&bytes);
+                let wide = Key { sport: 0, ..parsed.key };
+                let allowance = Allowance {
+                    key: wide,
+                    deny_epoch: port.deny_epoch - u32::from(choices.rarely()),
+                    rule: 7,
+                    generation: 9,
+                    timeout_ns: 1 << 40,
+                    verdict: choices.pick(&[CACHE_ALLOW, CACHE_ALLOW_DEFERRED]),
+                    ..Zeroable::zeroed()
+                };
+                let room = if choices.rarely() { 0 } else { 1 };
+                pair.model.allow(&allowance, room);
+                pair.twin.allow(&allowance);
+                let ration = &mut pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)].clone();
+                ration.may = ration.made + room;
+                pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)] = *ration;
+                let what = format!("{what} with {allowance:?} and room for {room}");
+                // the second time the entries are there; FIN may end what it finds
+                for time in 0..2 {
+                    pair.run(direction, &format!("{what}, {time}"), &frame, from_elsewhere(direction));
+                }
+                let mut twins = Vec::new();
+                pair.twin.openings(port.worker, &mut |opening| twins.push(Opening { at_ns: 0, ..opening }));
+                let openings: Vec<_> = pair.model.openings().into_iter().map(|opening| Opening { at_ns: 0, ..opening }).collect();
+                assert_eq!(openings, twins, "{what} {direction}: what the worker is told");
+                told += twins.len();
+                pair.model.disallow(&wide);
+                pair.twin.allowances.borrow_mut().remove(&wide);
+                let made: Vec<_> = pair.twin.cache.borrow_mut().drain().collect();
+                for (key, value) in made {
+                    assert_eq!(timeless(pair.model.forget(&key)), timeless(value), "{what} {direction}: BPF's and the twin's entry");
+                }
+            }
+            let counters = pair.model.counters();
+            assert!(told > 500 && counters[COUNT_ADMITTED] > 500 && counters[COUNT_PUNT] > 500, "{direction}: {told}, {counters:?}");
+        }
+    });
+}
+
+/// Both directions close: the worker is told once, by the second FIN.
+#[test]
+fn an_end_is_told_the_same() {
+    on_a_router(|| {
+        let (_, port) = both_ways(ISOLATED)[0];
+        let pair = Pair::new(port);
+        let mut ends = 0;
+        for (what, frame) in long_frames(3_000) {
+            let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: Direction::Egress as u8, ..Zeroable::zeroed() };
+            let Ok(parsed) = parse(&frame, own) else { continue };
+            if !parsed.keyed || parsed.key.protocol != 6 {
+                continue;
+            }
+            let entry = |flags, tcp_flags| CacheValue {
+                epoch: EPOCH,
+                verdict: CACHE_ALLOW,
+                flags,
+                tcp_flags,
+                timeout_ns: u64::MAX,
+                last_seen_ns: u64::MAX,
+                ..Zeroable::zeroed()
+            };
+            let back = crate::kernel::hooks::reversed(&parsed.key);
+            for answers in [0, TcpFlags::ACK, TcpFlags::FIN | TcpFlags::ACK] {
+                for (key, value) in [(parsed.key, entry(0, 0)), (back, entry(CACHE_REPLY, answers))] {
+                    pair.model.remember(&key, &value);
+                    pair.twin.cache.borrow_mut().insert(key, value);
+                }
+                pair.run(Direction::Egress, &what, &frame, from_elsewhere(Direction::Egress));
+                let mut twins = Vec::new();
+                pair.twin.openings(port.worker, &mut |opening| twins.push((opening.key, opening.kind)));
+                let openings: Vec<_> = pair.model.openings().into_iter().map(|opening| (opening.key, opening.kind)).collect();
+                assert_eq!(openings, twins, "{what}, answered with {answers:#x}");
+                ends += twins.len();
+                for key in [parsed.key, back] {
+                    pair.model.forget(&key);
+                }
+                pair.twin.cache.borrow_mut().clear();
+            }
+        }
+        assert!(ends > 20, "{ends}");
+    });
+}
