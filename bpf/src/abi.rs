@@ -34,6 +34,12 @@ pub const KIND_PUNT: u8 = 1;
 pub const KIND_VERDICT: u8 = 2;
 /// Flag: judged again where it departs.
 pub const TRUNK_DEFERRED: u8 = 1;
+/// Flag of a punt: the cache knows it, and a worker judges it all the same.
+pub const TRUNK_HIT: u8 = 2;
+/// Flag of both: made ready for another pod's device.
+pub const TRUNK_DIRECT: u8 = 4;
+/// Flag of a verdict: that pod's ingress has been judged, too.
+pub const TRUNK_ENTERED: u8 = 8;
 /// An adopted table knows the pod.
 pub const PORT_OPEN: u32 = 1;
 /// Isolated for traffic entering it.
@@ -127,7 +133,7 @@ pub struct TrunkHeader {
     pub kind: u8,
     /// 0 ingress, 1 egress, [`DEPARTURE`].
     pub direction: u8,
-    /// [`TRUNK_DEFERRED`].
+    /// [`TRUNK_DEFERRED`], [`TRUNK_HIT`], [`TRUNK_DIRECT`], [`TRUNK_ENTERED`].
     pub flags: u8,
     /// Port index.
     pub port: u16,
@@ -139,7 +145,7 @@ pub struct TrunkHeader {
     pub epoch: u32,
     /// The packet's own mark.
     pub mark: u32,
-    /// Of a departure: by which device.
+    /// Of a departure: by which device; of what goes directly: to which.
     pub exit_ifindex: u32,
     /// The source before the node translated it, 0 where it did not.
     pub origin: [u8; 16],
@@ -174,6 +180,8 @@ pub struct Ration {
     pub may: u32,
     /// 0.
     pub pad: u32,
+    /// As `until_ns`, of what its worker was asked about.
+    pub asked_until_ns: u64,
     /// Its worker found no room for more connections, and will not look again before.
     pub full_until_ns: u64,
 }
@@ -231,8 +239,10 @@ pub struct Config {
     pub fail_open: u32,
     /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
     pub new_flow_ns: u32,
+    /// Not 0: also what the cache knows goes to workers.
+    pub every_packet: u32,
     /// 0.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 const _: () = assert!(size_of::<TrunkHeader>() == TRUNK_BYTES);
@@ -269,6 +279,9 @@ mod tests {
             ("KIND_PUNT", u64::from(super::KIND_PUNT)),
             ("KIND_VERDICT", u64::from(super::KIND_VERDICT)),
             ("TRUNK_DEFERRED", u64::from(super::TRUNK_DEFERRED)),
+            ("TRUNK_HIT", u64::from(super::TRUNK_HIT)),
+            ("TRUNK_DIRECT", u64::from(super::TRUNK_DIRECT)),
+            ("TRUNK_ENTERED", u64::from(super::TRUNK_ENTERED)),
             ("PORT_OPEN", u64::from(super::PORT_OPEN)),
             ("PORT_ISOLATED_INGRESS", u64::from(super::PORT_ISOLATED_INGRESS)),
             ("PORT_ISOLATED_EGRESS", u64::from(super::PORT_ISOLATED_EGRESS)),

@@ -80,6 +80,8 @@ pub struct LoadOptions {
     pub origin_entries: u32,
     /// Pass packets while no worker serves.
     pub fail_open: bool,
+    /// Every packet of an isolated pod goes to its worker.
+    pub every_packet: bool,
     /// New flows of one port in a second; `None`: as many as there are.
     pub new_flows_per_second: Option<std::num::NonZeroU32>,
 }
@@ -192,7 +194,8 @@ impl Loaded {
                 abi_version: ABI_VERSION,
                 fail_open: u32::from(options.fail_open),
                 new_flow_ns: options.new_flows_per_second.map_or(0, |rate| (1_000_000_000 / rate).max(1)),
-                reserved: [0; 5],
+                every_packet: u32::from(options.every_packet),
+                reserved: [0; 4],
             },
         );
         let ports = Shared::map(maps.ports.as_fd(), abi::PORTS_MAX).map_err(system("map the ports"))?;
@@ -258,8 +261,8 @@ impl Loaded {
     /// Lets a port begin anew: nothing is on its account, and it may admit nothing until its worker grants room.
     pub fn reset_ration(&self, index: usize) {
         self.withdraw(index);
-        let room = offset_of!(Ration, full_until_ns);
-        for offset in (0..offset_of!(Ration, made)).step_by(4).chain([room, room + 4]) {
+        let (accounts, moments) = (0..offset_of!(Ration, made), offset_of!(Ration, asked_until_ns)..size_of::<Ration>());
+        for offset in accounts.chain(moments).step_by(4) {
             // Relaxed: statistics, and a moment that is over
             self.rations.word(index, offset).store(0, Ordering::Relaxed);
         }
@@ -417,6 +420,17 @@ impl Loaded {
     pub fn is_last_to_see_leaving(&self, ifindex: u32) -> io::Result<bool> {
         let own = program_id(self.skeleton.progs.leaving.as_fd())?;
         Ok(chain(ifindex, libbpf_sys::BPF_TCX_INGRESS)?.last() == Some(&own))
+    }
+
+    /// Whether every packet of an isolated pod goes to its worker from now on.
+    pub fn set_every_packet(&self, every_packet: bool) {
+        // Relaxed: nothing else hangs on it
+        self.config.word(0, offset_of!(Config, every_packet)).store(u32::from(every_packet), Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub fn sends_every_packet(&self) -> bool {
+        self.config.read(0).every_packet != 0
     }
 
     /// The longest IP packet that may be brought straight to a port's device from another one; 0: none, nor from there.

@@ -10,7 +10,7 @@
 pub mod other;
 
 use crate::abi::{
-    Allowance, COUNT_ADMITTED, COUNT_DIRECT, COUNT_STALE, COUNTERS, CacheValue, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration,
+    Allowance, COUNT_ADMITTED, COUNT_DIRECT, COUNT_STALE, COUNTERS, CacheValue, Config, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration,
     TRUNK_BYTES, TrunkHeader,
 };
 use crate::layout::Layout;
@@ -284,6 +284,17 @@ impl Hooks {
         hooks.put("openings", &u32::from(port.worker).to_ne_bytes(), &fd.to_ne_bytes());
         hooks.put("port_of_ifindex", &IFINDEX.to_ne_bytes(), &u32::from(PORT_INDEX).to_ne_bytes());
         hooks.put("ports", &u32::from(PORT_INDEX).to_ne_bytes(), bytemuck::bytes_of(port));
+        hooks
+    }
+
+    /// Those that send every packet to the worker.
+    ///
+    /// # Panics
+    /// As [`Hooks::load`].
+    pub fn load_for_every_packet(port: &Port) -> Self {
+        let hooks = Self::load(port);
+        let config = Config { every_packet: 1, ..bytemuck::Zeroable::zeroed() };
+        hooks.put("config", &[0; 4], bytemuck::bytes_of(&config));
         hooks
     }
 

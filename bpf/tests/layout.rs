@@ -21,8 +21,8 @@ macro_rules! assert_same {
 
 #[test]
 fn both_languages_agree_on_every_field() {
-    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns reserved);
-    assert_same!(current_layout("sluice_ration"), Ration, until_ns refused made learned may pad full_until_ns);
+    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns every_packet reserved);
+    assert_same!(current_layout("sluice_ration"), Ration, until_ns refused made learned may pad asked_until_ns full_until_ns);
     assert_same!(
         current_layout("sluice_port"), current::Port,
         ifindex incarnation epoch deny_epoch state trunk_ifindex worker direct_mtu mac gateway_mac ip4 has_ip6 ip6

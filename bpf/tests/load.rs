@@ -37,6 +37,7 @@ fn alone(name: &str, test: impl FnOnce(&LoadOptions) + Send) {
         denial_entries: 64,
         origin_entries: 64,
         fail_open: false,
+        every_packet: false,
         new_flows_per_second: None,
     };
     let run = || {

@@ -53,6 +53,10 @@ pub struct Arguments {
     /// of it may come at once. What is established is never counted.
     #[arg(long, default_value_t = 20_000, value_name = "FLOWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub new_flows_per_second: u32,
+    /// Whether the kernel lets by itself what a worker has judged. Off: every packet of an isolated pod goes through its worker,
+    /// GSO packets in segments; for exact work packet by packet, and for measuring. Bulk TCP is several times slower then.
+    #[arg(long, value_enum, default_value_t = Offload::On)]
+    pub offload: Offload,
     /// Whether established UDP between two pods of this node goes straight from one's device to the other's. The kernel's routing
     /// and firewall then see its first packet and one in 5 seconds; never where another program or filter stands behind ours on
     /// the sender's device. Off: every packet goes by the kernel.
@@ -123,6 +127,15 @@ impl std::fmt::Display for Wait {
             Self::Sleep => "sleep",
         })
     }
+}
+
+/// Whether hits of the verdict cache stay in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Offload {
+    /// They do.
+    On,
+    /// A worker sees every packet.
+    Off,
 }
 
 /// What goes straight from one pod's device to another's.

@@ -93,7 +93,7 @@ pub fn refusal(request: &ToDataplane, uid: u32, control: Option<ControlUser>) ->
             Some(control) => Some(format!("uid {uid} may not publish tables: only root and uid {} may (--control-user)", control.uid)),
             None => Some(format!("uid {uid} may not publish tables: only root may, unless the dataplane has --control-user {uid}")),
         },
-        ToDataplane::AddPort(_) | ToDataplane::DelPort { .. } | ToDataplane::Enforce { .. } => {
+        ToDataplane::AddPort(_) | ToDataplane::DelPort { .. } | ToDataplane::Enforce { .. } | ToDataplane::Offload { .. } => {
             Some(format!("uid {uid} may not change ports or enforcement: only root may"))
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     use sluice_flow::ObjectName;
     use sluice_wire::AddPort;
 
-    fn every_request() -> [(ToDataplane, &'static str); 12] {
+    fn every_request() -> [(ToDataplane, &'static str); 13] {
         let (container_id, ifname) = (String::new(), String::new());
         let add = AddPort {
             container_id: container_id.clone(),
@@ -127,6 +127,7 @@ mod tests {
             (ToDataplane::Identify { identities: Vec::new() }, "publish"),
             (ToDataplane::Found, "look"),
             (ToDataplane::Enforce { on: false }, "change"),
+            (ToDataplane::Offload { on: false }, "change"),
             (ToDataplane::CheckPort { container_id, ifname, host_ifindex: None, addresses: Vec::new() }, "look"),
             (ToDataplane::Status, "look"),
             (ToDataplane::Ports, "look"),

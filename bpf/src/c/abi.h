@@ -59,7 +59,10 @@
 #define SLUICE_KIND_PUNT 1    /* a hook asks */
 #define SLUICE_KIND_VERDICT 2 /* a worker lets it pass */
 
-#define SLUICE_TRUNK_DEFERRED 1 /* flags: judged again where it departs */
+#define SLUICE_TRUNK_DEFERRED 1 /* flags, of a verdict: judged again where it departs */
+#define SLUICE_TRUNK_HIT 2      /* of a punt: the cache knows it, and a worker judges it all the same (every_packet) */
+#define SLUICE_TRUNK_DIRECT 4   /* of both: made ready for another pod's device, exit_ifindex */
+#define SLUICE_TRUNK_ENTERED 8  /* of a verdict: that pod's ingress has been judged, too */
 
 struct sluice_trunk_header {
 	__u8 dst[6];
@@ -75,7 +78,7 @@ struct sluice_trunk_header {
 	__u32 incarnation;
 	__u32 epoch; /* the port's, read before judging */
 	__u32 mark;  /* the packet's own, given back with it */
-	__u32 exit_ifindex; /* of a departure: by which device */
+	__u32 exit_ifindex; /* of a departure: by which device; of what goes directly: to which */
 	__u8 origin[16];    /* the source before the node translated it, 0 where it did not */
 };
 
@@ -191,6 +194,7 @@ struct sluice_ration {
 	__u32 learned;
 	__u32 may;
 	__u32 pad;
+	__u64 asked_until_ns; /* as until_ns, of what its worker was asked about */
 	__u64 full_until_ns; /* the worker found no room, and will not look again before */
 };
 
@@ -204,7 +208,8 @@ struct sluice_config {
 	__u32 abi_version;
 	__u32 fail_open;
 	__u32 new_flow_ns; /* a port's share of workers: one new flow in so long on average; 0: as many as there are */
-	__u32 reserved[5];
+	__u32 every_packet; /* not 0: also what the cache knows goes to workers */
+	__u32 reserved[4];
 };
 
 #ifdef SLUICE_ABI_NEXT
@@ -242,7 +247,10 @@ struct sluice_opening {
 
 /* How far ahead of its share a port may be: a tenth of a second's new flows at once. */
 #define SLUICE_RATION_AHEAD_NS 100000000ull
-/* How long a way that the kernel took is taken without asking it. */
+/* Of these, a worker may be asked about so many at once: a quarter of what waits on its trunk at most. */
+#define SLUICE_ASKED_AT_ONCE 512
+/* How long a way that the kernel took is taken without asking it; and how often whoever comes by the kernel shows it. */
+#define SLUICE_SHOW_NS 250000000ull
 #define SLUICE_DIRECT_NS 5000000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)

@@ -29,8 +29,9 @@ static __noinline void show_way(struct __sk_buff *skb, const struct parsed *p, _
 	value->direct_until_ns = now + SLUICE_DIRECT_NS;
 }
 
-/* To the other pod's device, as a router would: one hop less to live. TCX_NEXT: by the kernel, which can say more of it. */
-static __noinline int bring(struct __sk_buff *skb, const struct parsed *p, __u32 index)
+/* Makes a packet ready for the other pod's device, as a router would: one hop less to live. That device, or 0: by the kernel,
+ * which can say more of it. */
+static __noinline __u32 make_ready(struct __sk_buff *skb, const struct parsed *p, __u32 index)
 {
 	struct sluice_port *to = bpf_map_lookup_elem(&ports, &index);
 	__u32 bytes = (skb->gso_size ? p->l4_offset + 8 + skb->gso_size : skb->len) - ETHERNET_BYTES;
@@ -38,12 +39,12 @@ static __noinline int bring(struct __sk_buff *skb, const struct parsed *p, __u32
 	struct ethhdr *ethernet = data;
 
 	if (!to || p->fragment || bytes > to->direct_mtu)
-		return TCX_NEXT;
+		return 0;
 	if (p->l4_offset == ETHERNET_BYTES + sizeof(struct iphdr)) {
 		struct iphdr *ip = data + ETHERNET_BYTES;
 
 		if ((void *)(ip + 1) > end || ip->ttl <= 1)
-			return TCX_NEXT;
+			return 0;
 		/* RFC 1624 */
 		__u32 check = ip->check + bpf_htons(0x0100);
 
@@ -53,17 +54,14 @@ static __noinline int bring(struct __sk_buff *skb, const struct parsed *p, __u32
 		struct ipv6hdr *ip = data + ETHERNET_BYTES;
 
 		if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
-			return TCX_NEXT;
+			return 0;
 		ip->hop_limit--;
 	} else {
-		return TCX_NEXT;
+		return 0;
 	}
 	__builtin_memcpy(ethernet->h_dest, to->mac, 6);
 	__builtin_memcpy(ethernet->h_source, to->gateway_mac, 6);
-	skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DIRECT;
-	count(SLUICE_COUNT_HIT);
-	count(SLUICE_COUNT_DIRECT);
-	return bpf_redirect(to->ifindex, 0);
+	return to->ifindex;
 }
 
 #endif

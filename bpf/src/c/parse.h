@@ -14,13 +14,16 @@ struct parsed {
 	__u8 fragment;   /* FIRST or LATER */
 	__u8 opens;      /* TCP: SYN without ACK; SCTP: INIT */
 	__u8 hop_limit;
-	__u8 direct;     /* another pod's hook brought it */
+	__u8 direct;     /* DIRECT: another pod's hook brought it; DIRECT_JUDGED: by way of a worker that judged it for both */
 	__u32 l4_offset;
 	__u32 fragment_id;
 };
 
 #define FIRST 1
 #define LATER 2
+
+#define DIRECT 1
+#define DIRECT_JUDGED 2
 
 static __always_inline void map_v4(__u8 *to, __be32 address)
 {

@@ -2,8 +2,19 @@
 #ifndef SLUICE_RATION_H
 #define SLUICE_RATION_H
 
-/* Whether a port has had its share of new flows: what one pod opens must not be what another waits for. Two CPUs may count as
- * one now and then, which only lets a few more through. */
+/* Takes one new flow off an account that is paid for until `until`, and may be ahead for so long. 0: it had that much. Two CPUs
+ * may count as one now and then, which only lets a few more through. */
+static __always_inline int overdraws(__u64 *until, __u64 now, __u32 new_flow_ns, __u64 ahead_ns)
+{
+	__u64 paid = *until > now ? *until : now;
+
+	if (paid - now > ahead_ns)
+		return 1;
+	*until = paid + new_flow_ns;
+	return 0;
+}
+
+/* Whether a port has had its share of new flows: those that begin here and those that a worker is asked about. */
 static __always_inline int overdrawn(const struct parsed *p)
 {
 	__u32 zero = 0, index = p->key.port;
@@ -12,16 +23,30 @@ static __always_inline int overdrawn(const struct parsed *p)
 
 	if (!settings || !share || !settings->new_flow_ns)
 		return 0;
-	__u64 now = bpf_ktime_get_coarse_ns(), until = share->until_ns;
+	if (!overdraws(&share->until_ns, bpf_ktime_get_coarse_ns(), settings->new_flow_ns, SLUICE_RATION_AHEAD_NS))
+		return 0;
+	share->refused++;
+	return 1;
+}
 
-	if (until < now)
-		until = now;
-	if (until - now > SLUICE_RATION_AHEAD_NS) {
-		share->refused++;
-		return 1;
-	}
-	share->until_ns = until + settings->new_flow_ns;
-	return 0;
+/* Whether a port has asked its worker as often as it may: at the same rate, but never more at once than leaves room on the
+ * trunk for the questions of others. */
+static __always_inline int asked_enough(const struct parsed *p)
+{
+	__u32 zero = 0, index = p->key.port;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
+
+	if (!settings || !share || !settings->new_flow_ns)
+		return 0;
+	__u64 ahead = (__u64)settings->new_flow_ns * SLUICE_ASKED_AT_ONCE;
+
+	if (ahead > SLUICE_RATION_AHEAD_NS)
+		ahead = SLUICE_RATION_AHEAD_NS;
+	if (!overdraws(&share->asked_until_ns, bpf_ktime_get_coarse_ns(), settings->new_flow_ns, ahead))
+		return 0;
+	share->refused++;
+	return 1;
 }
 
 /* The same without having it counted as one: spares a flood beyond its share the search for denials. */

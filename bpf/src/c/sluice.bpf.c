@@ -46,8 +46,18 @@ static __always_inline int pass(__u32 what)
 	return TCX_NEXT;
 }
 
+/* Whether nothing is judged by the cache alone: every packet of an isolated pod goes to its worker. The cache still counts, and
+ * tells what is established. */
+static __always_inline int every_packet(void)
+{
+	__u32 zero = 0;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+
+	return settings && settings->every_packet;
+}
+
 /* Puts the trunk header in front and sends the frame to the port's worker. */
-static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch, __u8 flags)
 {
 	struct sluice_trunk_header header = {
 		.dst = { 0x02, 'S', 'L', 'U', 'I', 'C' },
@@ -57,12 +67,13 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 		.version = SLUICE_ABI_VERSION,
 		.kind = SLUICE_KIND_PUNT,
 		.direction = p->key.direction,
+		.flags = flags,
 		.port = p->key.port,
 		.worker = port->worker,
 		.incarnation = p->key.incarnation,
 		.epoch = epoch,
 		.mark = skb->mark,
-		.exit_ifindex = p->key.direction == SLUICE_DEPARTURE ? skb->ifindex : 0,
+		.exit_ifindex = p->key.direction == SLUICE_DEPARTURE ? skb->ifindex : flags & SLUICE_TRUNK_DIRECT ? skb->cb[0] : 0,
 	};
 
 	if (p->key.direction == SLUICE_INGRESS)
@@ -76,7 +87,7 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 /* Asks the worker about what may begin something, if the port's share lasts. */
 static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
 {
-	return overdrawn(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch);
+	return overdrawn(p) || asked_enough(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch, 0);
 }
 
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
@@ -95,7 +106,7 @@ static __noinline int denied_before(const struct parsed *p, const struct sluice_
 	struct sluice_key key = p->key;
 
 	/* what may be an answer is never refused by a denial: the worker knows the connection */
-	if (opened_explicitly(key.protocol) ? !p->opens : key.dport == SLUICE_ICMP_REPLY)
+	if (every_packet() || (opened_explicitly(key.protocol) ? !p->opens : key.dport == SLUICE_ICMP_REPLY))
 		return 0;
 	/* of everything from or to that address, which is what most denied floods meet; else of this port */
 	key.sport = 0;
@@ -143,9 +154,11 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			return drop(SLUICE_DROP_RATIONED);
 		if (may_begin(p) && is_full(p))
 			return drop(SLUICE_DROP_CONNECTIONS_FULL);
-		int verdict = admit(skb, port, p, epoch);
+		int verdict = every_packet() ? 0 : admit(skb, port, p, epoch);
 
-		return verdict ? let_on(skb, verdict) : punt(skb, port, p, epoch);
+		if (verdict)
+			return let_on(skb, verdict);
+		return asked_enough(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch, 0);
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
@@ -163,10 +176,10 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	if (value->epoch != epoch || idle || opens_another || opens_again || may_be_own) {
 		count(SLUICE_COUNT_STALE);
 		/* what may begin something is rationed, what is only asked about again never */
-		return opens_another || opens_again || may_be_own ? ration(skb, port, p, epoch) : punt(skb, port, p, epoch);
+		return opens_another || opens_again || may_be_own ? ration(skb, port, p, epoch) : punt(skb, port, p, epoch, 0);
 	}
 	if (value->verdict == SLUICE_CACHE_DENY)
-		return drop(SLUICE_DROP_POLICY_DENIED);
+		return every_packet() ? punt(skb, port, p, epoch, SLUICE_TRUNK_HIT) : drop(SLUICE_DROP_POLICY_DENIED);
 	__sync_fetch_and_add(&value->packets, skb->gso_segs ? skb->gso_segs : 1);
 	__sync_fetch_and_add(&value->bytes, skb->len);
 	if (now > last_seen)
@@ -181,13 +194,28 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	}
 	if (p->fragment == FIRST)
 		note_first(p);
+	/* a worker has judged it on its way here */
+	if (p->direct == DIRECT_JUDGED)
+		return let_on(skb, value->verdict);
+	__u32 device = 0;
+
 	if (p->key.protocol == IPPROTO_UDP && port->direct_mtu) {
 		if (p->key.direction == SLUICE_INGRESS && !p->direct && value->direct_until_ns <= now) {
-			value->direct_until_ns = now + SLUICE_DIRECT_NS;
+			value->direct_until_ns = now + SLUICE_SHOW_NS;
 			show_way(skb, p, now);
 		} else if (p->key.direction == SLUICE_EGRESS && value->direct_until_ns > now && value->verdict == SLUICE_CACHE_ALLOW) {
-			return bring(skb, p, value->out_port);
+			device = make_ready(skb, p, value->out_port);
 		}
+	}
+	if (every_packet()) {
+		skb->cb[0] = device;
+		return punt(skb, port, p, epoch, device ? SLUICE_TRUNK_HIT | SLUICE_TRUNK_DIRECT : SLUICE_TRUNK_HIT);
+	}
+	if (device) {
+		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DIRECT;
+		count(SLUICE_COUNT_HIT);
+		count(SLUICE_COUNT_DIRECT);
+		return bpf_redirect(device, 0);
 	}
 	return let_on(skb, value->verdict);
 }
@@ -281,13 +309,14 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 				return verdict;
 			mark = 0;
 		}
-		if ((mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex) {
+		int judged = (mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex;
+
+		if (mark & SLUICE_MARK_DIRECT) {
+			skb->mark &= ~(SLUICE_MARK_DIRECT | SLUICE_MARK_JUDGED_INGRESS);
+			p.direct = judged ? DIRECT_JUDGED : DIRECT;
+		} else if (judged) {
 			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
 			return pass(SLUICE_COUNT_REINJECTED);
-		}
-		if (mark & SLUICE_MARK_DIRECT) {
-			skb->mark &= ~SLUICE_MARK_DIRECT;
-			p.direct = 1;
 		}
 	}
 
@@ -307,7 +336,9 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	}
 	verdict = judge(skb, port, &p);
-	return verdict == TCX_NEXT ? pass(SLUICE_COUNT_HIT) : verdict;
+	if (verdict != TCX_NEXT)
+		return verdict;
+	return pass(p.direct == DIRECT_JUDGED ? SLUICE_COUNT_REINJECTED : SLUICE_COUNT_HIT);
 }
 
 SEC("tcx/ingress")
@@ -396,6 +427,14 @@ int near(struct __sk_buff *skb)
 			return drop(SLUICE_DROP_STALE_PORT);
 		skb->mark = mark;
 		return bpf_redirect(exit, 0);
+	}
+	if (header.flags & SLUICE_TRUNK_DIRECT) {
+		__u32 device = header.exit_ifindex;
+
+		if (!bpf_map_lookup_elem(&port_of_ifindex, &device))
+			return drop(SLUICE_DROP_STALE_PORT);
+		skb->mark = mark | SLUICE_MARK_DIRECT | (header.flags & SLUICE_TRUNK_ENTERED ? SLUICE_MARK_JUDGED_INGRESS : 0);
+		return bpf_redirect(device, 0);
 	}
 	if (header.flags & SLUICE_TRUNK_DEFERRED)
 		mark |= SLUICE_MARK_DEFERRED;

@@ -88,6 +88,7 @@ impl Node {
             denial_entries: 1000,
             origin_entries: 1000,
             fail_open: false,
+            every_packet: false,
             new_flows_per_second: None,
         }
     }

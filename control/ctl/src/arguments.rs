@@ -62,6 +62,14 @@ pub(crate) enum Switch {
     Off,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Offload {
+    /// The verdict cache decides in the kernel: as fast as that is.
+    On,
+    /// Workers see every packet: slower, and each is judged for itself.
+    Off,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Both processes, the generation in force, and what could not be used.
@@ -80,6 +88,13 @@ pub(crate) enum Command {
         /// `on` or `off`.
         #[arg(value_enum)]
         state: Switch,
+    },
+    /// Lets the kernel decide what a worker has judged before, or sends every packet of isolated pods through its worker. Until a
+    /// restart of the dataplane, whose `--offload` says what it begins with.
+    Offload {
+        /// `on` or `off`.
+        #[arg(value_enum)]
+        state: Offload,
     },
     /// Why a connection passes or not.
     #[command(after_help = "Examples:

@@ -19,7 +19,7 @@ mod status;
 mod table;
 mod wait;
 
-use arguments::{Arguments, Command, Switch, TableCommand};
+use arguments::{Arguments, Command, Offload, Switch, TableCommand};
 use clap::Parser;
 use owo_colors::OwoColorize;
 use std::io::{self, Write};
@@ -57,6 +57,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Ending> {
         Command::Get(what) => get::run(&client, what, form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Dump { image }) => table::dump(&client, image.as_deref(), form, out).map(|()| Ending::Ok),
         Command::Table(TableCommand::Save { file }) => table::save(&client, file, form, out).map(|()| Ending::Ok),
+        Command::Offload { state } => status::offload(&client, *state == Offload::On, form, out).map(|()| Ending::Ok),
         Command::Enforce { state } => status::enforce(&client, *state == Switch::On, form, out).map(|()| Ending::Ok),
         Command::Explain(question) => explain::run(&client, question, form, out),
         Command::Matrix(request) => matrix::run(request, form, out),

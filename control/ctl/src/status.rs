@@ -115,6 +115,17 @@ pub(crate) fn enforce(client: &Client, on: bool, form: Form, out: &mut dyn Write
     Ok(())
 }
 
+/// Switches the offload, and says what that means.
+pub(crate) fn offload(client: &Client, on: bool, form: Form, out: &mut dyn Write) -> Result<()> {
+    client.dataplane(&ToDataplane::Offload { on })?;
+    match (form, on) {
+        (Form::Json, _) => writeln!(out, "{}", serde_json::json!({ "offload": on }))?,
+        (Form::Table, true) => writeln!(out, "the verdict cache decides in the kernel")?,
+        (Form::Table, false) => writeln!(out, "workers see every packet until `sluicectl offload on` or a restart")?,
+    }
+    Ok(())
+}
+
 fn up() -> String {
     "up".green().bold().to_string()
 }
@@ -157,7 +168,8 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let control = if s.control_connected { "connected".to_owned() } else { "not connected".yellow().to_string() };
     writeln!(out, "  control      {control}")?;
     let fail_open = if s.fail_open { "on".yellow().to_string() } else { "off".to_owned() };
-    writeln!(out, "  established  {}, fail-open {fail_open}", s.established)?;
+    let offload = if s.every_packet { "off: workers see every packet".yellow().to_string() } else { "on".to_owned() };
+    writeln!(out, "  established  {}, fail-open {fail_open}, offload {offload}", s.established)?;
     let cache = count(s.cache_entries, "entry", "entries");
     writeln!(
         out,

@@ -107,6 +107,7 @@ fn dataplane_status() -> DataplaneStatus {
         established: "enforce".into(),
         enforcing: true,
         fail_open: false,
+        every_packet: false,
         cache_hits: 1000,
         punts: 10,
         admitted: 7,

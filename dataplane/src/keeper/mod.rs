@@ -24,7 +24,7 @@ mod requests;
 mod status;
 mod storage;
 
-use crate::config::Arguments;
+use crate::config::{Arguments, Offload};
 use crate::kernel::BpfKernel;
 use crate::netlink::Netlink;
 use crate::privileges;
@@ -125,6 +125,7 @@ impl Keeper {
             denial_entries: limits::DENIALS_MAX as u32,
             origin_entries: limits::ORIGINS_MAX as u32,
             fail_open: arguments.fail_open,
+            every_packet: arguments.offload == Offload::Off,
             new_flows_per_second: std::num::NonZeroU32::new(arguments.new_flows_per_second),
         })?);
         let far = FarNamespace::open(&arguments.run_dir)?;

@@ -126,6 +126,11 @@ impl Keeper {
             }
             ToDataplane::Found => Ok(FromDataplane::Found { devices: self.found_devices() }),
             ToDataplane::Identify { identities } => self.identify(identities).map(|()| FromDataplane::Done),
+            ToDataplane::Offload { on } => {
+                warn!(on, "offload switched by request");
+                self.loaded.set_every_packet(!on);
+                Ok(FromDataplane::Done)
+            }
             ToDataplane::Enforce { on } => self.enforce(on).map(|()| FromDataplane::Done),
             ToDataplane::Status => Ok(FromDataplane::Status(self.status())),
             ToDataplane::Ports => Ok(FromDataplane::Ports { ports: self.port_infos() }),

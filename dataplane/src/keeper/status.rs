@@ -37,6 +37,7 @@ impl Keeper {
             },
             enforcing: self.enforcing,
             fail_open: self.arguments.fail_open,
+            every_packet: self.loaded.sends_every_packet(),
             cache_hits: counters[abi::COUNT_HIT],
             punts: counters[abi::COUNT_PUNT],
             admitted: counters[abi::COUNT_ADMITTED],

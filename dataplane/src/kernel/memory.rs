@@ -45,6 +45,8 @@ pub struct MemoryKernel {
     pub counters: RefCell<[u64; COUNTERS]>,
     /// Packets pass while no worker serves.
     pub fail_open: Cell<bool>,
+    /// Hits go to the worker, too.
+    pub every_packet: Cell<bool>,
     /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
     pub new_flow_ns: Cell<u32>,
     /// What each port has had of its share, and what the hooks may admit.
@@ -73,6 +75,7 @@ impl Default for MemoryKernel {
             sockets: RefCell::default(),
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),
+            every_packet: Cell::new(false),
             new_flow_ns: Cell::new(0),
             rations: RefCell::new(vec![Ration::zeroed(); PORTS_MAX]),
             allowances: RefCell::default(),

@@ -21,6 +21,8 @@ pub(super) struct Seen {
     pub(super) incarnation: Incarnation,
     /// The port's when the hook punted, which is before any of this.
     pub(super) epoch: u32,
+    /// The cache has it, and counts it.
+    pub(super) hit: bool,
     pub(super) bytes: usize,
     pub(super) now_ns: u64,
 }
@@ -90,6 +92,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             return self.judge_new(seen, seen.flow, false);
         }
         let deferred = connection.deferred && role == Role::Original;
+        if seen.hit {
+            return pass_if(connection.allowed, deferred);
+        }
         // entries of this very batch are not in the kernel yet
         if let Some(value) = self.pending.find(&seen.flow, seen.incarnation, original) {
             value.packets += 1;
@@ -107,8 +112,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let mine = usize::from(role == Role::Reply);
         let mut values = [Role::Original, Role::Reply].map(|role| self.entry(seen, &connection, role));
         for (value, entry) in values.iter_mut().zip(&entries) {
-            // what the kernel counted is carried over
+            // what the kernel counted is carried over, and the way it showed
             (value.packets, value.bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            (value.direct_until_ns, value.out_port) = entry.map_or((0, 0), |entry| (entry.direct_until_ns, entry.out_port));
             // a SYN among them begins a new connection on the ports of one that ended
             if !seen.has_syn() {
                 value.tcp_flags = entry.map_or(0, |entry| entry.tcp_flags);
@@ -205,12 +211,21 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let connection =
             Connection { incarnation, allowed: true, deferred: false, both_ways: false, origin: None, rule, seen_ns: seen.now_ns };
         self.connections.insert(flow, connection);
-        let entering = Seen { flow, incarnation, epoch: port.epoch, origin: None, ..*seen };
+        let entering = Seen { flow, incarnation, epoch: port.epoch, hit: false, origin: None, ..*seen };
         if entering.opens() || flow.protocol == Protocol::UDP {
             self.let_alike(&flow, &connection);
         }
         let [original, reply] = [Role::Original, Role::Reply].map(|role| self.entry(&entering, &connection, role));
         self.pending.push(flow, incarnation, original, reply);
+    }
+
+    /// Whether what leaves one pod belongs to a connection that may enter the other one, if that is this worker's, too. Otherwise
+    /// its hook asks.
+    pub(super) fn may_enter(&self, leaving: &FlowKey) -> bool {
+        let Some(&at) = self.local.get(&leaving.dst) else { return false };
+        let incarnation = Incarnation(self.kernel.port(usize::from(at.0)).incarnation);
+        let flow = FlowKey { port: at, direction: Direction::Ingress, ..*leaving };
+        self.tracked(&flow, incarnation).is_some_and(|(_, connection, _)| connection.allowed)
     }
 
     /// Denials spare the worker the rest of a denied flood. Only openers are remembered, only in the judged direction, and

@@ -27,7 +27,9 @@ use crate::conntrack::{Connections, Timeouts};
 use crate::io::{Fate, PacketIo};
 use crate::kernel::Kernel;
 use pending::Pending;
-use sluice_bpf::abi::{KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader};
+use sluice_bpf::abi::{
+    KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
+};
 use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
 use sluice_table::Table;
@@ -127,13 +129,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         for (index, fate) in fates[..count].iter_mut().enumerate() {
             self.pending.begin_frame(index);
             *fate = match self.judge_frame(index, now_ns) {
-                Judged::Pass { deferred } => {
+                Ok(flags) => {
                     let frame = self.io.frame_mut(index);
                     frame[KIND_AT] = KIND_VERDICT;
-                    frame[FLAGS_AT] = if deferred { TRUNK_DEFERRED } else { 0 };
+                    frame[FLAGS_AT] = flags;
                     Fate::Forward
                 }
-                Judged::Drop(reason) => Fate::Drop(reason),
+                Err(reason) => Fate::Drop(reason),
             };
         }
         for frame in self.write_entries() {
@@ -153,29 +155,27 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         count
     }
 
-    fn judge_frame(&mut self, index: usize, now_ns: u64) -> Judged {
+    /// The flags of its verdict, where it may go on.
+    fn judge_frame(&mut self, index: usize, now_ns: u64) -> Result<u8, DropReason> {
         let frame = self.io.frame_mut(index);
         let Some((header, inner)) = frame.split_first_chunk::<TRUNK_BYTES>() else {
-            return Judged::Drop(DropReason::TrunkHeader);
+            return Err(DropReason::TrunkHeader);
         };
         let header: TrunkHeader = bytemuck::pod_read_unaligned(header);
         let way = FlowKey::of_way(header.direction).filter(|(direction, departs)| !departs || *direction == Direction::Egress);
         let known = header.magic == TRUNK_MAGIC && header.version == sluice_bpf::ABI_VERSION as u8 && header.kind == KIND_PUNT;
         let (true, Some((direction, departs)), true) = (known, way, usize::from(header.port) < PORTS_MAX) else {
-            return Judged::Drop(DropReason::TrunkHeader);
+            return Err(DropReason::TrunkHeader);
         };
         let port = self.kernel.port(usize::from(header.port));
         if port.worker != self.config.worker {
-            return Judged::Drop(DropReason::WrongWorker);
+            return Err(DropReason::WrongWorker);
         }
         if port.ifindex == 0 || port.incarnation != header.incarnation {
-            return Judged::Drop(DropReason::StalePort);
+            return Err(DropReason::StalePort);
         }
         let bytes = inner.len();
-        let packet = match parse_frame(inner) {
-            Ok(packet) => packet,
-            Err(error) => return Judged::Drop(error.0),
-        };
+        let packet = parse_frame(inner).map_err(|error| error.0)?;
         let flow = FlowKey {
             port: PortIndex(header.port),
             direction,
@@ -188,8 +188,23 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         };
         let origin = (header.origin != [0; 16]).then_some(Addr(header.origin));
         let incarnation = Incarnation(header.incarnation);
-        let seen = judge::Seen { flow, kind: packet.kind, origin, incarnation, epoch: header.epoch, bytes, now_ns };
-        self.judge_piece(&seen, packet.fragment)
+        let seen = judge::Seen {
+            flow,
+            kind: packet.kind,
+            origin,
+            incarnation,
+            epoch: header.epoch,
+            hit: header.flags & TRUNK_HIT != 0,
+            bytes,
+            now_ns,
+        };
+        match self.judge_piece(&seen, packet.fragment) {
+            Judged::Drop(reason) => Err(reason),
+            Judged::Pass { deferred: true } => Ok(TRUNK_DEFERRED),
+            Judged::Pass { .. } if header.flags & TRUNK_DIRECT == 0 => Ok(0),
+            Judged::Pass { .. } if self.may_enter(&seen.flow) => Ok(TRUNK_DIRECT | TRUNK_ENTERED),
+            Judged::Pass { .. } => Ok(TRUNK_DIRECT),
+        }
     }
 }
 

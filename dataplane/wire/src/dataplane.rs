@@ -64,6 +64,12 @@ pub enum ToDataplane {
         /// Hooks on.
         on: bool,
     },
+    /// Let what the verdict cache knows pass or drop in the kernel, or send every packet of isolated pods to its worker. A restart
+    /// does as its argument says. Root only.
+    Offload {
+        /// The cache decides.
+        on: bool,
+    },
     /// State, workers and drops.
     Status,
     /// All ports, by index.
@@ -332,6 +338,9 @@ pub struct DataplaneStatus {
     pub enforcing: bool,
     /// Whether packets pass while no worker serves.
     pub fail_open: bool,
+    /// Whether workers see every packet, also what the verdict cache knows (`--offload off`).
+    #[serde(default)]
+    pub every_packet: bool,
     /// Packets judged in the kernel by the verdict cache.
     pub cache_hits: u64,
     /// Packets sent to a worker.

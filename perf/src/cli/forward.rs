@@ -18,6 +18,7 @@ enforces, and nowhere else. The dataplane's counters must agree: hits with hooks
 
   tcp, tcp8, service   TCP throughput (iperf3): one stream, eight, one through a ClusterIP
   udp, udp1k, udp100k  64-byte frames that arrive: one flow, 1000, 100,000 of 16 pairs of pods
+  request              64-byte request and response over one connection, one at a time
   connect, free        connect, 64-byte request and response, close; free: between pods that no policy selects
   first, cold          round trip of a flow's first packet: others from the same address to the same port came before; none did
   latency              round trip of an established flow at a fixed pace, open loop

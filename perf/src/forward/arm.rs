@@ -12,6 +12,10 @@ pub(crate) enum Arm {
     On,
     /// Sluice enforces ten.
     Few,
+    /// Sluice enforces a thousand.
+    Some,
+    /// Sluice enforces all policies, and a worker sees every packet.
+    Every,
     /// Hooks off; nftables with maps and sets.
     Sets,
     /// Hooks off; nftables, a rule for each port and block.
@@ -27,7 +31,7 @@ pub(crate) enum Arm {
 impl Arm {
     /// Sluice's hooks are on.
     pub(crate) fn enforces(self) -> bool {
-        matches!(self, Self::On | Self::Few | Self::Swapped)
+        matches!(self, Self::On | Self::Few | Self::Some | Self::Every | Self::Swapped)
     }
 
     /// nftables has rules of ours.
@@ -40,12 +44,23 @@ impl Arm {
         self.enforces() || matches!(self, Self::Sets | Self::Linear)
     }
 
+    /// Policies in force, of so many.
+    pub(crate) fn policies(self, all: usize) -> usize {
+        match self {
+            Self::Few | Self::Swapped => all.min(10),
+            Self::Some => all.min(1000),
+            _ => all,
+        }
+    }
+
     /// For people, with the number of policies.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Off => "no policy",
             Self::On => "Sluice",
             Self::Few => "Sluice, 10 policies",
+            Self::Some => "Sluice, 1000 policies",
+            Self::Every => "Sluice, offload off",
             Self::Sets => "nft, maps and sets",
             Self::Linear => "nft, rule by rule",
             Self::Refused => "nft drop rule",

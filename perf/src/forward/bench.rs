@@ -34,8 +34,8 @@ const ALLOWED_ATTEMPTS: u32 = 3;
 const DENIED_WAIT: Duration = Duration::from_millis(100);
 /// Hooks put back find their workers asleep.
 const AFTER_SWITCH: Duration = Duration::from_millis(50);
-/// Of the case with few policies.
-pub(crate) const FEW_POLICIES: usize = 10;
+/// States with more and more policies, each step in a file of its own.
+const STEPS: [Arm; 3] = [Arm::Few, Arm::Some, Arm::On];
 
 /// What a switch found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,10 @@ pub(crate) enum Ready {
 pub(crate) struct Bench {
     lab: Lab,
     enforcing: bool,
-    /// All policies are there, not just a few.
-    many: bool,
+    /// Workers see every packet.
+    every_packet: bool,
+    /// Of the files with policies, so many are in force.
+    files: usize,
     /// Loaded into nftables.
     peer: Option<Arm>,
     policies: usize,
@@ -68,7 +70,18 @@ impl Bench {
         let lab = Lab::up(&LabConfig { yaml: cluster::base(), ..config.clone() })?;
         let [client_address, server_address] = [lab.pod_address(CLIENT, Family::V4)?, lab.pod_address(SERVER, Family::V4)?];
         let interrupted = Arc::clone(&config.interrupted);
-        let mut bench = Self { lab, enforcing: true, many: false, peer: None, policies, cpus, interrupted, client_address, server_address };
+        let mut bench = Self {
+            lab,
+            enforcing: true,
+            every_packet: false,
+            files: 1,
+            peer: None,
+            policies,
+            cpus,
+            interrupted,
+            client_address,
+            server_address,
+        };
         bench.prepare_pods()?;
         (config.progress)(&format!("{policies} policies: writing and compiling"));
         bench.write_policies()?;
@@ -103,23 +116,36 @@ impl Bench {
     }
 
     fn write_policies(&mut self) -> Result<()> {
-        let few = Rules::of(FEW_POLICIES.min(self.policies));
-        std::fs::write(self.manifest("bench-few.yaml"), few.yaml(0)).context("cannot write policies")?;
-        // under a name that nobody reads, until it is wanted
-        let rest = Rules::of(self.policies).yaml(FEW_POLICIES.min(self.policies) - BASE_POLICIES.min(self.policies));
-        std::fs::write(self.manifest("bench-many.off"), rest).context("cannot write policies")?;
-        self.set_policies(true)
+        let mut from = BASE_POLICIES;
+        for (number, arm) in STEPS.into_iter().enumerate() {
+            let to = arm.policies(self.policies);
+            // the first is in force; the others have names that nobody reads, until they are wanted
+            let path = self.step(number, number == 0);
+            let begin = from.min(to).saturating_sub(BASE_POLICIES);
+            std::fs::write(path, Rules::of(to).yaml(begin)).context("cannot write policies")?;
+            from = to;
+        }
+        self.set_policies(Arm::On)
     }
 
-    fn set_policies(&mut self, many: bool) -> Result<()> {
-        let names = ["bench-many.off", "bench-many.yaml"].map(|name| self.manifest(name));
-        let [from, to] = if many { [&names[0], &names[1]] } else { [&names[1], &names[0]] };
-        if self.many != many {
-            std::fs::rename(from, to).context("cannot change the policies")?;
-            self.lab.settle()?;
-            self.many = many;
+    fn step(&self, number: usize, in_force: bool) -> PathBuf {
+        self.manifest(&format!("bench-{number}.{}", if in_force { "yaml" } else { "off" }))
+    }
+
+    fn set_policies(&mut self, arm: Arm) -> Result<()> {
+        let same = |step: &Arm| step.policies(self.policies) == arm.policies(self.policies);
+        let files = STEPS.iter().position(same).map_or(STEPS.len(), |step| step + 1);
+        if self.files == files {
+            return Ok(());
         }
-        Ok(())
+        for number in 1..STEPS.len() {
+            let [is, shall] = [number < self.files, number < files];
+            if is != shall {
+                std::fs::rename(self.step(number, is), self.step(number, shall)).context("cannot change the policies")?;
+            }
+        }
+        self.files = files;
+        self.lab.settle().map(drop)
     }
 
     /// Brings a state about, and checks with connection attempts that it is so.
@@ -131,11 +157,18 @@ impl Bench {
     }
 
     fn change(&mut self, arm: Arm) -> Result<()> {
-        self.set_policies(!matches!(arm, Arm::Few | Arm::Swapped))?;
+        self.set_policies(arm)?;
         if self.enforcing != arm.enforces() {
             match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Enforce { on: arm.enforces() })? {
                 FromDataplane::Done => self.enforcing = arm.enforces(),
                 other => bail!("the dataplane answered Enforce with {other:?}"),
+            }
+        }
+        if self.every_packet != (arm == Arm::Every) {
+            self.every_packet = arm == Arm::Every;
+            match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Offload { on: !self.every_packet })? {
+                FromDataplane::Done => {}
+                other => bail!("the dataplane answered Offload with {other:?}"),
             }
         }
         let wanted = Some(arm).filter(|arm| arm.is_peer());
@@ -147,7 +180,7 @@ impl Bench {
                 Arm::Linear => peers::linear(client, server, &rules),
                 Arm::Refused => peers::refuse(noisy),
                 Arm::Silenced => peers::silence(noisy),
-                Arm::Off | Arm::On | Arm::Few | Arm::Swapped => String::new(),
+                Arm::Off | Arm::On | Arm::Few | Arm::Some | Arm::Every | Arm::Swapped => String::new(),
             };
             peers::load(&self.lab.node(), &text)?;
             self.peer = wanted;

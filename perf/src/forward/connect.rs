@@ -16,12 +16,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 5203;
-const MESSAGE: [u8; 64] = [0x5a; 64];
+pub(super) const PORT: u16 = 5203;
+pub(super) const MESSAGE: [u8; 64] = [0x5a; 64];
 /// A lost SYN is repeated after one second, and then after two more: who waits longer than this has lost two.
-const STUCK: Duration = Duration::from_millis(2500);
+pub(super) const STUCK: Duration = Duration::from_millis(2500);
 const STOP_POLL: Duration = Duration::from_millis(100);
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
+pub(super) const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// Round trips per second of one pod to another, and how long each took. A connection that gets stuck ends the measurement.
 pub(super) fn run(bench: &Bench, [client, server]: [&str; 2], duration: Duration) -> Result<Sample> {

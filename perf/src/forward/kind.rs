@@ -3,7 +3,7 @@
 use super::arm::Arm;
 use super::bench::{Bench, CLIENT, FREE, SERVER};
 use super::udp::Flows;
-use super::{Sample, connect, flood, iperf, latency, udp};
+use super::{Sample, connect, flood, iperf, latency, request, udp};
 use crate::report::{Bound, Promise};
 use anyhow::Result;
 use clap::ValueEnum;
@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Udp1k,
     /// 64-byte UDP, 100,000 flows of 16 pairs.
     Udp100k,
+    /// Request and response over an established connection, one at a time.
+    Request,
     /// Connect, request, response, close.
     Connect,
     /// The same between pods that no policy selects.
@@ -65,6 +67,7 @@ impl Kind {
             Self::Udp => "UDP, 64 B, 1 flow",
             Self::Udp1k => "UDP, 64 B, 1k flows",
             Self::Udp100k => "UDP, 64 B, 100k flows",
+            Self::Request => "request/response",
             Self::Connect => "connect/close",
             Self::Free => "connect/close, no policy selects",
             Self::First => "first packet, RTT p50",
@@ -81,7 +84,7 @@ impl Kind {
         match self {
             Self::Tcp | Self::Tcp8 | Self::Service | Self::Denied => ("Gbit/s", 1e9),
             Self::Udp | Self::Udp1k | Self::Udp100k | Self::Swaps => ("kpps", 1e3),
-            Self::Connect | Self::Free | Self::Opening => ("k/s", 1e3),
+            Self::Request | Self::Connect | Self::Free | Self::Opening => ("k/s", 1e3),
             Self::First | Self::Cold | Self::Latency => ("µs", 1.0),
         }
     }
@@ -89,8 +92,10 @@ impl Kind {
     /// What is measured in each round; all ratios are to the first.
     pub(super) fn arms(self) -> &'static [Arm] {
         match self {
-            Self::Tcp | Self::First => &[Arm::Off, Arm::On, Arm::Few, Arm::Sets],
-            Self::Udp | Self::Connect => &[Arm::Off, Arm::On, Arm::Few, Arm::Sets, Arm::Linear],
+            Self::Tcp => &[Arm::Off, Arm::On, Arm::Some, Arm::Few, Arm::Sets],
+            Self::First | Self::Request => &[Arm::Off, Arm::On, Arm::Few, Arm::Sets],
+            Self::Udp => &[Arm::Off, Arm::On, Arm::Some, Arm::Few, Arm::Every, Arm::Sets, Arm::Linear],
+            Self::Connect => &[Arm::Off, Arm::On, Arm::Some, Arm::Few, Arm::Sets, Arm::Linear],
             Self::Udp100k => &[Arm::Off, Arm::On, Arm::Few],
             Self::Tcp8 | Self::Service | Self::Udp1k | Self::Free | Self::Cold | Self::Latency => &[Arm::Off, Arm::On],
             Self::Denied => &[Arm::Refused, Arm::On],
@@ -113,7 +118,7 @@ impl Kind {
             Self::Denied => (Bound::AtLeast, 0.95, 1.1),
             Self::Opening => (Bound::AtLeast, 0.8, 0.95),
             Self::Swaps => (Bound::AtLeast, 0.95, 0.99),
-            Self::Tcp8 | Self::Udp1k => return Vec::new(),
+            Self::Tcp8 | Self::Udp1k | Self::Request => return Vec::new(),
         };
         let judged = if self == Self::Swaps { Arm::Swapped } else { Arm::On };
         let mut all = vec![Compared { name, arm: judged, beside: arms[0], promise: Promise { bound, must, aim } }];
@@ -127,12 +132,16 @@ impl Kind {
             };
             all.push(Compared { name, arm: Arm::On, beside: Arm::Few, promise });
         }
+        if arms.contains(&Arm::Every) {
+            let promise = Promise { bound: Bound::AtLeast, must: 0.65, aim: 0.9 };
+            all.push(Compared { name: "UDP, 64 B, 1 flow, offload off", arm: Arm::Every, beside: arms[0], promise });
+        }
         all
     }
 
     pub(super) fn rounds(self) -> u32 {
         match self {
-            Self::Tcp8 | Self::Udp1k => 8,
+            Self::Tcp8 | Self::Udp1k | Self::Request => 8,
             _ => 20,
         }
     }
@@ -160,6 +169,7 @@ impl Kind {
             (Self::Tcp, _) => iperf::run(bench, server, 1, duration),
             (Self::Tcp8, _) => iperf::run(bench, server, 8, duration),
             (Self::Service, _) => iperf::run(bench, bench.service(0)?.ip(), 1, duration),
+            (Self::Request, _) => request::run(bench, duration),
             (Self::Connect, _) => connect::run(bench, [CLIENT, SERVER], duration),
             (Self::Free, _) => connect::run(bench, FREE, duration),
             (Self::First, _) => latency::first(bench, duration),

@@ -19,6 +19,7 @@ mod kind;
 mod latency;
 mod peers;
 mod report;
+mod request;
 mod udp;
 
 pub(crate) use kind::Kind;
@@ -183,6 +184,8 @@ fn part(bench: &mut Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seco
     let counters = bench.counters()?.since(&before);
     match arm.enforces() {
         _ if kind == Kind::Free => {}
+        _ if arm == Arm::Every && counters.hits > 0 => bail!("every packet should meet a worker, but: {counters:?}"),
+        _ if arm == Arm::Every && counters.punts > 0 => {}
         true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
         true if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
         false if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),

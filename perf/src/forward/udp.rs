@@ -66,13 +66,16 @@ impl Flows {
 
     /// Sends one packet of each flow, slowly enough for workers that know none of them.
     pub(super) fn introduce(&mut self, bench: &Bench) -> Result<()> {
-        let batches: usize = self.pairs.iter().map(|pair| pair.to.len().div_ceil(BATCH)).sum();
-        for _ in 0..batches {
+        for _ in 0..self.batches() {
             bench.check_interrupted()?;
             self.send_batch()?;
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    fn batches(&self) -> usize {
+        self.pairs.iter().map(|pair| pair.to.len().div_ceil(BATCH)).sum()
     }
 
     /// The next packets: of each pair in turn, and there of each flow.
@@ -99,8 +102,12 @@ impl Flows {
         self.pairs.iter().map(|pair| peers::counted(&bench.lab().pod_netns(&pair.server))).sum()
     }
 
-    /// Packets per second that arrived, of all flows in turn.
+    /// Packets per second that arrived, of all flows in turn, each of which has sent one a moment before: no state of the node
+    /// pays here for a pause of theirs.
     pub(super) fn run(&mut self, bench: &Bench, duration: Duration) -> Result<Sample> {
+        for _ in 0..self.batches() {
+            self.send_batch()?;
+        }
         let before = self.arrived(bench)?;
         let (sent, elapsed) = std::thread::scope(|scope| {
             let blast = scope.spawn(|| -> Result<_> {

@@ -1,31 +1,32 @@
 //! direct.h: UDP between two pods of this node, brought from one's device to the other's.
 
-use super::parse::{ETHERNET_BYTES, Parsed, Piece};
+use super::parse::{Brought, ETHERNET_BYTES, Parsed, Piece};
 use super::{Action, Skb};
 use crate::kernel::{Kernel, MemoryKernel};
 use sluice_bpf::abi::{CACHE_ALLOW, COUNT_DIRECT, COUNT_HIT, CacheValue, Key, MARK_DIRECT, MARK_MASK, PORTS_MAX, Port};
 use sluice_flow::{Direction, Protocol};
 
 const DIRECT_NS: u64 = 5_000_000_000;
+const SHOW_NS: u64 = 250_000_000;
 const V4_BYTES: usize = 20;
 const V6_BYTES: usize = 40;
 
 impl MemoryKernel {
-    /// After a hit: UDP that the kernel brought here shows its sender's entry the way; one that was shown is brought. `None`: it
-    /// goes on by the kernel.
-    pub(super) fn take_shortcut(&self, port: &Port, p: &Parsed, value: &CacheValue, skb: &Skb<'_>, now_ns: u64) -> Option<Action> {
+    /// After a hit: UDP that the kernel brought here shows its sender's entry the way; one that was shown is made ready for that
+    /// device. `None`: it goes on by the kernel.
+    pub(super) fn take_shortcut(&self, port: &Port, p: &Parsed, value: &CacheValue, skb: &Skb<'_>, now_ns: u64) -> Option<(u32, Vec<u8>)> {
         if p.key.protocol != Protocol::UDP.0 || port.direct_mtu == 0 {
             return None;
         }
         let shown = value.direct_until_ns > now_ns;
-        if p.key.direction == Direction::Ingress as u8 && !p.direct && !shown {
+        if p.key.direction == Direction::Ingress as u8 && p.direct == Brought::ByKernel && !shown {
             if let Some(own) = self.cache.borrow_mut().get_mut(&p.key) {
-                own.direct_until_ns = now_ns + DIRECT_NS;
+                own.direct_until_ns = now_ns + SHOW_NS;
             }
             self.show_way(p, skb, now_ns);
         }
         let leaves = p.key.direction == Direction::Egress as u8;
-        if leaves && shown && value.verdict == CACHE_ALLOW { self.bring(p, value.out_port, skb) } else { None }
+        if leaves && shown && value.verdict == CACHE_ALLOW { self.make_ready(p, value.out_port, skb) } else { None }
     }
 
     fn show_way(&self, p: &Parsed, skb: &Skb<'_>, now_ns: u64) {
@@ -37,7 +38,7 @@ impl MemoryKernel {
         }
     }
 
-    fn bring(&self, p: &Parsed, index: u16, skb: &Skb<'_>) -> Option<Action> {
+    fn make_ready(&self, p: &Parsed, index: u16, skb: &Skb<'_>) -> Option<(u32, Vec<u8>)> {
         let to = (usize::from(index) < PORTS_MAX).then(|| self.port(usize::from(index)))?;
         if p.fragment != Piece::Whole || skb.frame.len() - ETHERNET_BYTES > usize::from(to.direct_mtu) {
             return None;
@@ -60,8 +61,13 @@ impl MemoryKernel {
         }
         frame[..6].copy_from_slice(&to.mac);
         frame[6..12].copy_from_slice(&to.gateway_mac);
+        Some((to.ifindex, frame))
+    }
+
+    /// To the other pod's device at once.
+    pub(super) fn bring(&self, ifindex: u32, frame: Vec<u8>, mark: u32) -> Action {
         self.count(COUNT_HIT);
         self.count(COUNT_DIRECT);
-        Some(Action::Direct { ifindex: to.ifindex, mark: skb.mark & !MARK_MASK | MARK_DIRECT, frame })
+        Action::Direct { ifindex, mark: mark & !MARK_MASK | MARK_DIRECT, frame }
     }
 }

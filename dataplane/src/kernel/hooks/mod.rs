@@ -25,16 +25,17 @@ pub use admit::reversed;
 use super::memory::First;
 use super::{Kernel, MemoryKernel};
 use guard::{Guarded, guard_entering, guard_leaving};
-use parse::{AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
+use parse::{AUTHENTICATION, Brought, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
     CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED,
     COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED, MARK_DIRECT,
     MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
-    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_MAGIC, TrunkHeader,
+    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
 };
 use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
 const RATION_AHEAD_NS: u64 = 100_000_000;
+const ASKED_AT_ONCE: u64 = 512;
 const FIN_TIMEOUT_NS: u64 = 120_000_000_000;
 const RST_TIMEOUT_NS: u64 = 10_000_000_000;
 const TRUNK_ADDRESS: [u8; 6] = *b"\x02SLUIC";
@@ -137,11 +138,16 @@ impl MemoryKernel {
             },
             None => *skb,
         };
-        if direction == Direction::Ingress && skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex {
-            return self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS);
-        }
-        let direct = direction == Direction::Ingress && skb.mark & MARK_DIRECT != 0;
-        let skb = &Skb { mark: if direct { skb.mark & !MARK_DIRECT } else { skb.mark }, ..*skb };
+        let enters = direction == Direction::Ingress;
+        let judged = enters && skb.mark & MARK_JUDGED_INGRESS != 0 && skb.ingress_ifindex == port.trunk_ifindex;
+        let direct = match (enters && skb.mark & MARK_DIRECT != 0, judged) {
+            (false, true) => return self.pass(COUNT_REINJECTED, skb.mark & !MARK_JUDGED_INGRESS),
+            (false, false) => Brought::ByKernel,
+            (true, false) => Brought::Direct,
+            (true, true) => Brought::DirectJudged,
+        };
+        let one_shot = if direct == Brought::ByKernel { 0 } else { MARK_DIRECT | MARK_JUDGED_INGRESS };
+        let skb = &Skb { mark: skb.mark & !one_shot, ..*skb };
         let key = Key { incarnation: port.incarnation, port: index, direction: direction as u8, ..bytemuck::Zeroable::zeroed() };
         let guarded = parse(skb.frame, key).and_then(|parsed| {
             let parsed = Parsed { direct, ..parsed };
@@ -163,6 +169,7 @@ impl MemoryKernel {
                 self.pass(COUNT_NOT_ISOLATED, skb.mark)
             }
             Ok((parsed, Guarded::Judge)) => match self.judge(ifindex, &port, &parsed, skb, now_ns) {
+                Action::Pass { mark } if parsed.direct == Brought::DirectJudged => self.pass(COUNT_REINJECTED, mark),
                 Action::Pass { mark } => self.pass(COUNT_HIT, mark),
                 action => action,
             },
@@ -252,9 +259,11 @@ impl MemoryKernel {
             if opens && self.rations.borrow()[usize::from(p.key.port)].full_until_ns > now_ns {
                 return self.drop(DropReason::ConnectionsFull);
             }
-            return match self.admit(port, p, skb, now_ns) {
+            let admitted = if self.every_packet.get() { None } else { self.admit(port, p, skb, now_ns) };
+            return match admitted {
                 Some(verdict) => Self::let_on(verdict, skb.mark),
-                None => self.punt(ifindex, port, p, skb),
+                None if self.asked_enough(p, now_ns) => self.drop(DropReason::Rationed),
+                None => self.punt(ifindex, port, p, skb, 0),
             };
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
@@ -272,19 +281,30 @@ impl MemoryKernel {
             // what may begin something is rationed, what is only asked about again never
             return match opens_another || opens_again || may_be_own {
                 true => self.ration(ifindex, port, p, skb, now_ns),
-                false => self.punt(ifindex, port, p, skb),
+                false => self.punt(ifindex, port, p, skb, 0),
             };
         }
         if value.verdict == CACHE_DENY {
-            return self.drop(DropReason::PolicyDenied);
+            return match self.every_packet.get() {
+                true => self.punt(ifindex, port, p, skb, TRUNK_HIT),
+                false => self.drop(DropReason::PolicyDenied),
+            };
         }
         self.note_hit(port, p, skb.frame.len(), value, now_ns);
         if p.fragment == Piece::First {
             let first = First { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport };
             self.fragments.borrow_mut().insert(fragment_key(p), first);
         }
-        if let Some(action) = self.take_shortcut(port, p, &value, skb, now_ns) {
-            return action;
+        if p.direct == Brought::DirectJudged {
+            return Self::let_on(value.verdict, skb.mark);
+        }
+        match (self.take_shortcut(port, p, &value, skb, now_ns), self.every_packet.get()) {
+            (None, true) => return self.punt(ifindex, port, p, skb, TRUNK_HIT),
+            (Some((device, frame)), true) => {
+                return self.punt(device, port, p, &Skb { frame: &frame, ..*skb }, TRUNK_HIT | TRUNK_DIRECT);
+            }
+            (Some((device, frame)), false) => return self.bring(device, frame, skb.mark),
+            (None, false) => {}
         }
         Self::let_on(value.verdict, skb.mark)
     }
@@ -319,7 +339,7 @@ impl MemoryKernel {
     fn denied_before(&self, p: &Parsed, port: &Port, now_ns: u64) -> bool {
         // what may be an answer is never refused by a denial: the worker knows the connection
         let may_answer = if Protocol(p.key.protocol).is_opened_explicitly() { !p.opens } else { p.key.dport == IcmpClass::Reply as u16 };
-        if may_answer {
+        if may_answer || self.every_packet.get() {
             return false;
         }
         let mut denials = self.denials.borrow_mut();
@@ -334,25 +354,34 @@ impl MemoryKernel {
 
     /// Whether a port has had its share of new flows.
     fn overdrawn(&self, p: &Parsed, now_ns: u64) -> bool {
+        self.overdraws(&mut self.rations.borrow_mut()[usize::from(p.key.port)].until_ns, now_ns, RATION_AHEAD_NS)
+    }
+
+    /// Whether a port has asked its worker as often as it may.
+    fn asked_enough(&self, p: &Parsed, now_ns: u64) -> bool {
+        let ahead_ns = RATION_AHEAD_NS.min(u64::from(self.new_flow_ns.get()) * ASKED_AT_ONCE);
+        self.overdraws(&mut self.rations.borrow_mut()[usize::from(p.key.port)].asked_until_ns, now_ns, ahead_ns)
+    }
+
+    fn overdraws(&self, until_ns: &mut u64, now_ns: u64, ahead_ns: u64) -> bool {
         let new_flow_ns = u64::from(self.new_flow_ns.get());
-        if new_flow_ns == 0 {
-            return false;
-        }
-        let until_ns = &mut self.rations.borrow_mut()[usize::from(p.key.port)].until_ns;
         let paid_ns = now_ns.max(*until_ns);
-        if paid_ns - now_ns > RATION_AHEAD_NS {
-            return true;
+        let refused = new_flow_ns != 0 && paid_ns - now_ns > ahead_ns;
+        if new_flow_ns != 0 && !refused {
+            *until_ns = paid_ns + new_flow_ns;
         }
-        *until_ns = paid_ns + new_flow_ns;
-        false
+        refused
     }
 
     /// Asks the worker about what may begin something, if the port's share lasts.
     fn ration(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
-        if self.overdrawn(p, now_ns) { self.drop(DropReason::Rationed) } else { self.punt(ifindex, port, p, skb) }
+        match self.overdrawn(p, now_ns) || self.asked_enough(p, now_ns) {
+            true => self.drop(DropReason::Rationed),
+            false => self.punt(ifindex, port, p, skb, 0),
+        }
     }
 
-    fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>) -> Action {
+    fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, flags: u8) -> Action {
         let origin = if p.key.direction == Direction::Ingress as u8 { self.origin(p) } else { None };
         let header = TrunkHeader {
             dst: TRUNK_ADDRESS,
@@ -362,14 +391,14 @@ impl MemoryKernel {
             version: sluice_bpf::ABI_VERSION as u8,
             kind: KIND_PUNT,
             direction: p.key.direction,
-            flags: 0,
+            flags,
             port: p.key.port,
             worker: port.worker,
             incarnation: p.key.incarnation,
             // before judging: a bump in between voids what the worker will write
             epoch: port.epoch,
             mark: skb.mark,
-            exit_ifindex: if p.key.direction == DEPARTURE { ifindex } else { 0 },
+            exit_ifindex: if p.key.direction == DEPARTURE || flags & TRUNK_DIRECT != 0 { ifindex } else { 0 },
             origin: origin.map_or([0; 16], |origin| origin.0),
         };
         self.count(COUNT_PUNT);
@@ -433,6 +462,14 @@ impl MemoryKernel {
                 },
                 false => drop(DropReason::StalePort),
             };
+        }
+        if header.flags & TRUNK_DIRECT != 0 {
+            if !self.port_of_ifindex.borrow().contains_key(&header.exit_ifindex) {
+                return drop(DropReason::StalePort);
+            }
+            let entered = if header.flags & TRUNK_ENTERED != 0 { MARK_JUDGED_INGRESS } else { 0 };
+            let mark = header.mark & !MARK_MASK | MARK_DIRECT | entered;
+            return Near::Redirect { ifindex: header.exit_ifindex, direction: Direction::Ingress, mark, frame: inner.to_vec() };
         }
         let deferred = if header.flags & TRUNK_DEFERRED != 0 { MARK_DEFERRED } else { 0 };
         let (direction, judged) = match header.direction == Direction::Egress as u8 {

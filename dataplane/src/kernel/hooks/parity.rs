@@ -15,9 +15,9 @@ use super::{Action, Skb};
 use crate::kernel::MemoryKernel;
 use bytemuck::Zeroable;
 use sluice_bpf::abi::{
-    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE,
-    COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT, Key, MARK_DEFERRED,
-    PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_DIRECT, COUNT_HIT,
+    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT,
+    Key, MARK_DEFERRED, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Addr, Direction, DropReason, TcpFlags};
@@ -101,12 +101,23 @@ struct Pair {
 
 impl Pair {
     fn new(port: Port) -> Self {
+        Self::of(Hooks::load(&port), port)
+    }
+
+    /// Hooks that send every packet to the worker.
+    fn for_every_packet(port: Port) -> Self {
+        let pair = Self::of(Hooks::load_for_every_packet(&port), port);
+        pair.twin.every_packet.set(true);
+        pair
+    }
+
+    fn of(model: Hooks, port: Port) -> Self {
         let twin = MemoryKernel::default();
         twin.port_of_ifindex.borrow_mut().insert(IFINDEX, u32::from(PORT_INDEX));
         twin.ports.borrow_mut()[usize::from(PORT_INDEX)] = port;
         twin.node_addresses.borrow_mut().insert(Addr(GATEWAY.v6));
         twin.open_ring(port.worker);
-        Self { model: Hooks::load(&port), twin }
+        Self { model, twin }
     }
 
     /// Runs both hooks, asserts that they do the same, and returns what.
@@ -367,49 +378,68 @@ fn departures_are_judged_the_same() {
     });
 }
 
+/// Whatever cache and denials hold, both do the same with a packet that meets it, and leave the same of it.
+fn obey_the_same(pair: &Pair, direction: Direction, port: Port) {
+    for (number, (what, frame)) in long_frames(6_000).enumerate() {
+        let Ok(parsed) =
+            parse(&frame, Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() })
+        else {
+            continue;
+        };
+        let bytes = random_bytes(number as u64, 64);
+        let mut choices = Choices::new(&bytes);
+        let (key, value) = (parsed.key, cached(&mut choices));
+        let denied = match choices.sometimes() {
+            true => Key { sport: 0, ..key },
+            false => Key { sport: 0, dport: EVERY_PORT, protocol: 0, ..key },
+        };
+        let denial = Denial { deny_epoch: port.deny_epoch - u32::from(choices.rarely()), ..Zeroable::zeroed() };
+        let (has_value, has_denial) = (choices.below(4) != 0, choices.sometimes());
+        if has_value {
+            pair.model.remember(&key, &value);
+            pair.twin.cache.borrow_mut().insert(key, value);
+        }
+        if has_denial {
+            pair.model.deny(&denied, &denial);
+            pair.twin.denials.borrow_mut().insert(denied, denial);
+        }
+        let what = format!("{what} with {value:?} {has_value} and {denial:?} {has_denial}");
+        pair.run(direction, &what, &frame, from_elsewhere(direction));
+        if has_value {
+            let twins = pair.twin.cache.borrow_mut().remove(&key).expect("the hooks remove nothing");
+            assert_eq!(timeless(pair.model.forget(&key)), timeless(twins), "{what} {direction}: BPF's and the twin's entry");
+        }
+        if has_denial {
+            let twins = pair.twin.denials.borrow_mut().remove(&denied).expect("the hooks remove nothing");
+            assert_eq!(pair.model.forgive(&denied).packets, twins.packets, "{what} {direction}: BPF's and the twin's denial");
+        }
+    }
+}
+
 #[test]
 fn cached_verdicts_and_denials_are_obeyed_the_same() {
     on_a_router(|| {
         for (direction, port) in both_ways(ISOLATED) {
             let pair = Pair::new(port);
-            for (number, (what, frame)) in long_frames(6_000).enumerate() {
-                let Ok(parsed) =
-                    parse(&frame, Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() })
-                else {
-                    continue;
-                };
-                let bytes = random_bytes(number as u64, 64);
-                let mut choices = Choices::new(&bytes);
-                let (key, value) = (parsed.key, cached(&mut choices));
-                let denied = match choices.sometimes() {
-                    true => Key { sport: 0, ..key },
-                    false => Key { sport: 0, dport: EVERY_PORT, protocol: 0, ..key },
-                };
-                let denial = Denial { deny_epoch: port.deny_epoch - u32::from(choices.rarely()), ..Zeroable::zeroed() };
-                let (has_value, has_denial) = (choices.below(4) != 0, choices.sometimes());
-                if has_value {
-                    pair.model.remember(&key, &value);
-                    pair.twin.cache.borrow_mut().insert(key, value);
-                }
-                if has_denial {
-                    pair.model.deny(&denied, &denial);
-                    pair.twin.denials.borrow_mut().insert(denied, denial);
-                }
-                let what = format!("{what} with {value:?} {has_value} and {denial:?} {has_denial}");
-                pair.run(direction, &what, &frame, from_elsewhere(direction));
-                if has_value {
-                    let twins = pair.twin.cache.borrow_mut().remove(&key).expect("the hooks remove nothing");
-                    assert_eq!(timeless(pair.model.forget(&key)), timeless(twins), "{what} {direction}: BPF's and the twin's entry");
-                }
-                if has_denial {
-                    let twins = pair.twin.denials.borrow_mut().remove(&denied).expect("the hooks remove nothing");
-                    assert_eq!(pair.model.forgive(&denied).packets, twins.packets, "{what} {direction}: BPF's and the twin's denial");
-                }
-            }
+            obey_the_same(&pair, direction, port);
             let counters = pair.model.counters();
             for counter in [COUNT_HIT, COUNT_STALE, COUNT_PUNT, DropReason::PolicyDenied as usize] {
                 assert!(counters[counter] > 300, "{direction}: {counter} in {counters:?}");
             }
+        }
+    });
+}
+
+/// Without offload nothing is obeyed, neither entries nor denials: the worker is asked, and told what the cache knows.
+#[test]
+fn every_packet_goes_to_the_worker_the_same() {
+    on_a_router(|| {
+        for (direction, port) in both_ways(ISOLATED) {
+            let pair = Pair::for_every_packet(Port { direct_mtu: 1500, ..port });
+            obey_the_same(&pair, direction, port);
+            let counters = pair.model.counters();
+            assert!(counters[COUNT_PUNT] > 1000 && counters[COUNT_STALE] > 300, "{direction}: {counters:?}");
+            assert_eq!([COUNT_HIT, COUNT_DIRECT, DropReason::PolicyDenied as usize].map(|counter| counters[counter]), [0; 3]);
         }
     });
 }

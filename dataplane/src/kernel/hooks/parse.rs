@@ -27,6 +27,16 @@ pub(super) enum Piece {
     Later,
 }
 
+/// How a packet came to its hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    ByKernel,
+    /// Another pod's hook brought it.
+    Direct,
+    /// By way of a worker that judged it for both pods.
+    DirectJudged,
+}
+
 /// What one look tells about a frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parsed {
@@ -41,8 +51,7 @@ pub(super) struct Parsed {
     pub(super) hop_limit: u8,
     pub(super) l4_offset: usize,
     pub(super) fragment_id: u32,
-    /// Another pod's hook brought it.
-    pub(super) direct: bool,
+    pub(super) direct: Brought,
 }
 
 impl Parsed {
@@ -73,7 +82,7 @@ pub(super) fn parse(frame: &[u8], key: Key) -> Result<Parsed, DropReason> {
         hop_limit: 0,
         l4_offset: 0,
         fragment_id: 0,
-        direct: false,
+        direct: Brought::ByKernel,
     };
     match ethertype {
         ETHERTYPE_V4 => parse_v4(frame, &mut parsed)?,
