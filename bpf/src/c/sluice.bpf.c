@@ -453,7 +453,8 @@ static __always_inline int xdp_drop(__u32 reason)
 	return XDP_DROP;
 }
 
-SEC("xdp")
+/* Frames of more than a page come in pieces; the header is in the first. */
+SEC("xdp.frags")
 int far(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

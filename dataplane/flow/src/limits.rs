@@ -23,5 +23,5 @@ pub const EXTENSION_HEADERS_MAX: usize = 8;
 pub const IMAGE_BYTES_MAX: usize = 1 << 30;
 /// Largest message on a control socket.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// The largest MTU of a pod's interface; larger ones need multi-buffer frames, which this release refuses by name.
-pub const POD_MTU_MAX: u32 = 3400;
+/// The largest MTU of a pod's interface: what the trunks carry. ADD refuses larger ones by name.
+pub const POD_MTU_MAX: u32 = 9216;

@@ -28,6 +28,10 @@ impl PacketIo for MemoryIo {
         &mut self.batch[index]
     }
 
+    fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8])) {
+        header(&mut self.batch[index]);
+    }
+
     fn commit(&mut self, fates: &[Fate]) -> usize {
         assert_eq!(fates.len(), self.batch.len(), "one fate for each frame");
         let mut unsent = 0;

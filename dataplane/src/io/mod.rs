@@ -23,8 +23,12 @@ pub trait PacketIo {
     /// Takes up to [`sluice_flow::limits::BATCH_MAX`] frames and says how many; the previous batch must be committed.
     fn receive(&mut self) -> usize;
 
-    /// A frame of the present batch, with its trunk header. Empty where the backend delivered a broken descriptor.
+    /// A frame of the present batch in one piece, with its trunk header. Empty where the backend delivered a broken descriptor.
+    /// What is written to it may be a copy's: see [`PacketIo::write_header`].
     fn frame_mut(&mut self, index: usize) -> &mut [u8];
+
+    /// Writes to the trunk header as it will be sent.
+    fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8]));
 
     /// Ends the batch: one fate for each frame. Returns how many frames could not be sent for want of room.
     fn commit(&mut self, fates: &[Fate]) -> usize;

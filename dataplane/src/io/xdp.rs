@@ -6,18 +6,21 @@
 //!      └───────────────────────────────────────────────────┘
 //! ```
 //!
-//! Every frame is in exactly one of these places. A frame is forwarded in place: it goes out of the buffer it came in.
+//! Every buffer is in exactly one of these places. A frame is forwarded in place: it goes out of the buffers it came in. One that
+//! is longer than a buffer lies in several, whose descriptors follow each other in both rings; the worker sees a copy in one
+//! piece, of which only the trunk header is written back.
 
 use super::{Fate, PacketIo};
 use sluice_flow::limits::BATCH_MAX;
 use std::io;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
-/// Chunks hold a whole trunk frame: above about 1790 bytes of MTU, 2 kB would not do.
+/// Chunks hold a whole trunk frame of usual MTUs: above about 1790 bytes of MTU, 2 kB would not do.
 const FRAME_BYTES: u32 = 4096;
 const FRAMES: u32 = 4096;
 /// Rings below 512 lose a third of a burst on veth (measured); what one port may ask at once (`SLUICE_ASKED_AT_ONCE`) is a quarter.
@@ -50,11 +53,20 @@ pub struct XdpIo {
     fill: FillQueue,
     completion: CompQueue,
     free: Vec<FrameDesc>,
+    /// Descriptors of the present batch, and behind them the beginning of a frame whose rest has not come.
     batch: Vec<FrameDesc>,
-    received: usize,
+    /// The frames of the present batch: where their descriptors are in it.
+    frames: Vec<Range<usize>>,
+    /// What the rx ring gives, for a moment.
+    taken: Vec<FrameDesc>,
+    /// A frame of several buffers in one piece.
+    whole: Vec<u8>,
     out: Vec<FrameDesc>,
     fd: RawFd,
 }
+
+/// More of the same frame follows (linux/if_xdp.h, XDP_PKT_CONTD).
+const CONTINUED: u32 = 1;
 
 impl XdpIo {
     /// Binds to queue 0 of `interface`, which must be visible in the calling thread's network namespace.
@@ -78,7 +90,7 @@ impl XdpIo {
             .rx_queue_size(ring)
             .tx_queue_size(ring)
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
+            .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP | BindFlags::XDP_USE_SG)
             .build();
         let started = Instant::now();
         let (tx, rx, queues) = loop {
@@ -94,8 +106,21 @@ impl XdpIo {
         // SAFETY: the descriptors are of this UMEM and were just taken out of the free list.
         unsafe { fill.produce(&given) };
         let fd = rx.fd().as_raw_fd();
-        let batch = vec![free[0]; BATCH_MAX];
-        Ok(Self { umem, rx, tx, fill, completion, free, batch, received: 0, out: Vec::with_capacity(BATCH_MAX), fd })
+        let taken = vec![free[0]; BATCH_MAX];
+        Ok(Self {
+            umem,
+            rx,
+            tx,
+            fill,
+            completion,
+            free,
+            batch: Vec::with_capacity(2 * BATCH_MAX),
+            frames: Vec::with_capacity(BATCH_MAX),
+            taken,
+            whole: Vec::new(),
+            out: Vec::with_capacity(2 * BATCH_MAX),
+            fd,
+        })
     }
 
     /// The socket, to be put into the XSKMAP and polled.
@@ -116,7 +141,7 @@ impl XdpIo {
     }
 
     fn reclaim(&mut self) {
-        let mut done = [self.batch[0]; BATCH_MAX];
+        let mut done = [self.taken[0]; BATCH_MAX];
         loop {
             // SAFETY: the ring and the descriptors belong to this UMEM.
             let count = unsafe { self.completion.consume(&mut done) };
@@ -148,23 +173,16 @@ impl XdpIo {
     }
 }
 
-impl PacketIo for XdpIo {
-    fn receive(&mut self) -> usize {
-        self.reclaim();
-        // SAFETY: the descriptors are overwritten by those of received frames of this UMEM.
-        self.received = unsafe { self.rx.consume(&mut self.batch) };
-        self.received
-    }
-
-    fn frame_mut(&mut self, index: usize) -> &mut [u8] {
-        assert!(index < self.received, "frame {index} of {}", self.received);
-        let descriptor = &mut self.batch[index];
+impl XdpIo {
+    /// The bytes of one buffer; empty where the descriptor does not lie in one chunk of the memory.
+    fn bytes_of(&mut self, at: usize) -> &mut [u8] {
+        let descriptor = &mut self.batch[at];
         let end = descriptor.addr().saturating_add(descriptor.lengths().data());
         let chunk_end = (descriptor.addr() / FRAME_BYTES as usize + 1) * FRAME_BYTES as usize;
         if end > chunk_end || end > (FRAMES * FRAME_BYTES) as usize {
             return &mut [];
         }
-        // SAFETY: the frame was handed to us by the rx ring, was checked to lie in one chunk of the UMEM, and is in no ring now.
+        // SAFETY: the buffer was handed to us by the rx ring, was checked to lie in one chunk of the UMEM, and is in no ring now.
         let data = unsafe { self.umem.data_mut(descriptor) };
         let (pointer, len) = {
             let mut data = data;
@@ -175,25 +193,80 @@ impl PacketIo for XdpIo {
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
     }
 
-    fn commit(&mut self, fates: &[Fate]) -> usize {
-        assert_eq!(fates.len(), self.received, "one fate for each frame");
-        self.out.clear();
-        for (descriptor, fate) in self.batch[..self.received].iter().zip(fates) {
-            match fate {
-                Fate::Forward => self.out.push(*descriptor),
-                Fate::Drop(_) => self.free.push(*descriptor),
+    /// A frame of several buffers in one piece: a copy. Empty where one of them is broken.
+    fn gather(&mut self, pieces: Range<usize>) -> &mut [u8] {
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.clear();
+        for at in pieces {
+            let bytes = self.bytes_of(at);
+            if bytes.is_empty() {
+                whole.clear();
+                break;
+            }
+            whole.extend_from_slice(bytes);
+        }
+        self.whole = whole;
+        &mut self.whole
+    }
+}
+
+impl PacketIo for XdpIo {
+    fn receive(&mut self) -> usize {
+        self.reclaim();
+        debug_assert!(self.frames.is_empty(), "the last batch was committed");
+        // SAFETY: the descriptors are overwritten by those of received buffers of this UMEM.
+        let received = unsafe { self.rx.consume(&mut self.taken) };
+        let mut begin = 0;
+        for descriptor in &self.taken[..received] {
+            self.batch.push(*descriptor);
+            if !descriptor.has_more_frames() {
+                self.frames.push(begin..self.batch.len());
+                begin = self.batch.len();
             }
         }
-        self.received = 0;
+        self.frames.len()
+    }
+
+    fn frame_mut(&mut self, index: usize) -> &mut [u8] {
+        let pieces = self.frames[index].clone();
+        if pieces.len() == 1 { self.bytes_of(pieces.start) } else { self.gather(pieces) }
+    }
+
+    fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8])) {
+        let first = self.frames[index].start;
+        header(self.bytes_of(first));
+    }
+
+    fn commit(&mut self, fates: &[Fate]) -> usize {
+        assert_eq!(fates.len(), self.frames.len(), "one fate for each frame");
+        self.out.clear();
+        let (mut sent_frames, mut used) = (0, 0);
+        for (pieces, fate) in self.frames.iter().zip(fates) {
+            used = pieces.end;
+            let pieces = &mut self.batch[pieces.clone()];
+            match fate {
+                Fate::Forward => {
+                    let last = pieces.len() - 1;
+                    for (at, descriptor) in pieces.iter_mut().enumerate() {
+                        descriptor.set_options(if at < last { CONTINUED } else { 0 });
+                    }
+                    self.out.extend_from_slice(pieces);
+                    sent_frames += 1;
+                }
+                Fate::Drop(_) => self.free.extend_from_slice(pieces),
+            }
+        }
+        self.batch.drain(..used);
+        self.frames.clear();
         if self.out.is_empty() {
             return 0;
         }
-        // SAFETY: the frames are ours since the rx ring gave them, and leave our hands here.
+        // SAFETY: the buffers are ours since the rx ring gave them, and leave our hands here.
         let sent = unsafe { self.tx.produce(&self.out) };
         // produce takes all or nothing
-        let unsent = self.out.len() - sent;
+        let unsent = if sent == self.out.len() { 0 } else { sent_frames };
         if unsent > 0 {
-            self.free.extend_from_slice(&self.out[sent..]);
+            self.free.extend_from_slice(&self.out);
         }
         if self.flush().is_err() {
             // the frames stay in the ring and go with the next batch

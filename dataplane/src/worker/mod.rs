@@ -130,9 +130,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             self.pending.begin_frame(index);
             *fate = match self.judge_frame(index, now_ns) {
                 Ok(flags) => {
-                    let frame = self.io.frame_mut(index);
-                    frame[KIND_AT] = KIND_VERDICT;
-                    frame[FLAGS_AT] = flags;
+                    self.io.write_header(index, |frame| (frame[KIND_AT], frame[FLAGS_AT]) = (KIND_VERDICT, flags));
                     Fate::Forward
                 }
                 Err(reason) => Fate::Drop(reason),

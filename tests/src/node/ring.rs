@@ -64,6 +64,10 @@ impl PacketIo for Ring {
         &mut self.batch[index].1
     }
 
+    fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8])) {
+        header(&mut self.batch[index].1);
+    }
+
     fn commit(&mut self, fates: &[Fate]) -> usize {
         assert_eq!(fates.len(), self.batch.len(), "one fate for each frame");
         let (mut sent, mut unsent) = (0, 0);

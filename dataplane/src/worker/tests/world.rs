@@ -132,6 +132,10 @@ impl PacketIo for WatchedIo {
         self.memory.frame_mut(index)
     }
 
+    fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8])) {
+        self.memory.write_header(index, header);
+    }
+
     fn commit(&mut self, fates: &[Fate]) -> usize {
         self.cache_at_commit = self.hooks.0.memory.cache.borrow().clone();
         self.memory.commit(fates)
