@@ -229,6 +229,40 @@ pub struct Opening {
     pub at_ns: u64,
 }
 
+/// Which packet in pieces; not where it stands among caches, since later pieces have no ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// The port's.
+    pub incarnation: u32,
+    /// Port index.
+    pub port: u16,
+    /// As in [`Key`].
+    pub direction: u8,
+    /// IPv6: 0, since later fragments do not tell.
+    pub protocol: u8,
+    /// IPv4 mapped.
+    pub src: [u8; 16],
+    /// IPv4 mapped.
+    pub dst: [u8; 16],
+    /// Host order.
+    pub id: u32,
+}
+
+/// What the first fragment of a packet said that the cache let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Fragment {
+    /// Host order.
+    pub sport: u16,
+    /// Host order.
+    pub dport: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// 0.
+    pub pad: [u8; 3],
+}
+
 /// The one configuration record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

@@ -8,7 +8,9 @@
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
 //! ever meets an unhooked device. What a dataplane of another ABI version left is taken over: see [`crate::handover`].
 
-use crate::abi::{Allowance, Config, Denial, Key, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Port, Ration, WORKERS_MAX};
+use crate::abi::{
+    Allowance, Config, Denial, Fragment, FragmentKey, Key, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Port, Ration, WORKERS_MAX,
+};
 use crate::handover::{Directories, Handover, Step, take_over};
 use crate::links::{Family, REPLACED, chain, link_ifindex, open_pinned, pin_netfilter, pin_tcx, pin_xdp, program_id, update_link};
 use crate::maps::{HashMapFd, Shared};
@@ -115,6 +117,8 @@ pub struct Loaded {
     pub cache: HashMapFd<Key, abi::CacheValue>,
     /// The denial cache.
     pub denials: HashMapFd<Key, Denial>,
+    /// What first fragments said that the cache let pass.
+    pub fragments: HashMapFd<FragmentKey, Fragment>,
     /// Devices with [`Hooks::Exit`].
     pub exits: HashMapFd<u32, u32>,
     /// Who opened connections of pods that were not isolated.
@@ -205,6 +209,7 @@ impl Loaded {
             port_of_ifindex: HashMapFd::new(duplicate(maps.port_of_ifindex.as_fd())?, "port_of_ifindex"),
             cache: HashMapFd::new(duplicate(maps.cache.as_fd())?, "cache"),
             denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
+            fragments: HashMapFd::new(duplicate(maps.fragments.as_fd())?, "fragments"),
             exits: HashMapFd::new(duplicate(maps.exits.as_fd())?, "exits"),
             origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
             allowances: HashMapFd::new(duplicate(maps.allowances.as_fd())?, "allowances"),

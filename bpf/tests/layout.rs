@@ -3,7 +3,7 @@
 #![cfg(feature = "load")]
 
 use bytemuck::Zeroable;
-use sluice_bpf::abi::{Config, Ration};
+use sluice_bpf::abi::{Config, Fragment, FragmentKey, Ration};
 #[cfg(not(feature = "abi-next"))]
 use sluice_bpf::{abi as current, testing::layout as current_layout, testing::other as next, testing::other::layout as next_layout};
 #[cfg(feature = "abi-next")]
@@ -22,6 +22,8 @@ macro_rules! assert_same {
 #[test]
 fn both_languages_agree_on_every_field() {
     assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns every_packet reserved);
+    assert_same!(current_layout("sluice_fragment_key"), FragmentKey, incarnation port direction protocol src dst id);
+    assert_same!(current_layout("sluice_fragment"), Fragment, sport dport protocol pad);
     assert_same!(current_layout("sluice_ration"), Ration, until_ns refused made learned may pad asked_until_ns full_until_ns);
     assert_same!(
         current_layout("sluice_port"), current::Port,

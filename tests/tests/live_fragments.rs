@@ -2,7 +2,8 @@
 
 use sluice_flow::Family;
 use sluice_lab::{Lab, agents};
-use sluice_tests::live::{Live, drops, pod, policy, turn};
+use sluice_tests::live::frames::{Link, addresses, udp};
+use sluice_tests::live::{Live, PacketSocket, drops, pod, policy, turn, until};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ const QUICK: Duration = Duration::from_millis(400);
 /// Three pieces at an MTU of 1500.
 const BYTES: usize = 4000;
 const PORT: u16 = 80;
+/// Where b's server does not listen.
+const SINK: u16 = 81;
 
 /// b takes UDP 80 from a alone; a leaves for b alone; c is not isolated.
 fn cluster() -> String {
     let from_a = "[{podSelector: {matchLabels: {app: a}}}]";
-    let b =
-        format!("{{podSelector: {{matchLabels: {{app: b}}}}, ingress: [{{from: {from_a}, ports: [{{port: {PORT}, protocol: UDP}}]}}]}}");
+    let b = format!(
+        "{{podSelector: {{matchLabels: {{app: b}}}}, ingress: [{{from: {from_a}, ports: [{{port: {PORT}, endPort: {SINK}, protocol: UDP}}]}}]}}"
+    );
     let a =
         "{podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress, Egress], egress: [{to: [{podSelector: {matchLabels: {app: b}}}]}]}";
     let service = format!(
@@ -40,6 +44,63 @@ fn echoed(lab: &Lab, from: &str, to: IpAddr, count: usize) -> usize {
         Ok(whole)
     })
     .unwrap_or_else(|error| panic!("{from} to {to}: {error:#}"))
+}
+
+/// An IPv4 datagram in pieces of 1000 bytes.
+fn pieces(frame: &[u8], id: u16) -> Vec<Vec<u8>> {
+    const PIECE: usize = 1000;
+    const HEADERS: usize = 34;
+    let (head, body) = frame.split_at(HEADERS);
+    let piece = |(number, part): (usize, &[u8])| {
+        let mut piece = [head, part].concat();
+        let more = HEADERS + number * PIECE + part.len() < frame.len();
+        piece[16..18].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
+        piece[18..20].copy_from_slice(&id.to_be_bytes());
+        piece[20..22].copy_from_slice(&((number * PIECE / 8) as u16 | u16::from(more) << 13).to_be_bytes());
+        piece[24..26].fill(0);
+        let sum: u32 = piece[14..HEADERS].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        piece[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+        piece
+    };
+    body.chunks(PIECE).enumerate().map(piece).collect()
+}
+
+/// Datagrams whose pieces leave a in this order, as many as arrive at b whole.
+fn arrived(lab: &Lab, order: &[usize], first_id: u16, count: u16) -> usize {
+    let (a, _) = addresses(lab, "x/a").unwrap();
+    let (b, _) = addresses(lab, "x/b").unwrap();
+    let link = Link::of(lab, "x/a").unwrap();
+    let tap = PacketSocket::of_pod(&lab.pod_netns("x/a")).unwrap();
+    let receiver = lab.in_pod("x/b", || Ok(UdpSocket::bind(("0.0.0.0", SINK))?)).unwrap();
+    receiver.set_read_timeout(Some(QUICK)).unwrap();
+    let payload = vec![0x5a; BYTES];
+    let mut whole = 0;
+    for number in 0..count {
+        // each other one of a new flow: its first piece meets the worker, the others' are let pass by the cache
+        let frame = udp(link, (a.into(), 4000 + number / 2), (b.into(), SINK), &payload);
+        let pieces = pieces(&frame, first_id + number);
+        for &piece in order {
+            tap.send(&pieces[piece]).unwrap();
+        }
+        let mut buffer = vec![0; 2 * BYTES];
+        whole += usize::from(receiver.recv(&mut buffer).is_ok_and(|len| buffer[..len] == payload));
+    }
+    whole
+}
+
+#[test]
+fn pieces_in_any_order_arrive() {
+    let Some(turn) = turn("live_fragments order") else { return };
+    let live = Live::up(turn, "order", &cluster(), |_| {});
+    for (round, order) in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3], [1, 0, 2, 3, 4]].into_iter().enumerate() {
+        let whole = arrived(&live, &order, round as u16 * 100, 20);
+        println!("pieces in the order {order:?}: {whole} of 20 datagrams arrive");
+        assert_eq!(whole, 20, "{order:?}");
+    }
+    // one that never gets its first is dropped in time, and said
+    assert_eq!(arrived(&live, &[1, 2, 3], 5000, 1), 0);
+    until("the pieces are given up", Duration::from_secs(5), || drops(live.layout(), "fragment_unmatched") == 3);
+    live.down();
 }
 
 #[test]

@@ -39,9 +39,17 @@ impl PacketIo for MemoryIo {
             match fate {
                 Fate::Forward if self.room.is_some_and(|room| self.outgoing.len() >= room) => unsent += 1,
                 Fate::Forward => self.outgoing.push_back(frame),
-                Fate::Drop(_) => {}
+                Fate::Drop(_) | Fate::Held => {}
             }
         }
         unsent
+    }
+
+    fn send(&mut self, frame: &[u8]) -> bool {
+        let has_room = self.room.is_none_or(|room| self.outgoing.len() < room);
+        if has_room {
+            self.outgoing.push_back(frame.to_vec());
+        }
+        has_room
     }
 }

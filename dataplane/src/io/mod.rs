@@ -16,6 +16,8 @@ pub enum Fate {
     Forward,
     /// Nowhere, and why. The worker counts the reason; a backend only gives up the frame.
     Drop(DropReason),
+    /// Nowhere now: the worker has a copy, and may [`PacketIo::send`] it later.
+    Held,
 }
 
 /// A source and sink of frames. A backend owns its buffers; a worker only looks at one batch at a time.
@@ -29,6 +31,9 @@ pub trait PacketIo {
 
     /// Writes to the trunk header as it will be sent.
     fn write_header(&mut self, index: usize, header: impl FnOnce(&mut [u8]));
+
+    /// Sends a frame that was held, behind everything committed before; between batches only. False where there is no room.
+    fn send(&mut self, frame: &[u8]) -> bool;
 
     /// Ends the batch: one fate for each frame. Returns how many frames could not be sent for want of room.
     fn commit(&mut self, fates: &[Fate]) -> usize;

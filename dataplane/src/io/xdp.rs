@@ -12,7 +12,7 @@
 
 use super::{Fate, PacketIo};
 use sluice_flow::limits::BATCH_MAX;
-use std::io;
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -65,6 +65,8 @@ pub struct XdpIo {
     fd: RawFd,
 }
 
+/// Of a frame that is sent anew, for each buffer: room enough behind what the kernel keeps free in front (256 bytes).
+const PIECE_BYTES: usize = 3072;
 /// More of the same frame follows (linux/if_xdp.h, XDP_PKT_CONTD).
 const CONTINUED: u32 = 1;
 
@@ -193,6 +195,18 @@ impl XdpIo {
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
     }
 
+    /// Gives descriptors to the kernel, all or none. What it does not send at once goes with the next.
+    fn produce(&mut self) -> bool {
+        // SAFETY: the buffers are ours since the rx ring or the free list gave them, and leave our hands here.
+        let sent = unsafe { self.tx.produce(&self.out) };
+        if sent < self.out.len() {
+            self.free.extend_from_slice(&self.out);
+        }
+        // where it fails the frames stay in the ring and go with the next batch
+        let _ = self.flush();
+        sent == self.out.len()
+    }
+
     /// A frame of several buffers in one piece: a copy. Empty where one of them is broken.
     fn gather(&mut self, pieces: Range<usize>) -> &mut [u8] {
         let mut whole = std::mem::take(&mut self.whole);
@@ -253,7 +267,7 @@ impl PacketIo for XdpIo {
                     self.out.extend_from_slice(pieces);
                     sent_frames += 1;
                 }
-                Fate::Drop(_) => self.free.extend_from_slice(pieces),
+                Fate::Drop(_) | Fate::Held => self.free.extend_from_slice(pieces),
             }
         }
         self.batch.drain(..used);
@@ -261,16 +275,26 @@ impl PacketIo for XdpIo {
         if self.out.is_empty() {
             return 0;
         }
-        // SAFETY: the buffers are ours since the rx ring gave them, and leave our hands here.
-        let sent = unsafe { self.tx.produce(&self.out) };
-        // produce takes all or nothing
-        let unsent = if sent == self.out.len() { 0 } else { sent_frames };
-        if unsent > 0 {
-            self.free.extend_from_slice(&self.out);
+        if self.produce() { 0 } else { sent_frames }
+    }
+
+    fn send(&mut self, frame: &[u8]) -> bool {
+        self.reclaim();
+        let pieces = frame.len().div_ceil(PIECE_BYTES);
+        let Some(from) = self.free.len().checked_sub(pieces).filter(|_| pieces > 0) else { return false };
+        self.out.clear();
+        self.out.extend(self.free.drain(from..));
+        for (at, (descriptor, bytes)) in self.out.iter_mut().zip(frame.chunks(PIECE_BYTES)).enumerate() {
+            // SAFETY: the buffer was in the free list, so it is in no ring, and nobody else holds it.
+            let mut data = unsafe { self.umem.data_mut(descriptor) };
+            let mut cursor = data.cursor();
+            cursor.set_pos(0);
+            if cursor.write_all(bytes).is_err() {
+                self.free.extend_from_slice(&self.out);
+                return false;
+            }
+            descriptor.set_options(if at + 1 < pieces { CONTINUED } else { 0 });
         }
-        if self.flush().is_err() {
-            // the frames stay in the ring and go with the next batch
-        }
-        unsent
+        self.produce()
     }
 }

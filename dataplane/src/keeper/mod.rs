@@ -263,6 +263,7 @@ impl Keeper {
                 worker: trunk.worker as u16,
                 timeouts: self.arguments.timeouts(),
                 established: self.arguments.established(),
+                ..WorkerConfig::default()
             };
             let wait = self.arguments.wait;
             let cpus = &self.arguments.cpus;

@@ -1,7 +1,7 @@
 //! The real kernel: pinned BPF maps.
 
 use super::{Kernel, Partial};
-use sluice_bpf::abi::{Allowance, CacheValue, Denial, Key, Opening, Port};
+use sluice_bpf::abi::{Allowance, CacheValue, Denial, Fragment, FragmentKey, Key, Opening, Port};
 use sluice_bpf::{Loaded, MapError};
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -65,6 +65,10 @@ impl Kernel for BpfKernel {
 
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
         self.0.openings(worker.into(), each);
+    }
+
+    fn first_fragment(&self, packet: &FragmentKey) -> Option<Fragment> {
+        self.0.fragments.get(packet)
     }
 
     fn opened(&self, key: &Key) -> bool {

@@ -3,19 +3,13 @@
 
 use super::{Kernel, Partial};
 use bytemuck::Zeroable;
-use sluice_bpf::abi::{Allowance, COUNTERS, CacheValue, Denial, Key, OPENING_ADMITTED, Opening, PORTS_MAX, Port, Ration};
+use sluice_bpf::abi::{
+    Allowance, COUNTERS, CacheValue, Denial, Fragment, FragmentKey, Key, OPENING_ADMITTED, Opening, PORTS_MAX, Port, Ration,
+};
 use sluice_flow::{Addr, DropReason};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
-
-/// What a first fragment said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct First {
-    pub(super) protocol: u8,
-    pub(super) sport: u16,
-    pub(super) dport: u16,
-}
 
 /// Protocol, source, destination, source port and destination port.
 pub(crate) type Tuple = (u8, Addr, Addr, u16, u16);
@@ -37,8 +31,8 @@ pub struct MemoryKernel {
     pub exits: RefCell<HashSet<u32>>,
     /// What the kernel's connection tracking tells: a translated packet's protocol, addresses and ports, and its source before.
     pub translated: RefCell<HashMap<Tuple, Addr>>,
-    /// First fragments that passed, by what [`super::hooks`] calls their packet.
-    pub fragments: RefCell<HashMap<(Key, u32), First>>,
+    /// First fragments that passed.
+    pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     /// Workers that serve their trunk.
     pub sockets: RefCell<HashSet<u32>>,
     /// Drops by reason, then what else the hooks count.
@@ -179,6 +173,10 @@ impl Kernel for MemoryKernel {
         }
     }
 
+    fn first_fragment(&self, packet: &FragmentKey) -> Option<Fragment> {
+        self.fragments.borrow().get(packet).copied()
+    }
+
     fn opened(&self, key: &Key) -> bool {
         self.origins.borrow().contains(key)
     }
@@ -228,6 +226,10 @@ impl Kernel for Rc<MemoryKernel> {
 
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening)) {
         self.as_ref().openings(worker, each);
+    }
+
+    fn first_fragment(&self, packet: &FragmentKey) -> Option<Fragment> {
+        self.as_ref().first_fragment(packet)
     }
 
     fn opened(&self, key: &Key) -> bool {

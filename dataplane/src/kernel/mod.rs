@@ -11,7 +11,7 @@ pub use bpf::BpfKernel;
 pub use memory::MemoryKernel;
 pub use slot::{Attachment, cleared};
 
-use sluice_bpf::abi::{Allowance, CacheValue, Key, Opening, Port};
+use sluice_bpf::abi::{Allowance, CacheValue, Fragment, FragmentKey, Key, Opening, Port};
 use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol};
 
 /// Entries of a batch that the kernel took before it stopped.
@@ -49,6 +49,8 @@ pub trait Kernel {
     fn set_full(&self, index: usize, until_ns: u64);
     /// What the hooks told a worker since it was last asked, in order: everything that they began to tell before this call.
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening));
+    /// What the first fragment of a packet said, where a hook let it pass by the cache.
+    fn first_fragment(&self, packet: &FragmentKey) -> Option<Fragment>;
     /// Whether a SYN with exactly this key was seen while its pod was not isolated.
     fn opened(&self, key: &Key) -> bool;
 }

@@ -43,6 +43,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             }
             self.shared.set_connections(self.connections.len());
         }
+        self.release_fragments(now_ns);
         self.approach(SLICE_LINES);
         self.grant_room();
     }

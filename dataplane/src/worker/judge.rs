@@ -67,7 +67,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     /// The connection of a flow, if it is one of this incarnation of its port.
-    fn tracked(&self, flow: &FlowKey, incarnation: Incarnation) -> Option<(FlowKey, Connection, Role)> {
+    pub(super) fn tracked(&self, flow: &FlowKey, incarnation: Incarnation) -> Option<(FlowKey, Connection, Role)> {
         self.connections.find(flow).filter(|(_, connection, _)| connection.incarnation == incarnation)
     }
 

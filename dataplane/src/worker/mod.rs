@@ -47,7 +47,7 @@ pub enum Established {
 }
 
 /// What a worker is told once.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// Its index.
     pub worker: u16,
@@ -55,6 +55,14 @@ pub struct WorkerConfig {
     pub timeouts: Timeouts,
     /// Swaps and established connections.
     pub established: Established,
+    /// Later fragments of one port that wait for their first; 0: they are dropped.
+    pub held_fragments_max: usize,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self { worker: 0, timeouts: Timeouts::default(), established: Established::default(), held_fragments_max: 64 }
+    }
 }
 
 /// A worker's state. `I` brings frames, `K` is the hooks' side.
@@ -82,8 +90,12 @@ pub struct Worker<I, K> {
 /// What judging one packet came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judged {
-    Pass { deferred: bool },
+    Pass {
+        deferred: bool,
+    },
     Drop(DropReason),
+    /// A copy waits for the first piece of its packet.
+    Held,
 }
 
 impl<I: PacketIo, K: Kernel> Worker<I, K> {
@@ -129,7 +141,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         for (index, fate) in fates[..count].iter_mut().enumerate() {
             self.pending.begin_frame(index);
             *fate = match self.judge_frame(index, now_ns) {
-                Ok(flags) => {
+                Ok(None) => Fate::Held,
+                Ok(Some(flags)) => {
                     self.io.write_header(index, |frame| (frame[KIND_AT], frame[FLAGS_AT]) = (KIND_VERDICT, flags));
                     Fate::Forward
                 }
@@ -145,16 +158,18 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             match fate {
                 Fate::Forward => forwarded += 1,
                 Fate::Drop(reason) => self.shared.count_drop(*reason, 1),
+                Fate::Held => {}
             }
         }
         self.shared.count_drop(DropReason::TransmitFull, unsent as u64);
         self.shared.count_batch(count, forwarded - unsent, self.connections.len());
+        self.release_fragments(now_ns);
         self.grant_room();
         count
     }
 
-    /// The flags of its verdict, where it may go on.
-    fn judge_frame(&mut self, index: usize, now_ns: u64) -> Result<u8, DropReason> {
+    /// The flags of its verdict, where it may go on; `None` where it waits.
+    fn judge_frame(&mut self, index: usize, now_ns: u64) -> Result<Option<u8>, DropReason> {
         let frame = self.io.frame_mut(index);
         let Some((header, inner)) = frame.split_first_chunk::<TRUNK_BYTES>() else {
             return Err(DropReason::TrunkHeader);
@@ -198,10 +213,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         };
         match self.judge_piece(&seen, packet.fragment) {
             Judged::Drop(reason) => Err(reason),
-            Judged::Pass { deferred: true } => Ok(TRUNK_DEFERRED),
-            Judged::Pass { .. } if header.flags & TRUNK_DIRECT == 0 => Ok(0),
-            Judged::Pass { .. } if self.may_enter(&seen.flow) => Ok(TRUNK_DIRECT | TRUNK_ENTERED),
-            Judged::Pass { .. } => Ok(TRUNK_DIRECT),
+            Judged::Held => {
+                let frame = self.io.frame_mut(index);
+                self.fragments.hold(&seen, packet.fragment, frame);
+                Ok(None)
+            }
+            Judged::Pass { deferred: true } => Ok(Some(TRUNK_DEFERRED)),
+            Judged::Pass { .. } if header.flags & TRUNK_DIRECT == 0 => Ok(Some(0)),
+            Judged::Pass { .. } if self.may_enter(&seen.flow) => Ok(Some(TRUNK_DIRECT | TRUNK_ENTERED)),
+            Judged::Pass { .. } => Ok(Some(TRUNK_DIRECT)),
         }
     }
 }

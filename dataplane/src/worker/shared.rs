@@ -81,6 +81,10 @@ impl WorkerShared {
         self.set_connections(connections);
     }
 
+    pub(super) fn count_forwarded(&self, frames: usize) {
+        add(&self.forwarded, frames as u64);
+    }
+
     pub(super) fn set_connections(&self, connections: usize) {
         // Relaxed: statistics
         self.connections.store(connections as u64, Ordering::Relaxed);

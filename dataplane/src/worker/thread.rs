@@ -25,6 +25,8 @@ const SPIN_NS: u64 = 20_000;
 const IDLE_LINES: usize = 1024;
 const STATISTICS_EVERY_NS: u64 = 100_000_000;
 const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// While pieces of packets wait for their first.
+const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Everything a worker needs to start.
 pub struct Start {
@@ -183,7 +185,7 @@ fn serve(mut worker: KernelWorker, wait: Wait, bell: &OwnedFd, keeper_bell: &Own
             let socket = worker.io.fd();
             let waits = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
             let mut fds = [waits(socket), PollFd::new(bell, PollFlags::IN), waits(ring.as_fd())];
-            poll(&mut fds, Some(&SLEEP)).map(|_| fds[1].revents().contains(PollFlags::IN))
+            poll(&mut fds, Some(if worker.fragments.held() > 0 { &NAP } else { &SLEEP })).map(|_| fds[1].revents().contains(PollFlags::IN))
         };
         if ready == Ok(true) {
             silence(bell);

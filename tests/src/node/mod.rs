@@ -195,7 +195,7 @@ impl Node {
     fn new_worker(&self, worker: u16) -> (MemoryWorker, Arc<WorkerShared>) {
         self.kernel.openings.borrow_mut().entry(worker).or_default();
         let shared = Arc::new(WorkerShared::default());
-        let config = WorkerConfig { worker, timeouts: self.config.timeouts, established: self.config.established };
+        let config = WorkerConfig { worker, timeouts: self.config.timeouts, established: self.config.established, held_fragments_max: 0 };
         let connections = Connections::with_seed(self.config.seed).limited_to(self.config.connections_per_port_max);
         (Worker::new(config, Ring::new(self.config.receive_max), self.kernel.clone(), connections, shared.clone()), shared)
     }

@@ -68,12 +68,18 @@ impl PacketIo for Ring {
         header(&mut self.batch[index].1);
     }
 
+    fn send(&mut self, _: &[u8]) -> bool {
+        panic!("nothing is held here")
+    }
+
     fn commit(&mut self, fates: &[Fate]) -> usize {
         assert_eq!(fates.len(), self.batch.len(), "one fate for each frame");
         let (mut sent, mut unsent) = (0, 0);
         for ((ticket, frame), fate) in self.batch.drain(..).zip(fates) {
             let outcome = match fate {
                 Fate::Drop(reason) => Err(*reason),
+                // its worker is told to hold none, see `Node::new_worker`
+                Fate::Held => panic!("a packet that waits has no fate yet"),
                 Fate::Forward if sent >= self.transmit_max => {
                     unsent += 1;
                     Err(DropReason::TransmitFull)

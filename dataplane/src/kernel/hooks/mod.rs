@@ -22,15 +22,14 @@ mod parse;
 
 pub use admit::reversed;
 
-use super::memory::First;
 use super::{Kernel, MemoryKernel};
 use guard::{Guarded, guard_entering, guard_leaving};
 use parse::{AUTHENTICATION, Brought, DESTINATION_OPTIONS, ETHERTYPE_V4, FRAGMENT, HOP_BY_HOP, Parsed, Piece, ROUTING, load, parse};
 use sluice_bpf::abi::{
     CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_BOUNCED, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED,
-    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, KIND_PUNT, KIND_VERDICT, Key, MARK_DEFERRED, MARK_DIRECT,
-    MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, PORTS_MAX, Port,
-    TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
+    COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, EVERY_PORT, Fragment, FragmentKey, KIND_PUNT, KIND_VERDICT, Key,
+    MARK_DEFERRED, MARK_DIRECT, MARK_JUDGED_EGRESS, MARK_JUDGED_INGRESS, MARK_MASK, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN,
+    PORTS_MAX, Port, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
 };
 use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
@@ -292,7 +291,7 @@ impl MemoryKernel {
         }
         self.note_hit(port, p, skb.frame.len(), value, now_ns);
         if p.fragment == Piece::First {
-            let first = First { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport };
+            let first = Fragment { protocol: p.key.protocol, sport: p.key.sport, dport: p.key.dport, pad: [0; 3] };
             self.fragments.borrow_mut().insert(fragment_key(p), first);
         }
         if p.direct == Brought::DirectJudged {
@@ -311,7 +310,7 @@ impl MemoryKernel {
 
     /// A later fragment with the key of its first, if that has passed here.
     fn follow_first(&self, p: &Parsed) -> Parsed {
-        let Some(First { protocol, sport, dport }) = self.fragments.borrow().get(&fragment_key(p)).copied() else { return *p };
+        let Some(Fragment { protocol, sport, dport, .. }) = self.first_fragment(&fragment_key(p)) else { return *p };
         Parsed { key: Key { protocol, sport, dport, ..p.key }, keyed: true, ..*p }
     }
 
@@ -482,9 +481,10 @@ impl MemoryKernel {
 }
 
 /// Port, way and addresses of a packet in pieces, with its protocol where all of them tell, and its identification.
-fn fragment_key(p: &Parsed) -> (Key, u32) {
+fn fragment_key(p: &Parsed) -> FragmentKey {
+    let Key { incarnation, port, direction, src, dst, .. } = p.key;
     let protocol = if p.ethertype == ETHERTYPE_V4 { p.key.protocol } else { 0 };
-    (Key { protocol, sport: 0, dport: 0, ..p.key }, p.fragment_id)
+    FragmentKey { incarnation, port, direction, protocol, src, dst, id: p.fragment_id }
 }
 
 /// A trunk header of this ABI.

@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Shows a packet to a hook of x/web.
-    fn shown(&self, direction: Direction, frame: &[u8]) -> Action {
+    pub(super) fn shown(&self, direction: Direction, frame: &[u8]) -> Action {
         let ifindex = self.port(WEB).ifindex;
         let ingress_ifindex = if direction == Ingress { ifindex + 1 } else { 0 };
         let skb = Skb { frame, mark: 0, ingress_ifindex, from_socket: false };

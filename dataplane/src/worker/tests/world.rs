@@ -12,7 +12,9 @@ use crate::io::{Fate, MemoryIo, PacketIo};
 use crate::kernel::{Attachment, Kernel, MemoryKernel, Partial, flow_of, key_of};
 use crate::worker::{Command, Established, Worker, WorkerConfig, WorkerShared};
 use serde_json::{Value, json};
-use sluice_bpf::abi::{Allowance, CACHE_DENY, CACHE_REPLY, CacheValue, DEPARTURE, KIND_VERDICT, Key, Opening, Port, TRUNK_DEFERRED};
+use sluice_bpf::abi::{
+    Allowance, CACHE_DENY, CACHE_REPLY, CacheValue, DEPARTURE, Fragment, FragmentKey, KIND_VERDICT, Key, Opening, Port, TRUNK_DEFERRED,
+};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, LocalEndpoint, ObjectName, PortIndex};
 use sluice_policy::{Snapshot, compile};
 use sluice_table::Table;
@@ -110,6 +112,10 @@ impl Kernel for Hooks {
         self.0.memory.openings(worker, each);
     }
 
+    fn first_fragment(&self, packet: &FragmentKey) -> Option<Fragment> {
+        self.0.memory.first_fragment(packet)
+    }
+
     fn opened(&self, key: &Key) -> bool {
         self.0.memory.opened(key)
     }
@@ -118,7 +124,7 @@ impl Kernel for Hooks {
 /// Frames, and what the cache held at the moment they were sent.
 #[derive(Debug, Default)]
 pub(super) struct WatchedIo {
-    memory: MemoryIo,
+    pub(super) memory: MemoryIo,
     hooks: Hooks,
     pub(super) cache_at_commit: HashMap<Key, CacheValue>,
 }
@@ -136,6 +142,10 @@ impl PacketIo for WatchedIo {
         self.memory.write_header(index, header);
     }
 
+    fn send(&mut self, frame: &[u8]) -> bool {
+        self.memory.send(frame)
+    }
+
     fn commit(&mut self, fates: &[Fate]) -> usize {
         self.cache_at_commit = self.hooks.0.memory.cache.borrow().clone();
         self.memory.commit(fates)
@@ -149,9 +159,11 @@ pub(super) enum Outcome {
     /// Forwarded to this node, or to be judged where it departs.
     Deferred,
     Dropped(DropReason),
+    /// It waits for the first piece of its packet.
+    Held,
 }
 
-pub(super) use Outcome::{Deferred, Dropped, Forwarded};
+pub(super) use Outcome::{Deferred, Dropped, Forwarded, Held};
 
 /// What became of one batch.
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -286,7 +298,7 @@ impl World {
     pub(super) fn received(&mut self, sent: Vec<u8>) -> Outcome {
         let batch = self.batch(vec![sent.clone()]);
         let Some(frame) = batch.forwarded.first() else {
-            return Dropped(*batch.dropped.keys().next().unwrap());
+            return batch.dropped.keys().next().map_or(Held, |reason| Dropped(*reason));
         };
         let (header, inner) = unpunt(frame);
         let (asked, asked_inner) = unpunt(&sent);
@@ -303,6 +315,7 @@ impl World {
     /// Runs one batch; the counters must add up.
     pub(super) fn batch(&mut self, frames: Vec<Vec<u8>>) -> Batch {
         let before = (self.shared.counts(), self.drops());
+        let held = self.worker.fragments.held();
         let count = frames.len();
         self.worker.io.memory.incoming.extend(frames);
         assert_eq!(self.worker.run_batch(self.now_ns), count);
@@ -318,8 +331,8 @@ impl World {
         assert_eq!(counts[0] - before.0[0], count as u64, "each frame is received once");
         assert_eq!(counts[1] - before.0[1], forwarded.len() as u64, "forwarded is what was sent");
         assert_eq!(
-            count as u64,
-            forwarded.len() as u64 + dropped.values().sum::<u64>(),
+            (held + count) as u64,
+            (self.worker.fragments.held() + forwarded.len()) as u64 + dropped.values().sum::<u64>(),
             "every frame is forwarded or has a reason: {dropped:?}"
         );
         assert_eq!(counts[2], self.worker.connections().len() as u64);
