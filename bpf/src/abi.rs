@@ -106,6 +106,8 @@ pub const COUNT_NEIGHBOUR: usize = 71;
 pub const COUNT_ADMITTED: usize = 72;
 /// Packets brought straight to another pod's device; each is a hit too.
 pub const COUNT_DIRECT: usize = 73;
+/// Packets dropped on a NIC by a denial; each is a dropped packet too.
+pub const COUNT_UPLINK: usize = 74;
 /// Of a denial with protocol 0: it covers every protocol and port.
 pub const EVERY_PORT: u16 = 65535;
 /// Of an [`Opening`]: both entries of a connection were written.
@@ -336,6 +338,7 @@ mod tests {
             ("COUNT_HIT", super::COUNT_HIT as u64),
             ("COUNT_NEIGHBOUR", super::COUNT_NEIGHBOUR as u64),
             ("MARK_DIRECT", u64::from(super::MARK_DIRECT)),
+            ("COUNT_UPLINK", super::COUNT_UPLINK as u64),
             ("COUNT_DIRECT", super::COUNT_DIRECT as u64),
             ("COUNT_ADMITTED", super::COUNT_ADMITTED as u64),
             ("EVERY_PORT", u64::from(super::EVERY_PORT)),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  src/c/abi.h ═══ src/abi.rs          the ABI, in both languages, held together by tests
-//!  src/c/{maps,parse,guard,netfilter,admit}.h, sluice.bpf.c ──clang──▶ skeleton ──▶ src/load.rs: pins, links, maps
+//!  src/c/*.h, sluice.bpf.c ──clang──▶ skeleton ──▶ src/load.rs: pins, links, maps
 //! ```
 //!
 //! Without the feature `load` only the layouts are built: no clang, no libbpf.
@@ -29,6 +29,8 @@ pub mod testing;
 pub use handover::{Handover, Step};
 #[cfg(feature = "load")]
 pub use layout::{Layout, Misfit};
+#[cfg(feature = "load")]
+pub use links::{XdpFeatures, xdp_features};
 #[cfg(feature = "load")]
 pub use load::{Hooks, LoadError, LoadOptions, Loaded};
 #[cfg(feature = "load")]

@@ -3,7 +3,7 @@
 use crate::load::{LoadError, system};
 use libbpf_rs::{AsRawLibbpf, Link, ProgramMut};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// Attaches to a device, first in its chain, and pins the link.
@@ -80,6 +80,61 @@ pub(crate) fn pin_xdp(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Re
     // SAFETY: the program is loaded and outlives the call.
     let link = unsafe { libbpf_sys::bpf_program__attach_xdp(program.as_libbpf_object().as_ptr(), ifindex as i32) };
     pin(link, path, &format!("ifindex {ifindex}"))
+}
+
+/// Attaches to a NIC in its driver's own mode, or not at all, and pins the link.
+pub(crate) fn pin_native_xdp(program: &ProgramMut<'_>, ifindex: u32, path: &Path) -> Result<(), LoadError> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as _,
+        flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
+        ..Default::default()
+    };
+    // SAFETY: the program is loaded and outlives the call; the options are complete and sized.
+    let fd = unsafe { libbpf_sys::bpf_link_create(program.as_fd().as_raw_fd(), ifindex as i32, libbpf_sys::BPF_XDP, &options) };
+    if fd < 0 {
+        return Err(system(format!("attach to ifindex {ifindex} in native mode"))(io::Error::from_raw_os_error(-fd)));
+    }
+    // SAFETY: the descriptor was just returned by the kernel, and nobody else owns it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let c_path = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("paths have no NUL");
+    // SAFETY: the descriptor is open, the path ends with NUL.
+    let pinned = unsafe { libbpf_sys::bpf_obj_pin(link.as_raw_fd(), c_path.as_ptr()) };
+    if pinned != 0 {
+        return Err(system(format!("pin a link at {}", path.display()))(io::Error::from_raw_os_error(-pinned)));
+    }
+    Ok(())
+}
+
+/// What a device's driver can do with XDP. Source: linux/netdev.h, `netdev_xdp_act`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpFeatures {
+    /// Programs run in the driver, before there is an skb.
+    pub native: bool,
+    /// AF_XDP sockets without a copy.
+    pub zero_copy: bool,
+    /// A program is attached in native mode.
+    pub runs_native: bool,
+}
+
+const NATIVE: u64 = 1;
+const ZERO_COPY: u64 = 8;
+
+/// Asks the kernel about a device.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn xdp_features(ifindex: u32) -> io::Result<XdpFeatures> {
+    let mut options = libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
+    // SAFETY: the options are complete and sized; libbpf writes no more than they hold.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &mut options) };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(XdpFeatures {
+        native: options.feature_flags & NATIVE != 0,
+        zero_copy: options.feature_flags & ZERO_COPY != 0,
+        runs_native: options.drv_prog_id != 0,
+    })
 }
 
 fn pin(link: *mut libbpf_sys::bpf_link, path: &Path, place: &str) -> Result<(), LoadError> {

@@ -12,7 +12,9 @@ use crate::abi::{
     Allowance, Config, Denial, Fragment, FragmentKey, Key, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Port, Ration, WORKERS_MAX,
 };
 use crate::handover::{Directories, Handover, Step, take_over};
-use crate::links::{Family, REPLACED, chain, link_ifindex, open_pinned, pin_netfilter, pin_tcx, pin_xdp, program_id, update_link};
+use crate::links::{
+    Family, REPLACED, chain, link_ifindex, open_pinned, pin_native_xdp, pin_netfilter, pin_tcx, pin_xdp, program_id, update_link,
+};
 use crate::maps::{HashMapFd, Shared};
 use crate::ring::Ring;
 use crate::{ABI_VERSION, abi};
@@ -100,6 +102,8 @@ pub enum Hooks {
     Near(u32),
     /// XDP at a trunk's far end.
     Far(u32),
+    /// Native XDP on a NIC: what was denied before is dropped there.
+    Uplink,
 }
 
 /// The loaded programs and their maps.
@@ -113,6 +117,8 @@ pub struct Loaded {
     pub ports: Shared<Port>,
     /// ifindex → port index.
     pub port_of_ifindex: HashMapFd<u32, u32>,
+    /// Address of a port, IPv4 mapped → port index.
+    pub port_of_address: HashMapFd<[u8; 16], u32>,
     /// The verdict cache.
     pub cache: HashMapFd<Key, abi::CacheValue>,
     /// The denial cache.
@@ -207,6 +213,7 @@ impl Loaded {
             config,
             ports,
             port_of_ifindex: HashMapFd::new(duplicate(maps.port_of_ifindex.as_fd())?, "port_of_ifindex"),
+            port_of_address: HashMapFd::new(duplicate(maps.port_of_address.as_fd())?, "port_of_address"),
             cache: HashMapFd::new(duplicate(maps.cache.as_fd())?, "cache"),
             denials: HashMapFd::new(duplicate(maps.denials.as_fd())?, "denials"),
             fragments: HashMapFd::new(duplicate(maps.fragments.as_fd())?, "fragments"),
@@ -364,6 +371,7 @@ impl Loaded {
             "exiting" => &programs.exiting,
             "near" => &programs.near,
             "far" => &programs.far,
+            "uplink" => &programs.uplink,
             _ => return None,
         };
         Some(program.as_fd())
@@ -384,6 +392,10 @@ impl Loaded {
             Hooks::Exit => self.attach_tcx(&programs.exiting, ifindex, &format!("exit-{ifindex}-exiting")),
             Hooks::Near(worker) => self.attach_tcx(&programs.near, ifindex, &format!("trunk-{worker}-near")),
             Hooks::Far(worker) => self.attach_xdp(&programs.far, ifindex, &format!("trunk-{worker}-far")),
+            Hooks::Uplink => match self.missing(ifindex, &format!("uplink-{ifindex}-uplink")) {
+                None => Ok(()),
+                Some(path) => pin_native_xdp(&programs.uplink, ifindex, &path),
+            },
         }
     }
 
@@ -407,7 +419,7 @@ impl Loaded {
                 (libbpf_sys::BPF_TCX_EGRESS, program_id(programs.entering.as_fd())?),
             ],
             Hooks::Exit => vec![(libbpf_sys::BPF_TCX_EGRESS, program_id(programs.exiting.as_fd())?)],
-            Hooks::Near(_) | Hooks::Far(_) => Vec::new(),
+            Hooks::Near(_) | Hooks::Far(_) | Hooks::Uplink => Vec::new(),
         };
         let mut in_front = Vec::new();
         for (place, own) in ours {
@@ -508,5 +520,6 @@ fn link_names(hooks: Hooks, ifindex: u32) -> Vec<String> {
         Hooks::Exit => vec![format!("exit-{ifindex}-exiting")],
         Hooks::Near(worker) => vec![format!("trunk-{worker}-near")],
         Hooks::Far(worker) => vec![format!("trunk-{worker}-far")],
+        Hooks::Uplink => vec![format!("uplink-{ifindex}-uplink")],
     }
 }

@@ -417,6 +417,30 @@ impl Hooks {
         (fate, ran.mark)
     }
 
+    /// Whether the program on a NIC drops a frame that arrives there, for the port's address.
+    ///
+    /// # Panics
+    /// When the program neither passes nor drops.
+    pub fn drops_on_arrival(&self, frame: &[u8]) -> bool {
+        const XDP_DROP: u32 = 1;
+        const XDP_PASS: u32 = 2;
+        let program = self.object.progs_mut().find(|found| found.name() == "uplink").expect("a program of this name");
+        let mut out = vec![0; frame.len()];
+        let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..ProgramInput::default() };
+        let action = program.test_run(input).unwrap_or_else(|error| panic!("{frame:02x?}: {error}")).return_value;
+        self.counters.replace(self.counters());
+        assert!([XDP_DROP, XDP_PASS].contains(&action), "{action}");
+        action == XDP_DROP
+    }
+
+    /// Enters an address of the port for the program on NICs.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn enter_address(&self, address: &[u8; 16]) {
+        self.put("port_of_address", address, &u32::from(PORT_INDEX).to_ne_bytes());
+    }
+
     /// All counters, summed over CPUs.
     ///
     /// # Panics

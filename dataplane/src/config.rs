@@ -62,6 +62,10 @@ pub struct Arguments {
     /// the sender's device. Off: every packet goes by the kernel.
     #[arg(long, value_enum, default_value_t = Direct::Udp)]
     pub direct: Direct,
+    /// NICs on which what pods' policies denied before is dropped before the kernel makes a packet of it (XDP). Only where the
+    /// driver runs XDP itself; attaching may reset its link for a moment.
+    #[arg(long, value_delimiter = ',', value_name = "DEVICE")]
+    pub uplink: Vec<String>,
     /// Idle seconds after which a UDP flow is forgotten.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub udp_timeout: u64,

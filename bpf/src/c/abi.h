@@ -266,6 +266,7 @@ struct sluice_opening {
 #define SLUICE_COUNT_NEIGHBOUR 71
 #define SLUICE_COUNT_ADMITTED 72
 #define SLUICE_COUNT_DIRECT 73
+#define SLUICE_COUNT_UPLINK 74
 #define SLUICE_COUNTERS 80
 
 /* Drop reasons; numbers as sluice_flow::DropReason. */

@@ -23,6 +23,14 @@ struct {
 	__type(value, __u32); /* port index */
 } port_of_ifindex SEC(".maps");
 
+/* Of every address of a port, IPv4 mapped: which port. What it says is checked against the slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * SLUICE_PORTS_MAX);
+	__type(key, __u8[16]);
+	__type(value, __u32); /* port index */
+} port_of_address SEC(".maps");
+
 /* Where a device's port was found last, by the low bits of its ifindex: spares a hash for each packet. Only the slot itself says
  * whose it is. */
 struct {

@@ -6,6 +6,7 @@
  *   entering / exiting (tcx on other devices): what left its pod deferred is judged now that it is translated
  *   unjudged (netfilter, last in postrouting): nothing deferred leaves by a device without either of the two
  *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
+ *   uplink (XDP on a NIC): what a pod's hook would drop under a denial is dropped before there is an skb
  *   far (XDP on the trunk's other end): to the owning worker's socket, or bounce
  *
  * A hook judges only its own pod's policy. Hits return TCX_NEXT, so whatever stands behind us in the chain still runs. */
@@ -29,6 +30,8 @@
 #include "ration.h"
 #include "fragments.h"
 #include "direct.h"
+#include "denials.h"
+#include "uplink.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
 #ifndef SLUICE_ABI_NEXT
@@ -44,16 +47,6 @@ static __always_inline int pass(__u32 what)
 {
 	count(what);
 	return TCX_NEXT;
-}
-
-/* Whether nothing is judged by the cache alone: every packet of an isolated pod goes to its worker. The cache still counts, and
- * tells what is established. */
-static __always_inline int every_packet(void)
-{
-	__u32 zero = 0;
-	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
-
-	return settings && settings->every_packet;
 }
 
 /* Puts the trunk header in front and sends the frame to the port's worker. */
@@ -99,31 +92,6 @@ static __always_inline void remember_origin(const struct parsed *p)
 
 		bpf_map_update_elem(&origins, &p->key, &origin, BPF_ANY);
 	}
-}
-
-static __noinline int denied_before(const struct parsed *p, const struct sluice_port *port)
-{
-	struct sluice_key key = p->key;
-
-	/* what may be an answer is never refused by a denial: the worker knows the connection */
-	if (every_packet() || (opened_explicitly(key.protocol) ? !p->opens : key.dport == SLUICE_ICMP_REPLY))
-		return 0;
-	/* of everything from or to that address, which is what most denied floods meet; else of this port */
-	key.sport = 0;
-	key.dport = SLUICE_EVERY_PORT;
-	key.protocol = 0;
-	struct sluice_denial *denial = bpf_map_lookup_elem(&denials, &key);
-
-	if (!denial || denial->deny_epoch != port->deny_epoch) {
-		key.dport = p->key.dport;
-		key.protocol = p->key.protocol;
-		denial = bpf_map_lookup_elem(&denials, &key);
-		if (!denial || denial->deny_epoch != port->deny_epoch)
-			return 0;
-	}
-	__sync_fetch_and_add(&denial->packets, 1);
-	denial->last_seen_ns = bpf_ktime_get_coarse_ns();
-	return 1;
 }
 
 static __always_inline int let_on(struct __sk_buff *skb, int verdict)
@@ -471,6 +439,15 @@ int far(struct xdp_md *ctx)
 	if (bpf_redirect_map(&sockets, *worker, XDP_ABORTED) == XDP_REDIRECT)
 		return XDP_REDIRECT;
 	return bpf_redirect(ifindex, 0);
+}
+
+SEC("xdp.frags")
+int uplink(struct xdp_md *ctx)
+{
+	if (!denied_on_arrival(ctx))
+		return XDP_PASS;
+	count(SLUICE_COUNT_UPLINK);
+	return xdp_drop(SLUICE_DROP_POLICY_DENIED);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -8,7 +8,8 @@ use anyhow::{Result, bail};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 use sluice_wire::{
-    ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, Preceded, ToControl, ToDataplane, WatchStatus,
+    ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, Preceded, ToControl, ToDataplane, UplinkStatus,
+    WatchStatus,
 };
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -176,6 +177,16 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
         "  cache        {cache}, {} hits ({} of them direct), {} punts, {} connections admitted, {} packets of pods not isolated",
         s.cache_hits, s.direct, s.punts, s.admitted, s.not_isolated
     )?;
+    for uplink in &s.uplinks {
+        let UplinkStatus { device, rx_queues, tx_queues, .. } = uplink;
+        let mode = match &uplink.trouble {
+            None if uplink.runs => format!("native XDP, {} packets dropped there", s.uplink_drops),
+            None => "attached".to_owned(),
+            Some(trouble) => trouble.yellow().to_string(),
+        };
+        let zero_copy = if uplink.zero_copy { "can zero-copy" } else { "no zero-copy" };
+        writeln!(out, "  uplink       {device}: {mode}; {rx_queues} rx and {tx_queues} tx queues, {zero_copy}")?;
+    }
     let dropped: u64 = s.drops.iter().map(|drop| drop.packets).sum();
     writeln!(out, "  ports        {}; {dropped} packets dropped (sluicectl get drops)", s.ports)?;
     print_found(s, out)?;

@@ -112,6 +112,8 @@ fn dataplane_status() -> DataplaneStatus {
         punts: 10,
         admitted: 7,
         direct: 3,
+        uplinks: Vec::new(),
+        uplink_drops: 0,
         not_isolated: 5,
         cache_entries: 2,
         ports: 1,

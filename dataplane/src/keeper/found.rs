@@ -180,6 +180,10 @@ impl Keeper {
             }
         }
         self.keep_exits(&links, &not_pods);
+        if self.found.is_first {
+            self.forget_uplinks(&links);
+        }
+        self.keep_uplinks(&links);
         self.found.is_first = false;
         self.write_down_closed();
         self.tell_of_lingering();

@@ -23,6 +23,7 @@ mod registry;
 mod requests;
 mod status;
 mod storage;
+mod uplinks;
 
 use crate::config::{Arguments, Offload};
 use crate::kernel::BpfKernel;
@@ -35,14 +36,14 @@ use adoption::{Image, PendingAdoption};
 use anyhow::{Context, Result, bail};
 use exits::Exits;
 use found::Found;
-use registry::Registry;
+use registry::{Registered, Registry};
 use requests::{Client, WaitingAdd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use sluice_bpf::{Hooks, LoadOptions, Loaded};
 use sluice_flow::limits;
 use sluice_flow::{Addr, PortIndex};
-use sluice_wire::{DATAPLANE_SOCKET, Listener, Preceded};
+use sluice_wire::{DATAPLANE_SOCKET, Listener, Preceded, UplinkStatus};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,6 +93,8 @@ pub struct Keeper {
     next_addresses: Instant,
     found: Found,
     exits: Exits,
+    /// What became of the NICs that were named.
+    uplinks: Vec<UplinkStatus>,
     /// Hooks of ours that are not first in their chain.
     preceded: Vec<Preceded>,
     /// Held as long as the process lives.
@@ -167,6 +170,7 @@ impl Keeper {
             next_addresses: now,
             found: Found::new()?,
             exits: Exits::default(),
+            uplinks: Vec::new(),
             preceded: Vec::new(),
             _lock: lock,
         };
@@ -223,6 +227,9 @@ impl Keeper {
             self.loaded.port_of_ifindex.put(&port.host_ifindex, &u32::from(port.endpoint.port.0))?;
             self.loaded.attach(Hooks::Device, port.host_ifindex)?;
         }
+        for port in self.registry.iter() {
+            self.note_addresses(port)?;
+        }
         for port in gone {
             warn!(port = port.0, "the device of a registered port is gone: forgotten");
             self.clear_slot(port);
@@ -250,6 +257,20 @@ impl Keeper {
         let slot = self.loaded.ports.read(index);
         self.loaded.ports.write(index, crate::kernel::cleared(&slot));
         self.loaded.port_of_ifindex.remove(&slot.ifindex);
+        let mut addresses = Vec::new();
+        // where it cannot be read, what stays names a slot that is free
+        let _ = self.loaded.port_of_address.scan(|address, owner| addresses.extend((*owner == u32::from(port.0)).then_some(*address)));
+        for address in addresses {
+            self.loaded.port_of_address.remove(&address);
+        }
+    }
+
+    /// Tells the programs on NICs whose a port's addresses are.
+    fn note_addresses(&self, port: &Registered) -> Result<()> {
+        for address in &port.endpoint.addresses {
+            self.loaded.port_of_address.put(&Addr::from(*address).0, &u32::from(port.endpoint.port.0))?;
+        }
+        Ok(())
     }
 
     fn start_workers(&mut self, far: &FarNamespace) -> Result<()> {

@@ -246,6 +246,7 @@ impl Keeper {
         // what an earlier pod of this index opened is not this one's
         self.loaded.reset_ration(index);
         self.loaded.port_of_ifindex.put(&registered.host_ifindex, &u32::from(port.0))?;
+        self.note_addresses(registered)?;
         if self.enforcing {
             self.loaded.attach(Hooks::Device, registered.host_ifindex)?;
         }
@@ -279,6 +280,8 @@ impl Keeper {
         }
         self.enforce_on_found(on)?;
         self.look_at_shortcuts();
+        let links = self.netlink.links()?;
+        self.keep_uplinks(&links);
         if !failed.is_empty() {
             bail!("not enforced everywhere: {}", failed.join("; "));
         }

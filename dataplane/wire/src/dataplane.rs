@@ -279,6 +279,25 @@ pub struct WorkerStatus {
     pub cpu_us: u64,
 }
 
+/// A NIC on which what was denied before is dropped, or should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Its name.
+    pub device: String,
+    /// Its driver runs XDP programs itself.
+    pub native: bool,
+    /// Its driver can fill AF_XDP sockets without a copy, which nothing here uses.
+    pub zero_copy: bool,
+    /// Ours runs in its driver.
+    pub runs: bool,
+    /// How many there are.
+    pub rx_queues: u32,
+    /// How many there are.
+    pub tx_queues: u32,
+    /// Why ours does not run.
+    pub trouble: Option<String>,
+}
+
 /// Another program that stands in front of one of ours and sees packets before policy does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Preceded {
@@ -351,6 +370,12 @@ pub struct DataplaneStatus {
     /// Those of the cache's packets that went straight from one pod's device to another's.
     #[serde(default)]
     pub direct: u64,
+    /// NICs that drop what was denied before (`--uplink`).
+    #[serde(default)]
+    pub uplinks: Vec<UplinkStatus>,
+    /// Packets that they dropped; they are among the drops, too.
+    #[serde(default)]
+    pub uplink_drops: u64,
     /// Packets of pods that no policy isolates.
     pub not_isolated: u64,
     /// Entries in the verdict cache.

@@ -9,6 +9,7 @@
 
 mod admissions;
 mod direct;
+mod uplink;
 
 use super::parse::{ETHERTYPE_ARP, Piece, parse};
 use super::{Action, Skb};
