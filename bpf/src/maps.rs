@@ -193,26 +193,18 @@ impl<K: Pod, V: Pod> HashMapFd<K, V> {
         result == 0
     }
 
-    /// Removes many entries; those that are not there are no matter. Cost: one system call, and one more for each that is missing.
-    pub fn remove_all(&self, mut keys: &[K]) {
-        while !keys.is_empty() {
-            let mut count = keys.len() as u32;
-            // SAFETY: the slice holds `count` keys of the map's size; the kernel writes only `count`.
-            let result =
-                unsafe { libbpf_sys::bpf_map_delete_batch(self.fd.as_raw_fd(), keys.as_ptr().cast(), &mut count, std::ptr::null()) };
-            if result == 0 {
-                return;
-            }
-            if io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT) {
-                // one by one then: none may stay
-                keys.iter().for_each(|key| {
-                    self.remove(key);
-                });
-                return;
-            }
-            // it stops at the first that is missing, and says how many were there before
-            keys = &keys[(count as usize + 1).min(keys.len())..];
-        }
+    /// Removes an entry, and returns it as it was at that moment.
+    pub fn take(&self, key: &K) -> Option<V> {
+        let mut value = V::zeroed();
+        // SAFETY: as in `get`.
+        let result = unsafe {
+            libbpf_sys::bpf_map_lookup_and_delete_elem(
+                self.fd.as_raw_fd(),
+                std::ptr::from_ref(key).cast(),
+                std::ptr::from_mut(&mut value).cast(),
+            )
+        };
+        (result == 0).then_some(value)
     }
 
     /// Every entry; see [`scan_bytes`].

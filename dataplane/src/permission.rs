@@ -86,6 +86,8 @@ pub fn refusal(request: &ToDataplane, uid: u32, control: Option<ControlUser>) ->
         | ToDataplane::Ports
         | ToDataplane::Found
         | ToDataplane::Connections { .. }
+        | ToDataplane::Rules
+        | ToDataplane::Cuts
         | ToDataplane::Table
         | ToDataplane::CheckPort { .. } => None,
         ToDataplane::Control { .. } | ToDataplane::Publish { .. } | ToDataplane::Identify { .. } => match control {
@@ -105,7 +107,7 @@ mod tests {
     use sluice_flow::ObjectName;
     use sluice_wire::AddPort;
 
-    fn every_request() -> [(ToDataplane, &'static str); 13] {
+    fn every_request() -> [(ToDataplane, &'static str); 15] {
         let (container_id, ifname) = (String::new(), String::new());
         let add = AddPort {
             container_id: container_id.clone(),
@@ -131,6 +133,8 @@ mod tests {
             (ToDataplane::CheckPort { container_id, ifname, host_ifindex: None, addresses: Vec::new() }, "look"),
             (ToDataplane::Status, "look"),
             (ToDataplane::Ports, "look"),
+            (ToDataplane::Rules, "look"),
+            (ToDataplane::Cuts, "look"),
             (ToDataplane::Connections { pod: None, max: 1 }, "look"),
             (ToDataplane::Table, "look"),
         ]

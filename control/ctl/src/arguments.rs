@@ -246,6 +246,12 @@ pub(crate) enum Get {
         #[arg(long, value_name = "N", default_value_t = 1000)]
         max: u32,
     },
+    /// What each rule let through: connections that live and that are over, packets, bytes; since the dataplane started.
+    #[command(visible_aliases = ["rule"])]
+    Rules,
+    /// Connections that new tables cut, newest first, and the rules that had allowed them.
+    #[command(visible_aliases = ["cut"])]
+    Cuts,
     /// Dropped packets by reason.
     Drops,
 }

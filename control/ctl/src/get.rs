@@ -17,6 +17,8 @@ pub(crate) fn run(client: &Client, what: &Get, form: Form, out: &mut dyn Write) 
         Get::Endpoints => endpoints(client, form, out),
         Get::Policies => policies(client, form, out),
         Get::Connections { pod, max } => connections(client, pod.clone(), *max, form, out),
+        Get::Rules => rules(client, form, out),
+        Get::Cuts => cuts(client, form, out),
         Get::Drops => drops(client, form, out),
     }
 }
@@ -155,6 +157,33 @@ fn connections(client: &Client, pod: Option<ObjectName>, max: u32, form: Form, o
         writeln!(out, "{shown} of {total} shown; see --max")?;
     }
     Ok(())
+}
+
+fn rules(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
+    let (FromDataplane::Rules { mut rules }, _) = client.dataplane(&ToDataplane::Rules)? else { return unexpected() };
+    rules.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.rule.cmp(&b.rule)));
+    if form == Form::Json {
+        return json(out, &rules);
+    }
+    let mut columns = Columns::new(&["RULE", "#LIVE", "#OVER", "#PACKETS", "#BYTES"]);
+    for rule in rules {
+        columns.row([rule.rule, rule.live.to_string(), rule.over.to_string(), rule.packets.to_string(), rule.bytes.to_string()]);
+    }
+    columns.print(out, "No rule has let anything through.")
+}
+
+fn cuts(client: &Client, form: Form, out: &mut dyn Write) -> Result<()> {
+    let (FromDataplane::Cuts { cuts }, _) = client.dataplane(&ToDataplane::Cuts)? else { return unexpected() };
+    if form == Form::Json {
+        return json(out, &cuts);
+    }
+    let mut columns = Columns::new(&["AGE", "POD", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "HAD BEEN ALLOWED BY", "TABLE"]);
+    for cut in cuts {
+        let rule = cut.rule.unwrap_or_else(|| "(no policy isolated it)".to_owned());
+        let (age, direction) = (age(cut.age_ms / 1000), cut.direction.to_string());
+        columns.row([age, cut.pod.to_string(), direction, cut.protocol, cut.src, cut.dst, rule, cut.generation.to_string()]);
+    }
+    columns.print(out, "No connection has been cut.")
 }
 
 #[derive(Debug, Serialize)]

@@ -21,6 +21,7 @@ mod found;
 mod identity;
 mod registry;
 mod requests;
+mod rules;
 mod status;
 mod storage;
 mod uplinks;
@@ -38,6 +39,7 @@ use exits::Exits;
 use found::Found;
 use registry::{Registered, Registry};
 use requests::{Client, WaitingAdd};
+use rules::Cuts;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use sluice_bpf::{Hooks, LoadOptions, Loaded};
@@ -93,6 +95,7 @@ pub struct Keeper {
     next_addresses: Instant,
     found: Found,
     exits: Exits,
+    cuts: Cuts,
     /// What became of the NICs that were named.
     uplinks: Vec<UplinkStatus>,
     /// Hooks of ours that are not first in their chain.
@@ -170,6 +173,7 @@ impl Keeper {
             next_addresses: now,
             found: Found::new()?,
             exits: Exits::default(),
+            cuts: Cuts::default(),
             uplinks: Vec::new(),
             preceded: Vec::new(),
             _lock: lock,
@@ -323,6 +327,7 @@ impl Keeper {
                 self.serve_client(client);
             }
             self.progress();
+            self.note_cuts();
             self.look_around();
             let now = Instant::now();
             if now >= self.next_addresses {

@@ -134,6 +134,8 @@ impl Keeper {
             ToDataplane::Enforce { on } => self.enforce(on).map(|()| FromDataplane::Done),
             ToDataplane::Status => Ok(FromDataplane::Status(self.status())),
             ToDataplane::Ports => Ok(FromDataplane::Ports { ports: self.port_infos() }),
+            ToDataplane::Rules => self.rule_counts(),
+            ToDataplane::Cuts => Ok(FromDataplane::Cuts { cuts: self.cuts.list() }),
             ToDataplane::Connections { pod, max } => self.connection_infos(pod.as_ref(), max as usize),
             ToDataplane::Table => match &self.image {
                 Some(image) => {

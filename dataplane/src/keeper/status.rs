@@ -160,10 +160,6 @@ impl Keeper {
             Some(Verdict::Allow(rule)) if !deferred => table.and_then(|table| table.rule(rule)).map(ToString::to_string),
             _ => None,
         };
-        let end = |address: sluice_flow::Addr, port: u16| match address.to_v4() {
-            Some(_) => format!("{address}:{port}"),
-            None => format!("[{address}]:{port}"),
-        };
         let denied = values.iter().flatten().any(|value| value.verdict == CACHE_DENY);
         let last_seen = values.iter().flatten().map(|value| value.last_seen_ns).max().unwrap_or(0);
         ConnectionInfo {
@@ -181,5 +177,13 @@ impl Keeper {
             bytes: values.iter().flatten().map(|value| value.bytes).sum(),
             idle_ms: now.saturating_sub(last_seen) / 1_000_000,
         }
+    }
+}
+
+/// An end of a connection.
+pub(super) fn end(address: sluice_flow::Addr, port: u16) -> String {
+    match address.to_v4() {
+        Some(_) => format!("{address}:{port}"),
+        None => format!("[{address}]:{port}"),
     }
 }

@@ -46,8 +46,8 @@ impl Kernel for BpfKernel {
         let _ = self.0.denials.put(key, &Denial { deny_epoch, pad: 0, packets: 0, last_seen_ns: 0 });
     }
 
-    fn cache_remove_all(&self, keys: &[Key]) {
-        self.0.cache.remove_all(keys);
+    fn cache_take(&self, key: &Key) -> Option<CacheValue> {
+        self.0.cache.take(key)
     }
 
     fn allow(&self, allowance: &Allowance) {

@@ -35,9 +35,11 @@ pub trait Kernel {
     fn cache_put(&self, keys: &[Key], values: &[CacheValue]) -> Result<(), Partial>;
     /// Removes an entry.
     fn cache_remove(&self, key: &Key);
-    /// Removes many; those that are not there are no matter.
-    fn cache_remove_all(&self, keys: &[Key]) {
-        keys.iter().for_each(|key| self.cache_remove(key));
+    /// Removes an entry, and returns it as it was at that moment.
+    fn cache_take(&self, key: &Key) -> Option<CacheValue> {
+        let value = self.cache_get(key);
+        self.cache_remove(key);
+        value
     }
     /// Caches a denial of new flows; best effort.
     fn deny(&self, key: &Key, deny_epoch: u32);

@@ -1,6 +1,7 @@
 //! Between batches: a new table, a port that is gone, connections that are idle, a restart.
 
 use super::judge::Policy;
+use super::rules::{CUTS_MAX, Cut, name_of};
 use super::{Command, Established, Worker};
 use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
@@ -37,13 +38,14 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                         // also the denials: what was denied may be this node now
                         self.set_port_states(&table);
                         self.hear();
-                        self.revalidate(&table);
+                        self.revalidate(&table, Some(&table));
                     }
                 }
             }
             self.shared.set_connections(self.connections.len());
         }
         self.release_fragments(now_ns);
+        self.show_rules(now_ns);
         self.approach(SLICE_LINES);
         self.grant_room();
     }
@@ -65,12 +67,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     pub fn adopt(&mut self, table: Arc<Table>) {
         // whatever was on its way is older
         (self.coming, self.near) = (None, 0);
-        self.table = Some(table.clone());
+        self.rules.settle(self.table.as_deref());
+        let before = self.table.replace(table.clone());
         // isolation first: from here on the hooks ask for what they did not ask for before
         self.set_port_states(&table);
         // what the hooks admitted by the table before is judged with all others
         self.hear();
-        let cut = self.revalidate(&table);
+        let cut = self.revalidate(&table, before.as_deref());
         self.shared.acknowledge(table.generation(), cut);
     }
 
@@ -95,8 +98,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
     }
 
-    /// Returns how many connections were cut.
-    fn revalidate(&mut self, table: &Table) -> u64 {
+    /// Returns how many connections were cut. `before` names the rules that had allowed them.
+    fn revalidate(&mut self, table: &Table, before: Option<&Table>) -> u64 {
+        let (mut listed, generation) = (0, table.generation());
         let mut flips: Vec<(FlowKey, Connection)> = Vec::new();
         let mut connections = std::mem::take(&mut self.connections);
         for (flow, connection) in connections.iter_mut() {
@@ -107,7 +111,12 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             };
             // a pod that is gone keeps nothing
             let allowed = allowed || (known && connection.allowed && self.config.established == Established::Keep);
-            connection.rule = rule;
+            let allowed_by = std::mem::replace(&mut connection.rule, rule);
+            if connection.allowed && !allowed && listed < CUTS_MAX {
+                listed += 1;
+                let rule = allowed_by.map(|rule| name_of(before, Some(rule)));
+                self.shared.list_cut(Cut { flow: *flow, incarnation: connection.incarnation, rule, generation });
+            }
             if (allowed, deferred) != (connection.allowed, connection.deferred) {
                 (connection.allowed, connection.deferred) = (allowed, deferred);
                 flips.push((*flow, *connection));
@@ -144,7 +153,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.fragments.forget_port(port);
         self.ended.forget_port(port);
         for (flow, connection) in self.connections.remove_port(port) {
-            self.remove_entries(&flow, connection.incarnation);
+            self.take_entries(&flow, &connection);
         }
     }
 
@@ -162,8 +171,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         };
         let entries = [original, original.reversed()].map(|flow| self.kernel.cache_get(&key_of(&flow, connection.incarnation)));
         if is_idle(&original, entries, connection.seen_ns, now_ns) {
-            self.connections.remove(&original);
-            self.remove_entries(&original, connection.incarnation);
+            self.end(&original, &connection);
         }
     }
 

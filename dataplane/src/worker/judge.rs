@@ -6,7 +6,7 @@ use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{
-    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, EVERY_PORT, Generation, Key,
+    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, CacheValue, EVERY_PORT, Generation,
 };
 use sluice_flow::{
     Addr, Direction, DropReason, FlowKey, IcmpClass, IcmpError, Incarnation, Kind, PortIndex, Protocol, RuleId, TcpFlags, Verdict,
@@ -104,8 +104,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let keys = [key_of(&original, seen.incarnation), key_of(&original.reversed(), seen.incarnation)];
         let entries = keys.map(|key| self.kernel.cache_get(&key));
         if self.timed_out(&original, &connection, &entries, seen.now_ns) {
-            self.connections.remove(&original);
-            keys.iter().for_each(|key: &Key| self.kernel.cache_remove(key));
+            self.end(&original, &connection);
             return self.judge_unknown(seen);
         }
         self.connections.update(&original, |connection| connection.seen_ns = seen.now_ns);
@@ -170,9 +169,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 return Judged::Drop(reason);
             }
         };
-        let replaces = self.connections.find(&original).is_some();
+        let replaced = self.connections.find(&original).filter(|(_, connection, _)| connection.incarnation == seen.incarnation);
+        let replaces = replaced.is_some();
         if !replaces && !self.connections.has_room(original.port) && !self.reclaim(original.port, seen.now_ns) {
             return Judged::Drop(DropReason::ConnectionsFull);
+        }
+        if let Some((replaced, connection, _)) = replaced {
+            self.count_replaced(&replaced, &connection);
         }
         // an opener against the direction of a known connection takes its place: the same two cache entries
         self.connections.remove(&original.reversed());

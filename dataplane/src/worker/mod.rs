@@ -17,10 +17,14 @@ mod judge;
 mod openings;
 mod pending;
 mod reclaim;
+mod rules;
 mod shared;
 #[cfg(feature = "kernel")]
 pub mod thread;
 
+#[cfg(feature = "kernel")]
+pub(crate) use rules::name_of;
+pub use rules::{Counts, Cut};
 pub use shared::{Command, WorkerShared};
 
 use crate::conntrack::{Connections, Timeouts};
@@ -84,6 +88,7 @@ pub struct Worker<I, K> {
     reclaimed: reclaim::LastReclaim,
     fragments: fragments::Fragments,
     ended: openings::Ended,
+    rules: rules::Rules,
     shared: Arc<WorkerShared>,
 }
 
@@ -115,6 +120,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             reclaimed: reclaim::LastReclaim::default(),
             fragments: fragments::Fragments::default(),
             ended: openings::Ended::default(),
+            rules: rules::Rules::default(),
             shared,
         }
     }

@@ -10,7 +10,7 @@ use super::{Established, Worker};
 use crate::conntrack::Connection;
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
-use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, Key, OPENING_ADMITTED, OPENING_CLOSED, Opening};
+use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, OPENING_ADMITTED, OPENING_CLOSED, Opening};
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
 use std::collections::VecDeque;
@@ -100,10 +100,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Forgets what ended at a port long enough ago.
     pub(super) fn reap(&mut self, port: PortIndex, now_ns: u64) {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut reaped = 0;
         while let Some(&(flow, incarnation, at_ns)) = self.ended.of_port[usize::from(port.0)].front() {
             let lingers_ns = if self.connections.is_crowded(port) { LINGERS_CROWDED_NS } else { LINGERS_NS };
-            if now_ns.saturating_sub(at_ns) < lingers_ns || keys.len() >= 2 * REAPED_MAX {
+            if now_ns.saturating_sub(at_ns) < lingers_ns || reaped >= REAPED_MAX {
                 break;
             }
             self.ended.of_port[usize::from(port.0)].pop_front();
@@ -113,11 +113,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             if let Some((original, connection, _)) = found
                 && same(&connection)
             {
-                self.connections.remove(&original);
-                keys.extend([key_of(&original, incarnation), key_of(&original.reversed(), incarnation)]);
+                self.end(&original, &connection);
+                reaped += 1;
             }
         }
-        self.kernel.cache_remove_all(&keys);
     }
 
     /// Lets the hooks admit what differs from this new connection in the source port alone.

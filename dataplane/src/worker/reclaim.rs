@@ -50,8 +50,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             let entries = keys.map(|key| self.kernel.cache_get(&key));
             let idle_ns = now_ns.saturating_sub(last_seen_ns(&entries, connection.seen_ns));
             if has_ended(&flow, &entries, idle_ns) {
-                self.connections.remove(&flow);
-                self.remove_entries(&flow, connection.incarnation);
+                self.end(&flow, &connection);
                 freed += 1;
             }
         }

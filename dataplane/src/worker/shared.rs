@@ -1,11 +1,13 @@
 //! What the keeper and a worker share: commands one way, progress and counters the other.
 
+use super::{Counts, Cut};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use sluice_flow::{Addr, DropReason, FlowKey, Incarnation, PortIndex};
 use sluice_table::Table;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// From the keeper, carried out between batches.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub enum Command {
 }
 
 const COMMANDS_MAX: usize = 64;
+const CUTS_MAX: usize = 1024;
 
 /// One worker's progress. Each counter is written by the worker alone, once per batch or rarer.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub struct WorkerShared {
     connections: AtomicU64,
     cut: AtomicU64,
     drops: [AtomicU64; 64],
+    /// Connections that tables cut, the oldest give way.
+    cuts: ArrayQueue<Cut>,
+    /// By rule, of connections that are over.
+    rules: Mutex<BTreeMap<String, Counts>>,
 }
 
 impl Default for WorkerShared {
@@ -52,6 +59,8 @@ impl Default for WorkerShared {
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             drops: [const { AtomicU64::new(0) }; 64],
+            cuts: ArrayQueue::new(CUTS_MAX),
+            rules: Mutex::default(),
         }
     }
 }
@@ -79,6 +88,28 @@ impl WorkerShared {
         add(&self.received, received as u64);
         add(&self.forwarded, forwarded as u64);
         self.set_connections(connections);
+    }
+
+    /// Lists a connection that a table cut.
+    pub(super) fn list_cut(&self, cut: Cut) {
+        self.cuts.force_push(cut);
+    }
+
+    /// Connections that were cut since this was last asked, the newest [`CUTS_MAX`] of them.
+    pub fn take_cuts(&self) -> impl Iterator<Item = Cut> + '_ {
+        std::iter::from_fn(|| self.cuts.pop())
+    }
+
+    /// Replaces what the keeper sees of the rules; not while it looks.
+    pub(super) fn show_rules(&self, rules: &BTreeMap<String, Counts>) {
+        if let Ok(mut shown) = self.rules.try_lock() {
+            shown.clone_from(rules);
+        }
+    }
+
+    /// What each rule let through, of connections that are over. At most a second old.
+    pub fn rules(&self) -> BTreeMap<String, Counts> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn count_forwarded(&self, frames: usize) {

@@ -81,6 +81,10 @@ pub enum ToDataplane {
         /// At most so many.
         max: u32,
     },
+    /// What each rule let through.
+    Rules,
+    /// Connections that tables cut, the newest ones.
+    Cuts,
     /// The image in force; answered by [`FromDataplane::Table`] with its memfd.
     Table,
 }
@@ -181,6 +185,16 @@ pub enum FromDataplane {
         /// How many there are.
         total: u64,
     },
+    /// To [`ToDataplane::Rules`], by name.
+    Rules {
+        /// Those that let anything through.
+        rules: Vec<RuleCounts>,
+    },
+    /// To [`ToDataplane::Cuts`], newest first.
+    Cuts {
+        /// As many as are kept.
+        cuts: Vec<CutInfo>,
+    },
     /// To [`ToDataplane::Table`]; the image's memfd rides on this message.
     Table {
         /// The generation in force.
@@ -277,6 +291,42 @@ pub struct WorkerStatus {
     /// What it has had of a CPU since it started, in microseconds.
     #[serde(default)]
     pub cpu_us: u64,
+}
+
+/// What a rule let through since the workers started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCounts {
+    /// Its name.
+    pub rule: String,
+    /// Connections that live.
+    pub live: u64,
+    /// Connections that are over.
+    pub over: u64,
+    /// Of all of them, both directions, counted in the kernel.
+    pub packets: u64,
+    /// Of all of them, both directions, counted in the kernel.
+    pub bytes: u64,
+}
+
+/// A connection that a table cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutInfo {
+    /// The pod whose policy did.
+    pub pod: ObjectName,
+    /// The direction of its first packet, at that pod.
+    pub direction: Direction,
+    /// Protocol name.
+    pub protocol: String,
+    /// Opener's address and port.
+    pub src: String,
+    /// The other end.
+    pub dst: String,
+    /// The rule that had allowed it, none where the pod was not isolated.
+    pub rule: Option<String>,
+    /// The table that cut it.
+    pub generation: u64,
+    /// How long ago.
+    pub age_ms: u64,
 }
 
 /// A NIC on which what was denied before is dropped, or should be.

@@ -1,0 +1,116 @@
+//! What each rule let through: counts of connections that are over, and connections that a table cut.
+//!
+//! The kernel counts packets and bytes of a connection in its cache entries. When the connection is forgotten, its entries are
+//! taken out with their last counts, which are added to those of the rule that allowed it. Rules are numbered anew by each table,
+//! so before another one comes into force the counts go over to the rules' names.
+
+use super::Worker;
+use crate::conntrack::Connection;
+use crate::io::PacketIo;
+use crate::kernel::{Kernel, key_of};
+use sluice_bpf::abi::{CacheValue, Key};
+use sluice_flow::{FlowKey, Incarnation, RuleId};
+use sluice_table::Table;
+use std::collections::{BTreeMap, HashMap};
+
+/// Of connections that are over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How many.
+    pub connections: u64,
+    /// Both directions, counted in the kernel.
+    pub packets: u64,
+    /// Both directions, counted in the kernel.
+    pub bytes: u64,
+}
+
+impl Counts {
+    /// The sum.
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// A connection that a table cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// Of its first packet.
+    pub flow: FlowKey,
+    /// Which use of the port.
+    pub incarnation: Incarnation,
+    /// The rule that had allowed it.
+    pub rule: Option<String>,
+    /// The table.
+    pub generation: u64,
+}
+
+/// Of one table that many at most are listed; all are counted.
+pub(super) const CUTS_MAX: usize = 256;
+/// Between two times that the counts are shown to the keeper.
+const SHOW_EVERY_NS: u64 = 1_000_000_000;
+
+/// Counts of rules, by number for the table in force, by name for those before.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    numbered: HashMap<Option<RuleId>, Counts>,
+    named: BTreeMap<String, Counts>,
+    next_show_ns: u64,
+}
+
+/// A rule's name; of what no rule had to allow, that.
+pub(crate) fn name_of(table: Option<&Table>, rule: Option<RuleId>) -> String {
+    let rule = rule.and_then(|rule| table.and_then(|table| table.rule(rule)));
+    rule.map_or_else(|| "(not isolated, or to be judged where it departs)".to_owned(), ToString::to_string)
+}
+
+impl Rules {
+    fn note(&mut self, rule: Option<RuleId>, values: &[Option<CacheValue>]) {
+        let counts = self.numbered.entry(rule).or_default();
+        counts.connections += 1;
+        for value in values.iter().flatten() {
+            counts.packets += value.packets;
+            counts.bytes += value.bytes;
+        }
+    }
+
+    /// Moves everything to the rules' names in this table. Cost: a name for each rule that was counted since the last time.
+    pub(super) fn settle(&mut self, table: Option<&Table>) {
+        for (rule, counts) in self.numbered.drain() {
+            self.named.entry(name_of(table, rule)).or_default().add(&counts);
+        }
+    }
+}
+
+impl<I: PacketIo, K: Kernel> Worker<I, K> {
+    /// Forgets a connection and both its entries; what they counted is its rule's.
+    pub(super) fn end(&mut self, original: &FlowKey, connection: &Connection) {
+        self.connections.remove(original);
+        self.take_entries(original, connection);
+    }
+
+    /// Takes the entries of a connection that is forgotten already.
+    pub(super) fn take_entries(&mut self, original: &FlowKey, connection: &Connection) {
+        let keys: [Key; 2] = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
+        let values = keys.map(|key| self.kernel.cache_take(&key));
+        self.rules.note(connection.rule, &values);
+    }
+
+    /// Counts for its rule what the entries say of a connection that another one replaces on the same ports.
+    pub(super) fn count_replaced(&mut self, original: &FlowKey, connection: &Connection) {
+        let keys = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
+        let values = keys.map(|key| self.kernel.cache_get(&key));
+        self.rules.note(connection.rule, &values);
+    }
+
+    /// Shows the keeper what was counted, now and then, and only where it does not look at that moment.
+    pub(super) fn show_rules(&mut self, now_ns: u64) {
+        if now_ns < self.rules.next_show_ns || self.rules.numbered.is_empty() {
+            return;
+        }
+        self.rules.next_show_ns = now_ns + SHOW_EVERY_NS;
+        self.rules.settle(self.table.as_deref());
+        self.shared.show_rules(&self.rules.named);
+    }
+}
