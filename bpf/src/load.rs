@@ -450,13 +450,23 @@ impl Loaded {
         self.config.read(0).every_packet != 0
     }
 
+    /// Names another worker for a port. Its trunk is another field.
+    pub fn set_worker(&self, index: usize, worker: u16) {
+        self.set_beside(index, offset_of!(Port, worker), |slot| slot.worker = worker);
+    }
+
+    /// Changes a field that is less than a word. Beside it in the word is only what its one writer, the keeper, writes.
+    fn set_beside(&self, index: usize, field: usize, change: impl FnOnce(&mut Port)) {
+        let at = field / 4 * 4;
+        let mut slot = self.ports.read(index);
+        change(&mut slot);
+        let word = bytemuck::bytes_of(&slot)[at..at + 4].try_into().expect("four bytes");
+        self.ports.publish(index, at, u32::from_ne_bytes(word));
+    }
+
     /// The longest IP packet that may be brought straight to a port's device from another one; 0: none, nor from there.
     pub fn set_direct_mtu(&self, index: usize, direct_mtu: u16) {
-        let at = offset_of!(Port, direct_mtu) / 4 * 4;
-        let slot = Port { direct_mtu, ..self.ports.read(index) };
-        let word = bytemuck::bytes_of(&slot)[at..at + 4].try_into().expect("four bytes");
-        // Relaxed: beside it in the word is only what its one writer, the keeper, writes; programs may see it late
-        self.ports.word(index, at).store(u32::from_ne_bytes(word), Ordering::Relaxed);
+        self.set_beside(index, offset_of!(Port, direct_mtu), |slot| slot.direct_mtu = direct_mtu);
     }
 
     /// Takes a device's hooks off. Traffic of that device passes unjudged from here on.

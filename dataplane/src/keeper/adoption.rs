@@ -124,6 +124,9 @@ impl Keeper {
     fn tell_tables(&mut self) {
         let adopting = self.adopting.as_ref().map(|adopting| &adopting.image);
         let Some(table) = adopting.or(self.image.as_ref()).map(|image| image.table.clone()) else { return };
+        if self.is_moving() {
+            return;
+        }
         for worker in 0..self.workers.len() {
             if self.told[worker] < table.generation() {
                 self.told[worker] = table.generation();

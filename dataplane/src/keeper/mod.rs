@@ -13,6 +13,7 @@
 //! it. The last good image is kept on tmpfs, so a restarted dataplane enforces before control is there.
 
 mod adoption;
+mod balance;
 mod chains;
 mod control_dir;
 mod exits;
@@ -35,6 +36,7 @@ use crate::worker::thread::{Handle, Start, bell, now_ns, silence, spawn};
 use crate::worker::{Command, WorkerConfig};
 use adoption::{Image, PendingAdoption};
 use anyhow::{Context, Result, bail};
+use balance::Move;
 use exits::Exits;
 use found::Found;
 use registry::{Registered, Registry};
@@ -96,6 +98,8 @@ pub struct Keeper {
     found: Found,
     exits: Exits,
     cuts: Cuts,
+    /// A port between two workers.
+    moving: Option<Move>,
     /// What became of the NICs that were named.
     uplinks: Vec<UplinkStatus>,
     /// Hooks of ours that are not first in their chain.
@@ -174,6 +178,7 @@ impl Keeper {
             found: Found::new()?,
             exits: Exits::default(),
             cuts: Cuts::default(),
+            moving: None,
             uplinks: Vec::new(),
             preceded: Vec::new(),
             _lock: lock,
@@ -215,7 +220,9 @@ impl Keeper {
             // the device is the same under another name
             port.host_ifname = link.name;
             let index = usize::from(port.endpoint.port.0);
-            port.worker = u32::from(port.endpoint.port.0) % workers;
+            if port.worker >= workers {
+                port.worker = u32::from(port.endpoint.port.0) % workers;
+            }
             let trunk_ifindex = self.trunks[port.worker as usize].near_ifindex;
             let slot = self.loaded.ports.read(index);
             if slot.ifindex == port.host_ifindex && slot.incarnation == port.endpoint.incarnation.0 {
@@ -327,6 +334,7 @@ impl Keeper {
                 self.serve_client(client);
             }
             self.progress();
+            self.rebalance();
             self.note_cuts();
             self.look_around();
             let now = Instant::now();

@@ -159,13 +159,24 @@ impl Registry {
             gateway_mac: device.host_mac,
             peer_index: device.peer_index,
             network: request.network.clone(),
-            worker: u32::from(index) % workers,
+            worker: self.least_loaded(workers),
         };
         self.ports.insert(index, registered.clone());
         self.save().inspect_err(|_| {
             self.ports.remove(&index);
         })?;
         Ok(registered)
+    }
+
+    /// The worker with the fewest ports.
+    fn least_loaded(&self, workers: u32) -> u32 {
+        let count = |worker: &u32| self.ports.values().filter(|port| port.worker == *worker).count();
+        (0..workers).min_by_key(count).unwrap_or(0)
+    }
+
+    /// Writes down that something changed; where it cannot, later.
+    pub(super) fn keep(&self) {
+        self.save_later();
     }
 
     pub(super) fn remove(&mut self, port: PortIndex) {

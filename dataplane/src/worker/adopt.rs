@@ -31,6 +31,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 // where one is coming already, this one goes on from there: tables in quick succession must not keep each other out
                 Command::Adopt(table) => self.coming = Some(table),
                 Command::ForgetPort(port) => self.forget_port(port),
+                Command::GiveAway(port, incarnation) => self.give_away(port, incarnation),
+                Command::TakeOver(given) => self.take_port(given),
                 Command::Expire(flows) => flows.iter().for_each(|(flow, incarnation)| self.expire(flow, *incarnation, now_ns)),
                 Command::NodeAddresses(addresses) => {
                     self.node_addresses = addresses.into_iter().collect();
@@ -77,14 +79,14 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.shared.acknowledge(table.generation(), cut);
     }
 
-    fn set_port_states(&mut self, table: &Table) {
+    pub(super) fn set_port_states(&mut self, table: &Table) {
         self.local.clear();
         for index in 0..PORTS_MAX {
             let port = self.kernel.port(index);
-            if port.ifindex == 0 || port.worker != self.config.worker {
+            let at = PortIndex(index as u16);
+            if port.ifindex == 0 || port.worker != self.config.worker || self.away.contains(&at) {
                 continue;
             }
-            let at = PortIndex(index as u16);
             let mut state = 0;
             if table.endpoint(at) == Some(Incarnation(port.incarnation)) {
                 state = PORT_OPEN;
@@ -99,7 +101,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     /// Returns how many connections were cut. `before` names the rules that had allowed them.
-    fn revalidate(&mut self, table: &Table, before: Option<&Table>) -> u64 {
+    pub(super) fn revalidate(&mut self, table: &Table, before: Option<&Table>) -> u64 {
         let (mut listed, generation) = (0, table.generation());
         let mut flips: Vec<(FlowKey, Connection)> = Vec::new();
         let mut connections = std::mem::take(&mut self.connections);
@@ -152,6 +154,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     fn forget_port(&mut self, port: PortIndex) {
         self.fragments.forget_port(port);
         self.ended.forget_port(port);
+        self.away.remove(&port);
         for (flow, connection) in self.connections.remove_port(port) {
             self.take_entries(&flow, &connection);
         }

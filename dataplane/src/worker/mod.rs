@@ -14,6 +14,7 @@
 mod adopt;
 mod fragments;
 mod judge;
+mod moves;
 mod openings;
 mod pending;
 mod reclaim;
@@ -25,7 +26,7 @@ pub mod thread;
 #[cfg(feature = "kernel")]
 pub(crate) use rules::name_of;
 pub use rules::{Counts, Cut};
-pub use shared::{Command, WorkerShared};
+pub use shared::{Command, Given, WorkerShared};
 
 use crate::conntrack::{Connections, Timeouts};
 use crate::io::{Fate, PacketIo};
@@ -84,6 +85,8 @@ pub struct Worker<I, K> {
     node_addresses: BTreeSet<Addr>,
     /// Addresses of the table's endpoints at ports of this worker.
     local: HashMap<Addr, PortIndex>,
+    /// Ports that another worker is about to serve.
+    away: BTreeSet<PortIndex>,
     pending: Pending,
     reclaimed: reclaim::LastReclaim,
     fragments: fragments::Fragments,
@@ -116,6 +119,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             connections,
             node_addresses: BTreeSet::new(),
             local: HashMap::new(),
+            away: BTreeSet::new(),
             pending: Pending::default(),
             reclaimed: reclaim::LastReclaim::default(),
             fragments: fragments::Fragments::default(),
@@ -187,7 +191,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             return Err(DropReason::TrunkHeader);
         };
         let port = self.kernel.port(usize::from(header.port));
-        if port.worker != self.config.worker {
+        if port.worker != self.config.worker || self.away.contains(&PortIndex(header.port)) {
             return Err(DropReason::WrongWorker);
         }
         if port.ifindex == 0 || port.incarnation != header.incarnation {

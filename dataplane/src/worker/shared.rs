@@ -1,7 +1,8 @@
 //! What the keeper and a worker share: commands one way, progress and counters the other.
 
 use super::{Counts, Cut};
-use crossbeam::queue::ArrayQueue;
+use crate::conntrack::Connection;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
 use sluice_flow::{Addr, DropReason, FlowKey, Incarnation, PortIndex};
 use sluice_table::Table;
@@ -20,6 +21,21 @@ pub enum Command {
     Expire(Vec<(FlowKey, Incarnation)>),
     /// The addresses of this node.
     NodeAddresses(Vec<Addr>),
+    /// Another worker is to serve this use of a port: its connections go to the keeper, see [`WorkerShared::given`].
+    GiveAway(PortIndex, Incarnation),
+    /// Serve this port from now on.
+    TakeOver(Given),
+}
+
+/// A port on its way from one worker to another, with its connections.
+#[derive(Debug)]
+pub struct Given {
+    /// Its index.
+    pub port: PortIndex,
+    /// Which use of it.
+    pub incarnation: Incarnation,
+    /// Those that the worker tracked.
+    pub connections: Vec<(FlowKey, Connection)>,
 }
 
 const COMMANDS_MAX: usize = 64;
@@ -40,6 +56,8 @@ pub struct WorkerShared {
     connections: AtomicU64,
     cut: AtomicU64,
     drops: [AtomicU64; 64],
+    /// Ports that the worker has given away, until the keeper takes them.
+    pub given: SegQueue<Given>,
     /// Connections that tables cut, the oldest give way.
     cuts: ArrayQueue<Cut>,
     /// By rule, of connections that are over.
@@ -59,6 +77,7 @@ impl Default for WorkerShared {
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             drops: [const { AtomicU64::new(0) }; 64],
+            given: SegQueue::new(),
             cuts: ArrayQueue::new(CUTS_MAX),
             rules: Mutex::default(),
         }

@@ -166,11 +166,11 @@ fn serve(mut worker: KernelWorker, wait: Wait, bell: &OwnedFd, keeper_bell: &Own
             shared.set_cpu(thread_ns());
             next_statistics_ns = now + STATISTICS_EVERY_NS;
         }
-        let generation = shared.generation();
+        let (generation, given) = (shared.generation(), shared.given.len());
         worker.run_commands(now);
         let received = worker.run_batch(now);
         let is_coming = received == 0 && worker.approach(IDLE_LINES);
-        if shared.generation() != generation {
+        if shared.generation() != generation || shared.given.len() > given {
             let _ = rustix::io::write(keeper_bell, &1u64.to_ne_bytes());
         }
         if received > 0 {
