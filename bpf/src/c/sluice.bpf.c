@@ -288,6 +288,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		}
 	}
 
+	if (!(state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS)) && is_plain(skb, port, direction))
+		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	p.key.incarnation = port->incarnation;
 	p.key.direction = direction;
 	int verdict = parse(skb, &p);

@@ -74,14 +74,15 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
-    /// Traffic on the first two CPUs, workers on the others; on a small machine they share.
+    /// Traffic on the first two CPUs, workers on the others; on a small machine they share, the receiver's first, since the sender's
+    /// carries the kernel's forwarding.
     fn choose(allowed: &BTreeSet<usize>, workers: &[usize], traffic: &[usize]) -> Self {
         let all: Vec<usize> = allowed.iter().copied().collect();
         let client = traffic.first().copied().unwrap_or(all[0]);
         let server = traffic.get(1).copied().unwrap_or_else(|| *all.iter().find(|cpu| **cpu != client).unwrap_or(&client));
         let free: Vec<usize> = all.iter().copied().filter(|cpu| ![client, server].contains(cpu)).collect();
         let workers = match (workers, free.is_empty()) {
-            ([], true) => all,
+            ([], true) => [server].into_iter().chain(all.into_iter().filter(|cpu| *cpu != server)).collect(),
             ([], false) => free,
             (given, _) => given.to_vec(),
         };
@@ -206,7 +207,7 @@ mod tests {
         let cpus = |client, server, workers: &[usize]| Cpus { client, server, workers: workers.to_vec() };
         for (allowed, workers, traffic, chosen) in [
             (&[3][..], &[][..], &[][..], cpus(3, 3, &[3])),
-            (&[0, 1], &[], &[], cpus(0, 1, &[0, 1])),
+            (&[0, 1], &[], &[], cpus(0, 1, &[1, 0])),
             (&[0, 1, 2, 3], &[], &[], cpus(0, 1, &[2, 3])),
             (&[0, 1, 2, 3], &[], &[2], cpus(2, 0, &[1, 3])),
             (&[0, 1, 2, 3], &[1], &[2, 2], cpus(2, 2, &[1])),
