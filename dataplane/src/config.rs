@@ -59,7 +59,7 @@ pub struct Arguments {
     pub offload: Offload,
     /// Whether established UDP between two pods of this node goes straight from one's device to the other's. The kernel's routing
     /// and firewall then see its first packet and one in 5 seconds; never where another program or filter stands behind ours on
-    /// the sender's device. Off: every packet goes by the kernel.
+    /// the sender's device. Off: every packet goes by the kernel, as rate limits in its forward chain need it.
     #[arg(long, value_enum, default_value_t = Direct::Udp)]
     pub direct: Direct,
     /// NICs on which what pods' policies denied before is dropped before the kernel makes a packet of it (XDP). Only where the

@@ -13,7 +13,9 @@ const PACKETS: u64 = 2000;
 
 /// On node2, b takes what comes from a alone; a and c are on node1.
 fn cluster() -> String {
-    ["x/a", "x/c"].map(|name| pod_on("node1", name)).concat() + &pod_on("node2", "x/b") + &b_takes("a")
+    let c = "---\napiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: x}\n\
+             spec: {selector: {app: c}, ports: [{port: 80, protocol: UDP}]}\n";
+    ["x/a", "x/c"].map(|name| pod_on("node1", name)).concat() + &pod_on("node2", "x/b") + c + &b_takes("a")
 }
 
 fn b_takes(app: &str) -> String {
@@ -55,6 +57,15 @@ fn what_was_denied_before_is_dropped_on_the_nic() {
         let (there, all) = (status().uplink_drops - before.uplink_drops, drops(&node2, "policy_denied") - denied);
         println!("{family:?}: {all} of {PACKETS} denied, {there} of them on the NIC");
         assert!(all == PACKETS && there > PACKETS * 9 / 10, "{all}, {there}");
+        // answers by a service come from c, too, and are the service's when b's hook sees them
+        let service = live.service("x/c").unwrap().address(family).unwrap();
+        let answered = live.in_pod("x/b", || {
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(Some(QUICK))?;
+            let ask = |_: &u32| socket.send_to(b"who", SocketAddr::new(service, 80)).is_ok() && socket.recv(&mut [0; 64]).is_ok();
+            Ok((0..20).filter(ask).count())
+        });
+        assert_eq!(answered.unwrap(), 20, "{family:?}");
         assert!(reaches("x/a") && !reaches("x/c"), "{family:?}");
     }
     // what a new table allows passes there at once

@@ -184,7 +184,7 @@ struct sluice_fragment {
 	__u8 pad[3];
 };
 
-/* A port's new flows have been paid for until then; see ration() in sluice.bpf.c. And its room for connections that the
+/* A port's new flows have been paid for until then; see ration.h. And its room for connections that the
  * programs admit: `made` counts them, `learned` those that its worker has heard of, and none is made beyond `may`, which the
  * worker keeps at `learned` plus the room there is. All three only ever grow, and wrap. */
 struct sluice_ration {
@@ -250,8 +250,8 @@ struct sluice_opening {
 /* Of these, a worker may be asked about so many at once: a quarter of what waits on its trunk at most. */
 #define SLUICE_ASKED_AT_ONCE 512
 /* How long a way that the kernel took is taken without asking it; and how often whoever comes by the kernel shows it. */
-#define SLUICE_SHOW_NS 250000000ull
 #define SLUICE_DIRECT_NS 5000000000ull
+#define SLUICE_SHOW_NS 250000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)
 

@@ -78,6 +78,8 @@ struct bpf_ct_opts___first {
  * the source that they have, until the dataplane starts again. */
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
 					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
+extern struct nf_conn *bpf_xdp_ct_lookup(struct xdp_md *xdp_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
+					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
 

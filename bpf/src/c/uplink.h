@@ -1,6 +1,7 @@
 /* What arrives at a NIC for a pod of this node and was denied before: dropped before the kernel makes an skb of it.
  *
- * Only what is certain: plain TCP and UDP to an address of a port, in no known connection, under a denial of the table in force.
+ * Only what is certain: plain TCP and UDP to an address of a port, in no connection that the cache or the kernel knows, under a
+ * denial of the table in force.
  * Everything else passes, to the pod's own hook, which has the last word on all of it. */
 #ifndef SLUICE_UPLINK_H
 #define SLUICE_UPLINK_H
@@ -71,6 +72,36 @@ static __always_inline int arrival(struct xdp_md *ctx, struct parsed *p)
 	return 1;
 }
 
+/* Whether the kernel knows a packet as an answer: it may have another source when the pod's hook sees it (a service's). */
+static __noinline int is_answer(struct xdp_md *ctx, const struct parsed *p)
+{
+	struct bpf_ct_opts___first options = { .netns_id = -1, .l4proto = p->key.protocol };
+	struct bpf_sock_tuple tuple = {};
+	__be16 sport = bpf_htons(p->key.sport), dport = bpf_htons(p->key.dport);
+	struct nf_conn *connection;
+
+	/* nobody who tracks, nobody who translates */
+	if (!bpf_ksym_exists(bpf_xdp_ct_lookup))
+		return 0;
+	if (p->ethertype == ETH_P_IP) {
+		__builtin_memcpy(&tuple.ipv4.saddr, p->key.src + 12, 4);
+		__builtin_memcpy(&tuple.ipv4.daddr, p->key.dst + 12, 4);
+		tuple.ipv4.sport = sport;
+		tuple.ipv4.dport = dport;
+		connection = bpf_xdp_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &options, sizeof(options));
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, p->key.src, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, p->key.dst, 16);
+		tuple.ipv6.sport = sport;
+		tuple.ipv6.dport = dport;
+		connection = bpf_xdp_ct_lookup(ctx, &tuple, sizeof(tuple.ipv6), &options, sizeof(options));
+	}
+	if (!connection)
+		return 0;
+	bpf_ct_release(connection);
+	return options.dir == REPLY;
+}
+
 /* Whether the pod's hook would drop a packet under a denial. */
 static __always_inline int denied_on_arrival(struct xdp_md *ctx)
 {
@@ -94,8 +125,10 @@ static __always_inline int denied_on_arrival(struct xdp_md *ctx)
 	p.key.port = number;
 	p.key.incarnation = port->incarnation;
 	p.key.direction = SLUICE_INGRESS;
-	/* of a connection: the hook knows what becomes of it */
-	return !bpf_map_lookup_elem(&cache, &p.key) && denied_before(&p, port);
+	/* of a connection: the hook knows what becomes of it; and no opener of TCP is an answer */
+	if (bpf_map_lookup_elem(&cache, &p.key) || (!p.opens && is_answer(ctx, &p)))
+		return 0;
+	return denied_before(&p, port);
 }
 
 #endif

@@ -147,7 +147,8 @@ impl Keeper {
             let table = adopting.image.table.clone();
             let generation = table.generation();
             // a dead or hung worker is outside the quorum; its frames are dropped, so it judges nothing by an old table
-            let done = self.workers.iter().all(|worker| worker.shared.generation() >= generation || !self.is_alive(worker));
+            let done =
+                !self.is_moving() && self.workers.iter().all(|worker| worker.shared.generation() >= generation || !self.is_alive(worker));
             if done {
                 let cut = self.connections_cut().saturating_sub(adopting.cut_before);
                 let adopt_us = adopting.received.elapsed().as_micros() as u64;

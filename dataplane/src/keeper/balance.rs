@@ -6,19 +6,20 @@ use crate::worker::{Command, Given};
 use sluice_bpf::abi::Port;
 use sluice_flow::PortIndex;
 use std::mem::offset_of;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::info;
 
-/// After this long a worker that does not answer no longer holds up tables.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// A port on its way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Move {
     port: PortIndex,
     from: usize,
     to: usize,
     since: Instant,
+    /// The new worker judges nothing of it before it has the connections.
+    expected: bool,
+    /// The old worker has let it go.
+    given: Option<Given>,
 }
 
 /// The next port to move: from whom and to whom, given how many each of the workers that may be asked has.
@@ -28,18 +29,20 @@ pub(super) fn imbalance(ports: &[(usize, usize)]) -> Option<(usize, usize)> {
 }
 
 impl Keeper {
-    /// Whether tables wait for a port that is between two workers: each connection is judged by one of them when they say so.
+    /// Whether tables wait for a port that is between two workers, so that one of them has judged each connection when both say
+    /// that a table is in force. A dead or hung worker holds up nothing.
     pub(super) fn is_moving(&self) -> bool {
-        self.moving.is_some_and(|moving| moving.since.elapsed() < PATIENCE)
+        self.moving.as_ref().is_some_and(|moving| [moving.from, moving.to].iter().all(|worker| self.is_alive(&self.workers[*worker])))
     }
 
     /// Goes on with the move that is under way, or begins one where it is worth it.
     pub(super) fn rebalance(&mut self) {
         for worker in 0..self.workers.len() {
             while let Some(given) = self.workers[worker].shared.given.pop() {
-                self.pass_on(worker, given);
+                self.hear_of_port(worker, given);
             }
         }
+        self.pass_on();
         if self.moving.is_some() || self.workers.len() < 2 || self.adopting.is_some() || !self.adds.is_empty() {
             return;
         }
@@ -49,13 +52,23 @@ impl Keeper {
             counts.into_iter().enumerate().filter(|(worker, _)| self.is_alive(&self.workers[*worker])).collect();
         let Some((from, to)) = imbalance(&alive) else { return };
         let Some(port) = self.registry.iter().find(|port| port.worker as usize == from).map(|port| port.endpoint.clone()) else { return };
-        self.moving = Some(Move { port: port.port, from, to, since: Instant::now() });
+        self.moving = Some(Move { port: port.port, from, to, since: Instant::now(), expected: false, given: None });
+        self.command(to, Command::Expect(port.port, port.incarnation));
         self.command(from, Command::GiveAway(port.port, port.incarnation));
     }
 
-    /// The old worker has let a port go: the slot names the new one, which gets the connections.
-    fn pass_on(&mut self, worker: usize, given: Given) {
-        let Some(moving) = self.moving.take_if(|moving| moving.port == given.port && moving.from == worker) else { return };
+    fn hear_of_port(&mut self, worker: usize, given: Given) {
+        match &mut self.moving {
+            Some(moving) if moving.port == given.port && moving.to == worker => moving.expected = true,
+            Some(moving) if moving.port == given.port && moving.from == worker => moving.given = Some(given),
+            _ => {}
+        }
+    }
+
+    /// The old worker has let a port go and the new one expects it: the slot names the new one, which gets the connections.
+    fn pass_on(&mut self) {
+        let Some(mut moving) = self.moving.take_if(|moving| moving.expected && moving.given.is_some()) else { return };
+        let Some(given) = moving.given.take() else { return };
         let (index, to) = (usize::from(given.port.0), moving.to);
         let trunk_ifindex = self.trunks[to].near_ifindex;
         let is_same = |port: &&mut Registered| port.endpoint.port == given.port && port.endpoint.incarnation == given.incarnation;

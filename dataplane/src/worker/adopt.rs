@@ -32,6 +32,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                 Command::Adopt(table) => self.coming = Some(table),
                 Command::ForgetPort(port) => self.forget_port(port),
                 Command::GiveAway(port, incarnation) => self.give_away(port, incarnation),
+                Command::Expect(port, incarnation) => self.expect(port, incarnation),
                 Command::TakeOver(given) => self.take_port(given),
                 Command::Expire(flows) => flows.iter().for_each(|(flow, incarnation)| self.expire(flow, *incarnation, now_ns)),
                 Command::NodeAddresses(addresses) => {
@@ -84,7 +85,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         for index in 0..PORTS_MAX {
             let port = self.kernel.port(index);
             let at = PortIndex(index as u16);
-            if port.ifindex == 0 || port.worker != self.config.worker || self.away.contains(&at) {
+            if port.ifindex == 0 || port.worker != self.config.worker || self.is_away(at, port.incarnation) {
                 continue;
             }
             let mut state = 0;
@@ -167,6 +168,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Forgets a connection if both its entries are idle for longer than they may be.
     fn expire(&mut self, flow: &FlowKey, incarnation: Incarnation, now_ns: u64) {
+        let port = self.kernel.port(usize::from(flow.port.0));
+        if port.worker != self.config.worker || self.is_away(flow.port, port.incarnation) {
+            // it was this worker's when the scan found it
+            return;
+        }
         let found = self.connections.find(flow).filter(|(_, connection, _)| connection.incarnation == incarnation);
         let Some((original, connection, _)) = found else {
             // entries of a connection that the worker does not know: the hooks must not go on by them

@@ -53,6 +53,8 @@ struct Held {
 pub(super) struct Fragments {
     of_port: HashMap<PortIndex, VecDeque<Met>>,
     held: Vec<Held>,
+    /// A first piece came since the last look.
+    has_news: bool,
     next_look_ns: u64,
 }
 
@@ -63,6 +65,7 @@ fn whole(flow: &FlowKey, id: u32) -> Whole {
 
 impl Fragments {
     fn note(&mut self, flow: &FlowKey, id: u32, fate: Judged, now_ns: u64) {
+        self.has_news = true;
         let seen = self.of_port.entry(flow.port).or_default();
         let whole = whole(flow, id);
         seen.retain(|other| other.whole != whole);
@@ -130,12 +133,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     /// Sends what has waited for its first piece and may follow it by now, behind it; drops what may not, or has waited too long.
-    /// Cost where nothing waits: one load.
+    /// Cost where nothing waits, or nothing new is known: a load or three.
     pub(super) fn release_fragments(&mut self, now_ns: u64) {
         if self.fragments.held() == 0 {
             return;
         }
         let looks = now_ns >= self.fragments.next_look_ns;
+        if !std::mem::take(&mut self.fragments.has_news) && !looks {
+            return;
+        }
         if looks {
             self.fragments.next_look_ns = now_ns + LOOK_EVERY_NS;
         }

@@ -38,7 +38,7 @@ use sluice_bpf::abi::{
 use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
 use sluice_table::Table;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a swap does to connections that the new table forbids.
@@ -85,8 +85,8 @@ pub struct Worker<I, K> {
     node_addresses: BTreeSet<Addr>,
     /// Addresses of the table's endpoints at ports of this worker.
     local: HashMap<Addr, PortIndex>,
-    /// Ports that another worker is about to serve.
-    away: BTreeSet<PortIndex>,
+    /// Uses of ports that are on their way from here or to here.
+    away: BTreeMap<PortIndex, Incarnation>,
     pending: Pending,
     reclaimed: reclaim::LastReclaim,
     fragments: fragments::Fragments,
@@ -119,7 +119,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             connections,
             node_addresses: BTreeSet::new(),
             local: HashMap::new(),
-            away: BTreeSet::new(),
+            away: BTreeMap::new(),
             pending: Pending::default(),
             reclaimed: reclaim::LastReclaim::default(),
             fragments: fragments::Fragments::default(),
@@ -191,7 +191,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             return Err(DropReason::TrunkHeader);
         };
         let port = self.kernel.port(usize::from(header.port));
-        if port.worker != self.config.worker || self.away.contains(&PortIndex(header.port)) {
+        if port.worker != self.config.worker || self.away.get(&PortIndex(header.port)) == Some(&Incarnation(port.incarnation)) {
             return Err(DropReason::WrongWorker);
         }
         if port.ifindex == 0 || port.incarnation != header.incarnation {

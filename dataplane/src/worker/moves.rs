@@ -1,6 +1,7 @@
 //! A port changes its worker, with its connections, so that no worker has many ports and another one few.
 //!
 //! ```text
+//!   new worker   judges nothing of the port before it has its connections, and says so
 //!   old worker   voids the port's allowances, hears of what was begun by them, gives its connections to the keeper;
 //!                packets of the port that still reach it are dropped
 //!   keeper       names the new worker and its trunk in the slot
@@ -26,9 +27,20 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             self.fragments.forget_port(port);
             self.ended.forget_port(port);
             self.local.retain(|_, at| *at != port);
-            self.away.insert(port);
+            self.away.insert(port, incarnation);
         }
         self.shared.given.push(Given { port, incarnation, connections });
+    }
+
+    /// A port is about to come: nothing is judged before its connections are here.
+    pub(super) fn expect(&mut self, port: PortIndex, incarnation: Incarnation) {
+        self.away.insert(port, incarnation);
+        self.shared.given.push(Given { port, incarnation, connections: Vec::new() });
+    }
+
+    /// Whether this use of a port is on its way from here or to here.
+    pub(super) fn is_away(&self, port: PortIndex, incarnation: u32) -> bool {
+        self.away.get(&port) == Some(&Incarnation(incarnation))
     }
 
     pub(super) fn take_port(&mut self, given: Given) {
@@ -37,11 +49,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.away.remove(&port);
         let mine = slot.worker == self.config.worker && slot.ifindex != 0 && slot.incarnation == incarnation.0;
         for (flow, connection) in connections {
-            // the pod went meanwhile: nothing of it may stay
-            if !mine {
-                self.take_entries(&flow, &connection);
-            } else if self.connections.has_room(port) {
+            // what nobody tracks no later table could cut: nothing of it may stay, as of a pod that went meanwhile
+            if mine && self.connections.has_room(port) {
                 self.connections.insert(flow, connection);
+            } else {
+                self.take_entries(&flow, &connection);
             }
         }
         if let Some(table) = self.table.clone().filter(|_| mine) {

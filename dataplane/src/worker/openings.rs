@@ -141,7 +141,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     pub(super) fn grant_room(&mut self) {
         while let Some(port) = self.connections.next_change() {
             let index = usize::from(port.0);
-            if self.kernel.port(index).worker == self.config.worker {
+            let slot = self.kernel.port(index);
+            if slot.worker == self.config.worker && !self.is_away(port, slot.incarnation) {
                 let room = self.connections.room(port) as u32;
                 self.kernel.grant(index, room);
                 if room > 0 {

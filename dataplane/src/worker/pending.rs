@@ -35,6 +35,11 @@ impl Pending {
         self.values.extend([original, reply]);
     }
 
+    /// Whether this batch is about to write an entry for a key.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
     /// The entry that this batch is about to write for a key, if any; the present frame then waits for it too.
     pub(super) fn find(&mut self, flow: &FlowKey, incarnation: Incarnation, connection: FlowKey) -> Option<&mut CacheValue> {
         let key = key_of(flow, incarnation);

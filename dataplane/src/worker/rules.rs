@@ -9,7 +9,7 @@ use crate::conntrack::Connection;
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
 use sluice_bpf::abi::{CacheValue, Key};
-use sluice_flow::{FlowKey, Incarnation, RuleId};
+use sluice_flow::{FlowKey, Incarnation, RuleId, TcpFlags};
 use sluice_table::Table;
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,25 +50,31 @@ pub struct Cut {
 pub(super) const CUTS_MAX: usize = 256;
 /// Between two times that the counts are shown to the keeper.
 const SHOW_EVERY_NS: u64 = 1_000_000_000;
+/// Rules of all tables that are told apart.
+const NAMES_MAX: usize = 16_384;
+const OTHERS: &str = "(rules beyond the first 16384)";
 
 /// Counts of rules, by number for the table in force, by name for those before.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     numbered: HashMap<Option<RuleId>, Counts>,
     named: BTreeMap<String, Counts>,
+    /// The keeper has not seen all of it.
+    has_news: bool,
     next_show_ns: u64,
 }
 
 /// A rule's name; of what no rule had to allow, that.
 pub(crate) fn name_of(table: Option<&Table>, rule: Option<RuleId>) -> String {
     let rule = rule.and_then(|rule| table.and_then(|table| table.rule(rule)));
-    rule.map_or_else(|| "(not isolated, or to be judged where it departs)".to_owned(), ToString::to_string)
+    rule.map_or_else(|| "(no rule: not isolated, judged where it departs, or cut)".to_owned(), ToString::to_string)
 }
 
 impl Rules {
-    fn note(&mut self, rule: Option<RuleId>, values: &[Option<CacheValue>]) {
+    fn note(&mut self, rule: Option<RuleId>, values: &[Option<CacheValue>], is_over: bool) {
+        self.has_news = true;
         let counts = self.numbered.entry(rule).or_default();
-        counts.connections += 1;
+        counts.connections += u64::from(is_over);
         for value in values.iter().flatten() {
             counts.packets += value.packets;
             counts.bytes += value.bytes;
@@ -78,7 +84,9 @@ impl Rules {
     /// Moves everything to the rules' names in this table. Cost: a name for each rule that was counted since the last time.
     pub(super) fn settle(&mut self, table: Option<&Table>) {
         for (rule, counts) in self.numbered.drain() {
-            self.named.entry(name_of(table, rule)).or_default().add(&counts);
+            let name = name_of(table, rule);
+            let is_kept = self.named.len() < NAMES_MAX || self.named.contains_key(&name);
+            self.named.entry(if is_kept { name } else { OTHERS.to_owned() }).or_default().add(&counts);
         }
     }
 }
@@ -94,23 +102,28 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     pub(super) fn take_entries(&mut self, original: &FlowKey, connection: &Connection) {
         let keys: [Key; 2] = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
         let values = keys.map(|key| self.kernel.cache_take(&key));
-        self.rules.note(connection.rule, &values);
+        self.rules.note(connection.rule, &values, true);
     }
 
     /// Counts for its rule what the entries say of a connection that another one replaces on the same ports.
     pub(super) fn count_replaced(&mut self, original: &FlowKey, connection: &Connection) {
         let keys = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
+        if self.pending.has(&keys[0]) {
+            // the entries are this batch's, and its first packet has counted what stood there before
+            return;
+        }
         let values = keys.map(|key| self.kernel.cache_get(&key));
-        self.rules.note(connection.rule, &values);
+        let has_ended = values.iter().flatten().any(|value| value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) != 0);
+        self.rules.note(connection.rule, &values, has_ended);
     }
 
     /// Shows the keeper what was counted, now and then, and only where it does not look at that moment.
     pub(super) fn show_rules(&mut self, now_ns: u64) {
-        if now_ns < self.rules.next_show_ns || self.rules.numbered.is_empty() {
+        if now_ns < self.rules.next_show_ns || !self.rules.has_news {
             return;
         }
         self.rules.next_show_ns = now_ns + SHOW_EVERY_NS;
         self.rules.settle(self.table.as_deref());
-        self.shared.show_rules(&self.rules.named);
+        self.rules.has_news = !self.shared.show_rules(&self.rules.named);
     }
 }

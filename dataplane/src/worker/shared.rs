@@ -21,6 +21,8 @@ pub enum Command {
     Expire(Vec<(FlowKey, Incarnation)>),
     /// The addresses of this node.
     NodeAddresses(Vec<Addr>),
+    /// This use of a port will come: answered by an empty [`WorkerShared::given`].
+    Expect(PortIndex, Incarnation),
     /// Another worker is to serve this use of a port: its connections go to the keeper, see [`WorkerShared::given`].
     GiveAway(PortIndex, Incarnation),
     /// Serve this port from now on.
@@ -56,7 +58,7 @@ pub struct WorkerShared {
     connections: AtomicU64,
     cut: AtomicU64,
     drops: [AtomicU64; 64],
-    /// Ports that the worker has given away, until the keeper takes them.
+    /// Ports that the worker has given away, or expects, until the keeper hears of it.
     pub given: SegQueue<Given>,
     /// Connections that tables cut, the oldest give way.
     cuts: ArrayQueue<Cut>,
@@ -119,11 +121,12 @@ impl WorkerShared {
         std::iter::from_fn(|| self.cuts.pop())
     }
 
-    /// Replaces what the keeper sees of the rules; not while it looks.
-    pub(super) fn show_rules(&self, rules: &BTreeMap<String, Counts>) {
-        if let Ok(mut shown) = self.rules.try_lock() {
+    /// Replaces what the keeper sees of the rules; not while it looks: false.
+    pub(super) fn show_rules(&self, rules: &BTreeMap<String, Counts>) -> bool {
+        self.rules.try_lock().is_ok_and(|mut shown| {
             shown.clone_from(rules);
-        }
+            true
+        })
     }
 
     /// What each rule let through, of connections that are over. At most a second old.

@@ -81,3 +81,33 @@ fn a_port_that_went_on_its_way_leaves_nothing() {
     world.command(Command::GiveAway(WEB, incarnation));
     assert!(world.shared.given.pop().unwrap().connections.is_empty());
 }
+
+#[test]
+fn nothing_is_judged_of_a_port_that_is_expected_and_a_later_use_of_one_that_went_is_served() {
+    let mut world = world();
+    let incarnation = Incarnation(world.port(WEB).incarnation);
+    world.command(Command::Expect(WEB, incarnation));
+    assert!(world.shared.given.pop().is_some_and(|given| given.connections.is_empty()), "it says so");
+    assert_eq!(world.enters(&tcp(CLIENT, POD, "S")), Dropped(DropReason::WrongWorker));
+    world.command(Command::TakeOver(Given { port: WEB, incarnation, connections: Vec::new() }));
+    assert_eq!(world.enters(&tcp(CLIENT, POD, "S")), Forwarded);
+
+    let _ = give(&mut world);
+    assert_eq!(world.enters(&tcp("10.0.1.1:4001", POD, "S")), Dropped(DropReason::WrongWorker));
+    // another pod, for which no table speaks yet
+    world.change_port(WEB, |port| port.incarnation += 1);
+    assert_eq!(world.enters(&tcp("10.0.1.1:4001", POD, "S")), Dropped(DropReason::EndpointUnknown));
+}
+
+#[test]
+fn an_idle_scan_of_before_ends_nothing_of_a_port_that_went() {
+    let mut world = world();
+    let opener = tcp(CLIENT, POD, "S");
+    assert_eq!(world.enters(&opener), Forwarded);
+    let entries = world.entries();
+    let given = give(&mut world);
+    let flow = super::frames::flow(WEB, sluice_flow::Direction::Ingress, &opener);
+    world.advance(100);
+    world.command(Command::Expire(vec![(flow, given.incarnation)]));
+    assert_eq!(world.entries(), entries);
+}
