@@ -57,7 +57,9 @@ fn pings(lab: &Lab, from: &str) -> bool {
 fn a_worker_sees_every_packet_and_everything_means_the_same() {
     let Some(turn) = turn("live_offload") else { return };
     let live = Live::up(turn, "offload", &cluster(), |config| {
-        config.dataplane_args = ["--offload", "off", "--scan-interval", "1"].map(String::from).into()
+        // one for all, so that it judges for both pods
+        config.workers = 1;
+        config.dataplane_args = ["--offload", "off", "--scan-interval", "1"].map(String::from).into();
     });
     let status = || agents::dataplane_status(live.layout()).unwrap();
     let reaches = |from: &str, family| {

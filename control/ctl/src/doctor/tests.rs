@@ -106,7 +106,7 @@ fn what_is_odd_is_found_by_its_own_check_and_no_other() {
         (list, &not_last, "cni", State::Advice, "portmap stand behind"),
         ("/etc/cni/net.d/05-first.conf", r#"{"type":"bridge"}"#, "cni", State::Missing, "05-first.conf has no sluice-cni"),
         ("/opt/cni/bin/sluice-cni", "", "cni_program", State::Missing, "is not there"),
-        ("/sys/class/net/vethpod/mtu", "9000", "pod_mtu", State::Advice, "vethpod (9000)"),
+        ("/sys/class/net/vethpod/mtu", "9300", "pod_mtu", State::Advice, "vethpod (9300)"),
     ] {
         let (_dir, tree) = machine(&[(path, text)]);
         let odd: Vec<Finding> = findings(&tree).into_iter().filter(|finding| finding.state != State::Fine).collect();
