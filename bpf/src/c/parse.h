@@ -244,9 +244,12 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct parsed *p)
 	return 0;
 }
 
-/* 0, or minus a drop reason. ARP leaves everything but the type empty. */
-static __noinline int parse(struct __sk_buff *skb, struct parsed *p)
+/* 0, or minus a drop reason. ARP leaves everything but the type empty. Not static: the kernel's verifier then looks at it once, for
+ * all callers, and at what follows without a case for each way through it; loading is what a restart takes longest for. */
+__noinline int parse(struct __sk_buff *skb, struct parsed *p)
 {
+	if (!p)
+		return -SLUICE_DROP_INTERNAL;
 	if (skb->vlan_present)
 		return -SLUICE_DROP_VLAN_UNSUPPORTED;
 	/* the type in the frame itself: skb->protocol can be set by whoever made the frame */
