@@ -229,6 +229,10 @@ pub struct Opening {
     pub pad: u16,
     /// CLOCK_MONOTONIC, coarse.
     pub at_ns: u64,
+    /// Both ways, of the connection that had the same ports before and is over.
+    pub packets: u64,
+    /// As packets.
+    pub bytes: u64,
 }
 
 /// Which packet in pieces; not where it stands among caches, since later pieces have no ports.

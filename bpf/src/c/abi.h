@@ -239,6 +239,8 @@ struct sluice_opening {
 	__u8 verdict;
 	__u16 pad;
 	__u64 at_ns; /* CLOCK_MONOTONIC, coarse */
+	__u64 packets; /* both ways, of the connection that had the same ports before and is over */
+	__u64 bytes;
 };
 
 #define SLUICE_OPENINGS_BYTES (1 << 20)

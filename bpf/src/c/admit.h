@@ -94,16 +94,40 @@ static __noinline int allowed_before(const struct parsed *p, struct allowed *all
 	return !__builtin_memcmp(&found->key, &key, sizeof(key));
 }
 
-static __noinline int is_translated(struct __sk_buff *skb, const struct parsed *p)
+/* What the entries counted of a connection that is over, before another one takes its ports and their places. */
+static __noinline void count_over(const struct sluice_key *key, struct sluice_opening *opening)
 {
-	__u8 origin[16] = {};
+	__u32 zero = 0;
+	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
+	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, key);
 
-	find_origin(skb, p, origin);
-	return !unspecified(origin);
+	if (!value || !room)
+		return;
+	opening->packets = value->packets;
+	opening->bytes = value->bytes;
+	reverse(key, &room->back);
+	value = bpf_map_lookup_elem(&cache, &room->back);
+	if (!value)
+		return;
+	opening->packets += value->packets;
+	opening->bytes += value->bytes;
 }
 
-/* The verdict by which a packet without cache entry begins a connection here; 0: its worker is asked. */
-static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+static __always_inline int is_translated(struct __sk_buff *skb, const struct parsed *p)
+{
+	__u32 zero = 0;
+	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!room)
+		return 1;
+	__builtin_memset(room->value.origin, 0, sizeof(room->value.origin));
+	find_origin(skb, p, room->value.origin);
+	return !unspecified(room->value.origin);
+}
+
+/* The verdict by which a packet begins a connection here, one without cache entry or on the ports of one that is over; 0: its
+ * worker is asked. */
+static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch, int again)
 {
 	struct allowed allowed = {};
 	__u32 index = p->key.port;
@@ -124,6 +148,9 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 
 	if (!opening)
 		return 0;
+	__builtin_memset(opening, 0, sizeof(*opening));
+	if (again)
+		count_over(&p->key, opening);
 	/* A worker that voids allowances and then reads its ring's end either sees this record, or this sees what it voided: the
 	 * sum is a full barrier between the two. */
 	__u32 made = __sync_fetch_and_add(&share->made, 1);
@@ -134,7 +161,6 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 		bpf_ringbuf_discard(opening, BPF_RB_NO_WAKEUP);
 		return 0;
 	}
-	__builtin_memset(opening, 0, sizeof(*opening));
 	opening->key = p->key;
 	opening->kind = SLUICE_OPENING_ADMITTED;
 	opening->verdict = allowed.verdict;

@@ -39,7 +39,7 @@ _Static_assert(sizeof(struct sluice_port) == 64, "port");
 _Static_assert(sizeof(struct sluice_key) == 44, "key");
 _Static_assert(sizeof(struct sluice_fragment_key) == 44, "fragment key");
 _Static_assert(sizeof(struct sluice_allowance) == 72, "allowance");
-_Static_assert(sizeof(struct sluice_opening) == 56, "opening");
+_Static_assert(sizeof(struct sluice_opening) == 72, "opening");
 _Static_assert(sizeof(struct sluice_cache_value) == 80, "cache value");
 #endif
 
@@ -77,10 +77,16 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 	return bpf_redirect(port->trunk_ifindex, 0);
 }
 
-/* Asks the worker about what may begin something, if the port's share lasts. */
+/* Asks the worker about what may begin something, and is paid for. */
+static __always_inline int ask(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
+{
+	return asked_enough(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch, 0);
+}
+
+/* The same if the port's share lasts. */
 static __always_inline int ration(struct __sk_buff *skb, const struct sluice_port *port, const struct parsed *p, __u32 epoch)
 {
-	return overdrawn(p) || asked_enough(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch, 0);
+	return overdrawn(p) ? drop(SLUICE_DROP_RATIONED) : ask(skb, port, p, epoch);
 }
 
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
@@ -122,11 +128,11 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			return drop(SLUICE_DROP_RATIONED);
 		if (may_begin(p) && is_full(p))
 			return drop(SLUICE_DROP_CONNECTIONS_FULL);
-		int verdict = every_packet() ? 0 : admit(skb, port, p, epoch);
+		int verdict = every_packet() ? 0 : admit(skb, port, p, epoch, 0);
 
 		if (verdict)
 			return let_on(skb, verdict);
-		return asked_enough(p) ? drop(SLUICE_DROP_RATIONED) : punt(skb, port, p, epoch, 0);
+		return ask(skb, port, p, epoch);
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
@@ -141,6 +147,17 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 
 	if ((may_be_own || opens_another) && denied_before(p, port))
 		return drop(SLUICE_DROP_POLICY_DENIED);
+	/* as if there were nothing, if it may begin here */
+	if (opens_again && p->opens && !opens_another && !idle && value->epoch == epoch && !every_packet()) {
+		if (overdrawn(p))
+			return drop(SLUICE_DROP_RATIONED);
+		int verdict = admit(skb, port, p, epoch, 1);
+
+		if (verdict)
+			return let_on(skb, verdict);
+		count(SLUICE_COUNT_STALE);
+		return ask(skb, port, p, epoch);
+	}
 	if (value->epoch != epoch || idle || opens_another || opens_again || may_be_own) {
 		count(SLUICE_COUNT_STALE);
 		/* what may begin something is rationed, what is only asked about again never */

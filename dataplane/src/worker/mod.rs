@@ -88,7 +88,7 @@ pub struct Worker<I, K> {
     /// Uses of ports that are on their way from here or to here.
     away: BTreeMap<PortIndex, Incarnation>,
     pending: Pending,
-    reclaimed: reclaim::LastReclaim,
+    pauses: reclaim::Pauses,
     fragments: fragments::Fragments,
     ended: openings::Ended,
     rules: rules::Rules,
@@ -121,7 +121,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             local: HashMap::new(),
             away: BTreeMap::new(),
             pending: Pending::default(),
-            reclaimed: reclaim::LastReclaim::default(),
+            pauses: reclaim::Pauses::default(),
             fragments: fragments::Fragments::default(),
             ended: openings::Ended::default(),
             rules: rules::Rules::default(),

@@ -91,7 +91,13 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             Policy::Allow { rule, deferred } if known => (true, rule, deferred),
             _ => (keeps, None, deferred_before),
         };
-        let connection = Connection { incarnation, allowed, deferred, both_ways: false, origin: None, rule, seen_ns: opening.at_ns };
+        let before = self.connections.find(&flow).map(|(_, connection, _)| connection).filter(|before| before.incarnation == incarnation);
+        if opening.packets > 0 {
+            self.rules.note_over(before.and_then(|before| before.rule), opening.packets, opening.bytes);
+        }
+        // younger than the end of the one before on these ports, which the clock may not tell apart
+        let seen_ns = opening.at_ns + u64::from(before.is_some());
+        let connection = Connection { incarnation, allowed, deferred, both_ways: false, origin: None, rule, seen_ns };
         // an opener against the direction of a known connection takes its place: the same two cache entries
         self.connections.remove(&flow.reversed());
         self.connections.insert(flow, connection);
@@ -113,7 +119,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             if let Some((original, connection, _)) = found
                 && same(&connection)
             {
-                self.end(&original, &connection);
+                self.end_closed(&original, &connection);
                 reaped += 1;
             }
         }

@@ -58,7 +58,7 @@ const OTHERS: &str = "(rules beyond the first 16384)";
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     numbered: HashMap<Option<RuleId>, Counts>,
-    named: BTreeMap<String, Counts>,
+    pub(super) named: BTreeMap<String, Counts>,
     /// The keeper has not seen all of it.
     has_news: bool,
     next_show_ns: u64,
@@ -81,6 +81,12 @@ impl Rules {
         }
     }
 
+    /// Counts a connection whose entries others have taken the places of.
+    pub(super) fn note_over(&mut self, rule: Option<RuleId>, packets: u64, bytes: u64) {
+        self.has_news = true;
+        self.numbered.entry(rule).or_default().add(&Counts { connections: 1, packets, bytes });
+    }
+
     /// Moves everything to the rules' names in this table. Cost: a name for each rule that was counted since the last time.
     pub(super) fn settle(&mut self, table: Option<&Table>) {
         for (rule, counts) in self.numbered.drain() {
@@ -89,6 +95,11 @@ impl Rules {
             self.named.entry(if is_kept { name } else { OTHERS.to_owned() }).or_default().add(&counts);
         }
     }
+}
+
+/// Of original and reply.
+fn entry_keys(original: &FlowKey, connection: &Connection) -> [Key; 2] {
+    [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation))
 }
 
 impl<I: PacketIo, K: Kernel> Worker<I, K> {
@@ -100,14 +111,28 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Takes the entries of a connection that is forgotten already.
     pub(super) fn take_entries(&mut self, original: &FlowKey, connection: &Connection) {
-        let keys: [Key; 2] = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
+        let values = entry_keys(original, connection).map(|key| self.kernel.cache_take(&key));
+        self.rules.note(connection.rule, &values, true);
+    }
+
+    /// Forgets a connection of which the hooks told that it closed, unless they have begun another one on its ports since, of which
+    /// the worker has not heard yet.
+    pub(super) fn end_closed(&mut self, original: &FlowKey, connection: &Connection) {
+        let keys = entry_keys(original, connection);
         let values = keys.map(|key| self.kernel.cache_take(&key));
+        if values[0].is_some_and(|value| value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) == 0) {
+            let (keys, values): (Vec<_>, Vec<_>) = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).unzip();
+            // where the kernel has no place any more, the hooks ask
+            let _ = self.kernel.cache_put(&keys, &values);
+            return;
+        }
+        self.connections.remove(original);
         self.rules.note(connection.rule, &values, true);
     }
 
     /// Counts for its rule what the entries say of a connection that another one replaces on the same ports.
     pub(super) fn count_replaced(&mut self, original: &FlowKey, connection: &Connection) {
-        let keys = [*original, original.reversed()].map(|flow| key_of(&flow, connection.incarnation));
+        let keys = entry_keys(original, connection);
         if self.pending.has(&keys[0]) {
             // the entries are this batch's, and its first packet has counted what stood there before
             return;

@@ -2,7 +2,7 @@
 
 use super::parse::{Parsed, Piece};
 use super::{Action, Skb};
-use crate::kernel::MemoryKernel;
+use crate::kernel::{Kernel, MemoryKernel};
 use sluice_bpf::abi::{
     CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, COUNT_ADMITTED, CacheValue, DEPARTURE, Key, MARK_DEFERRED, MARK_MASK, OPENING_ADMITTED,
     OPENING_CLOSED, OPENINGS_BYTES, Opening, Port,
@@ -18,7 +18,8 @@ pub fn reversed(key: &Key) -> Key {
 }
 
 impl MemoryKernel {
-    /// The verdict by which a packet without cache entry begins a connection here, `None`: its worker is asked.
+    /// The verdict by which a packet begins a connection here, one without cache entry or on the ports of one that is over; `None`:
+    /// its worker is asked.
     pub(super) fn admit(&self, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Option<u8> {
         let protocol = Protocol(p.key.protocol);
         let begins = if protocol.is_opened_explicitly() { p.opens } else { protocol == Protocol::UDP };
@@ -44,6 +45,8 @@ impl MemoryKernel {
             ..bytemuck::Zeroable::zeroed()
         };
         let reply = CacheValue { verdict: CACHE_ALLOW, flags: CACHE_REPLY, packets: 0, bytes: 0, ..original };
+        let over = self.cache_get(&p.key).map(|value| [Some(value), self.cache_get(&reversed(&p.key))]).into_iter().flatten().flatten();
+        let (packets, bytes) = over.fold((0, 0), |(packets, bytes), value| (packets + value.packets, bytes + value.bytes));
         {
             let (mut cache, back) = (self.cache.borrow_mut(), reversed(&p.key));
             let missing = [p.key, back].iter().filter(|key| !cache.contains_key(key)).count();
@@ -56,7 +59,8 @@ impl MemoryKernel {
         }
         let ration = &mut self.rations.borrow_mut()[usize::from(p.key.port)];
         ration.made = ration.made.wrapping_add(1);
-        self.tell(port, Opening { key: p.key, kind: OPENING_ADMITTED, verdict: allowance.verdict, pad: 0, at_ns: now_ns });
+        let opening = Opening { key: p.key, kind: OPENING_ADMITTED, verdict: allowance.verdict, pad: 0, at_ns: now_ns, packets, bytes };
+        self.tell(port, opening);
         self.count(COUNT_ADMITTED);
         Some(allowance.verdict)
     }
@@ -70,7 +74,7 @@ impl MemoryKernel {
     pub(super) fn note_end(&self, port: &Port, p: &Parsed, now_ns: u64) {
         let answered = self.cache.borrow().get(&reversed(&p.key)).is_some_and(|answers| answers.tcp_flags & TcpFlags::FIN != 0);
         if p.tcp_flags & TcpFlags::FIN != 0 && (p.key.direction == DEPARTURE || answered) {
-            self.tell(port, Opening { key: p.key, kind: OPENING_CLOSED, verdict: 0, pad: 0, at_ns: now_ns });
+            self.tell(port, Opening { key: p.key, kind: OPENING_CLOSED, at_ns: now_ns, ..bytemuck::Zeroable::zeroed() });
         }
     }
 

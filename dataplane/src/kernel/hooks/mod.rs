@@ -259,11 +259,7 @@ impl MemoryKernel {
                 return self.drop(DropReason::ConnectionsFull);
             }
             let admitted = if self.every_packet.get() { None } else { self.admit(port, p, skb, now_ns) };
-            return match admitted {
-                Some(verdict) => Self::let_on(verdict, skb.mark),
-                None if self.asked_enough(p, now_ns) => self.drop(DropReason::Rationed),
-                None => self.punt(ifindex, port, p, skb, 0),
-            };
+            return admitted.map_or_else(|| self.ask(ifindex, port, p, skb, now_ns), |verdict| Self::let_on(verdict, skb.mark));
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
         // against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin
@@ -274,6 +270,17 @@ impl MemoryKernel {
         let may_be_own = value.verdict == CACHE_DENY && value.flags & CACHE_REPLY != 0 && !Protocol(p.key.protocol).is_opened_explicitly();
         if (may_be_own || opens_another) && self.denied_before(p, port, now_ns) {
             return self.drop(DropReason::PolicyDenied);
+        }
+        // as if there were nothing, if it may begin here
+        if opens_again && p.opens && !opens_another && !idle && value.epoch == port.epoch && !self.every_packet.get() {
+            if self.overdrawn(p, now_ns) {
+                return self.drop(DropReason::Rationed);
+            }
+            if let Some(verdict) = self.admit(port, p, skb, now_ns) {
+                return Self::let_on(verdict, skb.mark);
+            }
+            self.count(COUNT_STALE);
+            return self.ask(ifindex, port, p, skb, now_ns);
         }
         if value.epoch != port.epoch || idle || opens_another || opens_again || may_be_own {
             self.count(COUNT_STALE);
@@ -374,10 +381,12 @@ impl MemoryKernel {
 
     /// Asks the worker about what may begin something, if the port's share lasts.
     fn ration(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
-        match self.overdrawn(p, now_ns) || self.asked_enough(p, now_ns) {
-            true => self.drop(DropReason::Rationed),
-            false => self.punt(ifindex, port, p, skb, 0),
-        }
+        if self.overdrawn(p, now_ns) { self.drop(DropReason::Rationed) } else { self.ask(ifindex, port, p, skb, now_ns) }
+    }
+
+    /// The same for what is paid for already.
+    fn ask(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
+        if self.asked_enough(p, now_ns) { self.drop(DropReason::Rationed) } else { self.punt(ifindex, port, p, skb, 0) }
     }
 
     fn punt(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, flags: u8) -> Action {

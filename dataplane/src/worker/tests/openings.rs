@@ -5,7 +5,7 @@ use super::world::{Deferred, Dropped, Forwarded, WEB, World, egress, ingress, is
 use crate::conntrack::Connections;
 use crate::kernel::Kernel;
 use crate::kernel::hooks::{Action, Skb};
-use crate::worker::Established;
+use crate::worker::{Counts, Established};
 use sluice_bpf::abi::{COUNT_ADMITTED, MARK_DEFERRED};
 use sluice_flow::Direction::{Egress, Ingress};
 use sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
@@ -204,21 +204,77 @@ fn a_connection_that_ended_lingers_and_makes_room_where_there_is_little() {
     world.assert_cache_agrees();
 }
 
-/// The ports of a connection that ended may be used again before it is forgotten.
+/// The ports of a connection that ended may be used again before it is forgotten: the hooks begin another one on them.
 #[test]
 fn a_connection_on_the_same_ports_outlives_the_one_before() {
-    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
-    assert_eq!(world.enters(&syn(4000)), Forwarded);
-    assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "FA")));
-    assert!(world.passes(Egress, &tcp(SERVER, &client(4000), "FA")));
+    let close = |world: &World| {
+        assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "FA")));
+        assert!(world.passes(Egress, &tcp(SERVER, &client(4000), "FA")));
+    };
+    for is_asked in [false, true] {
+        let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+        assert_eq!(world.enters(&syn(4000)), Forwarded);
+        close(&world);
+        world.turn();
+        world.advance(1);
+        if is_asked {
+            world.hooks.0.memory.allowances.borrow_mut().clear();
+            assert!(world.is_asked(Ingress, &syn(4000)));
+            assert_eq!(world.enters(&syn(4000)), Forwarded);
+        } else {
+            assert!(world.passes(Ingress, &syn(4000)));
+            assert_eq!(world.admitted(), 1);
+            // what ended is forgotten now; what began has not been heard of
+            world.now_ns += 40_000_000_000;
+            world.worker.reap(WEB, world.now_ns);
+        }
+        assert!(world.passes(Egress, &tcp(SERVER, &client(4000), "SA")));
+        world.advance(40);
+        world.turn();
+        assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "A")));
+        assert!(world.tracks(Ingress, &syn(4000)));
+        let counted = counts_of(&mut world);
+        assert_eq!((counted.connections, counted.packets), (1, 3), "asked: {is_asked}");
+        close(&world);
+        world.turn();
+        world.advance(31);
+        world.turn();
+        assert!(!world.tracks(Ingress, &syn(4000)));
+        assert_eq!(world.entries(), 0);
+        let counted = counts_of(&mut world);
+        assert_eq!((counted.connections, counted.packets), (2, 8), "asked: {is_asked}");
+    }
+}
+
+/// Of everything that is over.
+fn counts_of(world: &mut World) -> Counts {
+    world.worker.rules.settle(None);
+    let mut sum = Counts::default();
+    world.worker.rules.named.values().for_each(|counts| sum.add(counts));
+    sum
+}
+
+#[test]
+fn a_search_of_a_full_port_is_short_and_finds_what_has_ended_in_the_end() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "UDP 53"), isolate(&["Egress"])]);
+    let query = |port: usize| udp(&client(port as u16), "10.0.0.1:53");
+    assert_eq!(world.enters(&query(1000)), Forwarded);
+    let count = (1001..).take_while(|&port| world.passes(Ingress, &query(port))).count() + 1;
     world.turn();
-    world.advance(1);
-    assert!(world.is_asked(Ingress, &syn(4000)));
-    assert_eq!(world.enters(&syn(4000)), Forwarded);
-    world.advance(40);
-    world.turn();
-    assert!(world.passes(Ingress, &tcp(&client(4000), SERVER, "A")));
-    assert!(world.tracks(Ingress, &syn(4000)));
+    world.advance(11);
+    // all but some of the last are in use again
+    let last = 1000 + count - 20..1000 + count;
+    (1000..last.start).for_each(|port| assert!(world.passes(Ingress, &query(port))));
+    let mut searches = 0;
+    while world.enters(&query(60_000)) == Dropped(DropReason::ConnectionsFull) {
+        assert!(!world.worker.connections().has_room(WEB));
+        searches += 1;
+        assert_eq!(world.shown(Ingress, &query(60_001)), Action::Drop(DropReason::ConnectionsFull), "nobody is asked meanwhile");
+        world.now_ns += 20_000_000;
+        assert!(searches < 100);
+    }
+    assert!(searches > 50, "{searches}");
+    assert!(last.clone().filter(|&port| world.tracks(Ingress, &query(port))).count() < 20);
 }
 
 #[test]

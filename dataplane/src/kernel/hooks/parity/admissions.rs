@@ -4,7 +4,10 @@ use super::{EPOCH, INCARNATION, ISOLATED, Pair, both_ways, from_elsewhere, long_
 use crate::kernel::Kernel;
 use crate::kernel::hooks::parse::parse;
 use bytemuck::Zeroable;
-use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, COUNT_ADMITTED, COUNT_PUNT, CacheValue, Key, Opening};
+use sluice_bpf::abi::{
+    Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, COUNT_ADMITTED, COUNT_PUNT, CacheValue, Key,
+    Opening,
+};
 use sluice_bpf::testing::PORT_INDEX;
 use sluice_flow::{Direction, TcpFlags};
 use sluice_frames::{Choices, random_bytes};
@@ -102,5 +105,70 @@ fn an_end_is_told_the_same() {
             }
         }
         assert!(ends > 20, "{ends}");
+    });
+}
+
+/// A SYN on the ports of a connection that is over, or nearly: begun anew or asked about, and what the one before counted is told.
+#[test]
+fn what_begins_on_the_ports_of_another_begins_the_same() {
+    on_a_router(|| {
+        for (direction, port) in both_ways(ISOLATED) {
+            let pair = Pair::new(port);
+            let (mut begun, mut counted) = (0, 0);
+            for (number, (what, frame)) in long_frames(4_000).enumerate() {
+                let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() };
+                let Ok(parsed) = parse(&frame, own) else { continue };
+                if !parsed.opens {
+                    continue;
+                }
+                let bytes = random_bytes(number as u64, 64);
+                let mut choices = Choices::new(&bytes);
+                let allowance = Allowance {
+                    key: Key { sport: 0, ..parsed.key },
+                    deny_epoch: port.deny_epoch - u32::from(choices.rarely()),
+                    timeout_ns: 1 << 40,
+                    verdict: CACHE_ALLOW,
+                    ..Zeroable::zeroed()
+                };
+                let room = u32::from(!choices.rarely());
+                pair.model.allow(&allowance, room);
+                pair.twin.allow(&allowance);
+                pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)].may = room;
+                pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)].made = 0;
+                let back = crate::kernel::hooks::reversed(&parsed.key);
+                for (key, flags) in [(parsed.key, 0), (back, CACHE_REPLY)] {
+                    let value = CacheValue {
+                        epoch: EPOCH - u32::from(choices.rarely()),
+                        verdict: choices.pick(&[CACHE_ALLOW, CACHE_DENY]),
+                        flags: if choices.rarely() { CACHE_BOTH_WAYS } else { flags },
+                        tcp_flags: choices.pick(&[TcpFlags::ACK, TcpFlags::FIN, TcpFlags::RST | TcpFlags::ACK]),
+                        timeout_ns: u64::MAX,
+                        last_seen_ns: u64::MAX,
+                        packets: u64::from(choices.byte()),
+                        bytes: u64::from(choices.byte()) << 8,
+                        ..Zeroable::zeroed()
+                    };
+                    if !choices.rarely() {
+                        pair.model.remember(&key, &value);
+                        pair.twin.cache.borrow_mut().insert(key, value);
+                    }
+                }
+                pair.run(direction, &what, &frame, from_elsewhere(direction));
+                let mut twins = Vec::new();
+                pair.twin.openings(port.worker, &mut |opening| twins.push(Opening { at_ns: 0, ..opening }));
+                let openings: Vec<_> = pair.model.openings().into_iter().map(|opening| Opening { at_ns: 0, ..opening }).collect();
+                assert_eq!(openings, twins, "{what} {direction}: what the worker is told");
+                begun += twins.len();
+                counted += twins.iter().filter(|opening| opening.packets > 0).count();
+                pair.model.disallow(&allowance.key);
+                pair.twin.allowances.borrow_mut().clear();
+                for (key, value) in pair.twin.cache.borrow_mut().drain() {
+                    let expected = timeless(value);
+                    let found = timeless(pair.model.forget(&key));
+                    assert_eq!(found, expected, "{what} {direction}: BPF's and the twin's entry");
+                }
+            }
+            assert!(begun > 50 && counted > 50, "{direction}: {begun} begun, {counted} of them on the ports of others");
+        }
     });
 }
