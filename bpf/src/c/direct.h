@@ -5,8 +5,8 @@
  *   A leaving ───────────────── redirect ────────────────▶ B entering: judged there as ever
  *
  * So the kernel itself has shown, with a packet of the very flow, that it takes it there untranslated, and shows it again with
- * one packet in 5 seconds (rules that let a part of a flow through see no more than that packet): what a route or a rule of the node's firewall changes holds after that time at the latest, and the
- * kernel's tracking of the flow stays alive. TCP goes by the kernel always: its tracking takes what it sees of a window for
+ * one packet in 5 seconds (rules that let a part of a flow through see no more than that packet): what a route or a rule of the
+ * node's firewall changes holds after that time at the latest, and the kernel's tracking of the flow stays alive. TCP goes by the kernel always: its tracking takes what it sees of a window for
  * all there is. Nothing is brought where another program stands behind ours on the sender's device (port->direct_mtu 0). */
 #ifndef SLUICE_DIRECT_H
 #define SLUICE_DIRECT_H
@@ -29,39 +29,43 @@ static __noinline void show_way(struct __sk_buff *skb, const struct parsed *p, _
 	value->direct_until_ns = now + SLUICE_DIRECT_NS;
 }
 
+/* Ethernet's header, and what a router changes of either family's: to the checksum of IPv4. */
+#define REWRITTEN_BYTES 26
+
 /* Makes a packet ready for the other pod's device, as a router would: one hop less to live. That device, or 0: by the kernel,
- * which can say more of it. */
+ * which can say more of it. Written by a helper: of a program that writes to packets itself, the kernel first makes every packet
+ * its own, and copies the header of each that TCP keeps for a repetition. */
 static __noinline __u32 make_ready(struct __sk_buff *skb, const struct parsed *p, __u32 index)
 {
 	struct sluice_port *to = bpf_map_lookup_elem(&ports, &index);
 	__u32 bytes = (skb->gso_size ? p->l4_offset + 8 + skb->gso_size : skb->len) - ETHERNET_BYTES;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ethhdr *ethernet = data;
+	__u8 head[REWRITTEN_BYTES];
+	__be16 check;
 
-	if (!to || p->fragment || bytes > to->direct_mtu)
+	if (!to || p->fragment || bytes > to->direct_mtu || data + REWRITTEN_BYTES > end)
 		return 0;
+	__builtin_memcpy(head, data, REWRITTEN_BYTES);
+	__builtin_memcpy(head, to->mac, 6);
+	__builtin_memcpy(head + 6, to->gateway_mac, 6);
 	if (p->l4_offset == ETHERNET_BYTES + sizeof(struct iphdr)) {
-		struct iphdr *ip = data + ETHERNET_BYTES;
-
-		if ((void *)(ip + 1) > end || ip->ttl <= 1)
+		if (head[22] <= 1)
 			return 0;
+		head[22]--;
+		__builtin_memcpy(&check, head + 24, 2);
 		/* RFC 1624 */
-		__u32 check = ip->check + bpf_htons(0x0100);
+		__u32 sum = check + bpf_htons(0x0100);
 
-		ip->check = check + (check >= 0xffff);
-		ip->ttl--;
+		check = sum + (sum >= 0xffff);
+		__builtin_memcpy(head + 24, &check, 2);
 	} else if (p->l4_offset == ETHERNET_BYTES + sizeof(struct ipv6hdr)) {
-		struct ipv6hdr *ip = data + ETHERNET_BYTES;
-
-		if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
+		if (head[21] <= 1)
 			return 0;
-		ip->hop_limit--;
+		head[21]--;
 	} else {
 		return 0;
 	}
-	__builtin_memcpy(ethernet->h_dest, to->mac, 6);
-	__builtin_memcpy(ethernet->h_source, to->gateway_mac, 6);
-	return to->ifindex;
+	return bpf_skb_store_bytes(skb, 0, head, REWRITTEN_BYTES, 0) ? 0 : to->ifindex;
 }
 
 #endif
