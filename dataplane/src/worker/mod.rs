@@ -33,7 +33,7 @@ use crate::io::{Fate, PacketIo};
 use crate::kernel::Kernel;
 use pending::Pending;
 use sluice_bpf::abi::{
-    KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
+    Allowance, KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
 };
 use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
@@ -88,6 +88,8 @@ pub struct Worker<I, K> {
     /// Uses of ports that are on their way from here or to here.
     away: BTreeMap<PortIndex, Incarnation>,
     pending: Pending,
+    /// What the hooks may admit, not written yet.
+    alike: Vec<Allowance>,
     pauses: reclaim::Pauses,
     fragments: fragments::Fragments,
     ended: openings::Ended,
@@ -121,6 +123,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             local: HashMap::new(),
             away: BTreeMap::new(),
             pending: Pending::default(),
+            alike: Vec::new(),
             pauses: reclaim::Pauses::default(),
             fragments: fragments::Fragments::default(),
             ended: openings::Ended::default(),
@@ -163,6 +166,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             fates[frame] = Fate::Drop(DropReason::CacheWriteFailed);
         }
         let unsent = self.io.commit(&fates[..count]);
+        self.allow_alike();
         let mut forwarded = 0;
         for fate in &fates[..count] {
             match fate {

@@ -125,14 +125,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
     }
 
-    /// Lets the hooks admit what differs from this new connection in the source port alone.
-    pub(super) fn let_alike(&self, original: &FlowKey, connection: &Connection) {
+    /// Lets the hooks admit what differs from this new connection in the source port alone, once the batch is on its way: its packets
+    /// need not wait for that.
+    pub(super) fn let_alike(&mut self, original: &FlowKey, connection: &Connection) {
         if connection.origin.is_some() || !(original.protocol == Protocol::UDP || original.protocol.is_opened_explicitly()) {
             return;
         }
         let port = self.kernel.port(usize::from(original.port.0));
         let verdict = if connection.deferred { CACHE_ALLOW_DEFERRED } else { CACHE_ALLOW };
-        self.kernel.allow(&Allowance {
+        self.alike.push(Allowance {
             key: key_of(&FlowKey { sport: 0, ..*original }, connection.incarnation),
             deny_epoch: port.deny_epoch,
             rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
@@ -141,6 +142,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             verdict,
             ..bytemuck::Zeroable::zeroed()
         });
+    }
+
+    /// Writes what [`Self::let_alike`] noted. A table that came into force meanwhile has voided it.
+    pub(super) fn allow_alike(&mut self) {
+        self.alike.drain(..).for_each(|allowance| self.kernel.allow(&allowance));
     }
 
     /// Tells the hooks how much room each port has whose room has changed.
