@@ -9,6 +9,8 @@
 
 pub mod abi;
 #[cfg(feature = "load")]
+mod attach;
+#[cfg(feature = "load")]
 mod handover;
 #[cfg(feature = "load")]
 mod layout;
@@ -21,10 +23,14 @@ mod maps;
 #[cfg(feature = "load")]
 mod pinned;
 #[cfg(feature = "load")]
+mod rations;
+#[cfg(feature = "load")]
 mod ring;
 #[cfg(feature = "load")]
 pub mod testing;
 
+#[cfg(feature = "load")]
+pub use attach::Hooks;
 #[cfg(feature = "load")]
 pub use handover::{Handover, Step};
 #[cfg(feature = "load")]
@@ -32,7 +38,7 @@ pub use layout::{Layout, Misfit};
 #[cfg(feature = "load")]
 pub use links::{XdpFeatures, xdp_features};
 #[cfg(feature = "load")]
-pub use load::{Hooks, LoadError, LoadOptions, Loaded};
+pub use load::{LoadError, LoadOptions, Loaded};
 #[cfg(feature = "load")]
 pub use maps::{HashMapFd, MapError, Shared};
 #[cfg(feature = "load")]
