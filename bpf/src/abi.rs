@@ -215,6 +215,23 @@ pub struct Allowance {
     pub pad: [u8; 7],
 }
 
+/// A connection that closed, for the program `end` to take out of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ending {
+    /// Of its first packet.
+    pub key: Key,
+    /// Not 0: another one has begun on its ports, and was left alone.
+    pub again: u32,
+    /// Both ways, as its entries counted at last.
+    pub packets: u64,
+    /// As packets.
+    pub bytes: u64,
+}
+
+/// Of one worker in one run of the program `end`.
+pub const ENDINGS_MAX: usize = 64;
+
 /// What the programs tell a port's worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -346,6 +363,7 @@ mod tests {
             ("COUNT_DIRECT", super::COUNT_DIRECT as u64),
             ("COUNT_ADMITTED", super::COUNT_ADMITTED as u64),
             ("EVERY_PORT", u64::from(super::EVERY_PORT)),
+            ("ENDINGS_MAX", super::ENDINGS_MAX as u64),
             ("OPENING_ADMITTED", u64::from(super::OPENING_ADMITTED)),
             ("OPENING_CLOSED", u64::from(super::OPENING_CLOSED)),
             ("ICMP_REQUEST", sluice_flow::IcmpClass::Request as u64),

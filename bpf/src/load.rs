@@ -9,7 +9,7 @@
 //! A restarted dataplane loads its own programs on the pinned maps and swaps every link to them atomically, so no packet
 //! ever meets an unhooked device. What a dataplane of another ABI version left is taken over: see [`crate::handover`].
 
-use crate::abi::{Allowance, Config, Denial, Fragment, FragmentKey, Key, Port, Ration, WORKERS_MAX};
+use crate::abi::{Allowance, Config, Denial, ENDINGS_MAX, Ending, Fragment, FragmentKey, Key, Port, Ration, WORKERS_MAX};
 use crate::handover::{Directories, Handover, Step, take_over};
 use crate::maps::{HashMapFd, Shared};
 use crate::ring::Ring;
@@ -113,6 +113,7 @@ pub struct Loaded {
     pub allowances: HashMapFd<Key, Allowance>,
     /// By port index: what it has had of its share, and what the programs may admit.
     pub rations: Shared<Ration>,
+    pub(crate) endings: Shared<Ending>,
     pub(crate) rings: [OnceLock<Ring>; WORKERS_MAX],
     /// far ifindex → worker.
     pub worker_of_trunk: HashMapFd<u32, u32>,
@@ -200,6 +201,7 @@ impl Loaded {
             exits: HashMapFd::new(duplicate(maps.exits.as_fd())?, "exits"),
             origins: HashMapFd::new(duplicate(maps.origins.as_fd())?, "origins"),
             allowances: HashMapFd::new(duplicate(maps.allowances.as_fd())?, "allowances"),
+            endings: Shared::map(maps.endings.as_fd(), WORKERS_MAX * ENDINGS_MAX).map_err(system("map the endings"))?,
             rations: Shared::map(maps.rations.as_fd(), abi::PORTS_MAX).map_err(system("map the ports' rations"))?,
             rings: [const { OnceLock::new() }; WORKERS_MAX],
             worker_of_trunk: HashMapFd::new(duplicate(maps.worker_of_trunk.as_fd())?, "worker_of_trunk"),

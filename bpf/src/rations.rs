@@ -1,9 +1,9 @@
 //! What the programs may begin by themselves, and what they tell of it: each port's room and share, and the workers' rings.
 
-use crate::abi::{self, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Ration};
+use crate::abi::{self, ENDINGS_MAX, Ending, OPENING_ADMITTED, OPENINGS_BYTES, Opening, Ration};
 use crate::load::Loaded;
 use crate::ring::Ring;
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, ProgramInput};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
@@ -84,5 +84,21 @@ impl Loaded {
             }
             each(opening);
         });
+    }
+
+    /// Takes connections that closed out of the cache, each with both entries, [`ENDINGS_MAX`] at most, and says what they counted; one
+    /// on whose ports another one has begun since stays. Cost: one system call.
+    ///
+    /// # Errors
+    /// The kernel's reason; then nothing is said of any.
+    pub fn end(&self, worker: u32, closed: &mut [Ending]) -> io::Result<()> {
+        let first = worker as usize * ENDINGS_MAX;
+        assert!(closed.len() <= ENDINGS_MAX, "{} endings", closed.len());
+        closed.iter().zip(first..).for_each(|(ending, index)| self.endings.write(index, *ending));
+        let mut what = [first as u32, closed.len() as u32];
+        let input = ProgramInput { context_in: Some(bytemuck::bytes_of_mut(&mut what)), ..ProgramInput::default() };
+        self.skeleton.progs.end.test_run(input).map_err(io::Error::other)?;
+        closed.iter_mut().zip(first..).for_each(|(ending, index)| *ending = self.endings.read(index));
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The programs pass the verifier, and a second load finds the first one's maps. Needs root; says so when it is skipped.
 #![cfg(feature = "load")]
 
-use sluice_bpf::abi::{CACHE_ALLOW, CacheValue, Key, Port};
+use sluice_bpf::abi::{CACHE_ALLOW, CacheValue, ENDINGS_MAX, Ending, Key, Port};
 use sluice_bpf::testing::Intruder;
 use sluice_bpf::{ABI_VERSION, Hooks, LoadOptions, Loaded};
 use std::path::PathBuf;
@@ -99,4 +99,51 @@ fn maps_survive(options: &LoadOptions) {
     let beyond: Vec<Key> = (20_000..30_000).map(key).collect();
     let error = second.cache.put_batch(&beyond, &vec![value; beyond.len()]).unwrap_err();
     assert!(matches!(error, sluice_bpf::MapError::Partial { done, .. } if done < beyond.len()), "{error}");
+}
+
+/// Of one of port 80's clients, and of the answers to it.
+fn key(number: u16) -> Key {
+    Key { incarnation: 1, port: 1, direction: 1, protocol: 6, src: [1; 16], dst: [2; 16], sport: number, dport: 80 }
+}
+
+fn back(number: u16) -> Key {
+    Key { direction: 0, src: [2; 16], dst: [1; 16], sport: 80, dport: number, ..key(0) }
+}
+
+/// What closed is taken out with its counts; what has begun again on its ports stays, also where only half of it is left.
+#[test]
+fn what_closed_is_taken_out_with_its_counts() {
+    alone("end", |options| {
+        let loaded = Loaded::new(options).unwrap();
+        let value = |number: u16, tcp_flags| CacheValue {
+            verdict: CACHE_ALLOW,
+            tcp_flags,
+            packets: number.into(),
+            bytes: 100 * u64::from(number),
+            ..bytemuck::Zeroable::zeroed()
+        };
+        // FIN, RST, begun again, nothing but the answers, nothing
+        let put = |key: &Key, value: CacheValue| loaded.cache.put(key, &value).unwrap();
+        for (number, tcp_flags) in [(1, Some(0x11)), (2, Some(0x04)), (3, Some(0x02)), (4, None)] {
+            tcp_flags.into_iter().for_each(|tcp_flags| put(&key(number), value(number, tcp_flags)));
+            put(&back(number), value(10 * number, 0x10));
+        }
+        for worker in [0, 15] {
+            let mut closed: Vec<Ending> = (1..=5).map(|number| Ending { key: key(number), again: 7, packets: 7, bytes: 7 }).collect();
+            loaded.end(worker, &mut closed).unwrap();
+            let found: Vec<_> = closed.iter().map(|ending| (ending.again, ending.packets, ending.bytes)).collect();
+            let expected = match worker {
+                0 => [(0, 11, 1100), (0, 22, 2200), (1, 0, 0), (0, 40, 4000), (0, 0, 0)],
+                _ => [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0)],
+            };
+            assert_eq!(found, expected, "worker {worker}");
+            let left = |key: fn(u16) -> Key| (1..=5).filter(|number| loaded.cache.get(&key(*number)).is_some()).collect::<Vec<_>>();
+            assert_eq!((left(key), left(back)), (vec![3], vec![3]));
+        }
+        let mut many: Vec<Ending> =
+            (100..100 + ENDINGS_MAX as u16).map(|number| Ending { key: key(number), ..bytemuck::Zeroable::zeroed() }).collect();
+        many.iter().for_each(|ending| put(&ending.key, value(ending.key.sport, 0x01)));
+        loaded.end(3, &mut many).unwrap();
+        assert!(many.iter().all(|ending| ending.packets == u64::from(ending.key.sport) && loaded.cache.get(&ending.key).is_none()));
+    });
 }

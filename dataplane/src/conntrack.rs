@@ -147,9 +147,9 @@ impl Connections {
         self.per_port_max.saturating_sub(self.count(port))
     }
 
-    /// Whether more than half of what the port may hold is there.
-    pub fn is_crowded(&self, port: PortIndex) -> bool {
-        self.count(port) > self.per_port_max / 2
+    /// Whether more than half of what the port may hold is there, also without so many that are about to go.
+    pub fn is_crowded(&self, port: PortIndex, going: usize) -> bool {
+        self.count(port) > self.per_port_max / 2 + going
     }
 
     /// Notes that the hooks should hear of a port's room.

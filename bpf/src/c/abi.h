@@ -247,6 +247,23 @@ struct sluice_opening {
 /* A sleeping worker is woken once for so many of a port. */
 #define SLUICE_OPENINGS_WAKE 512
 
+/* A connection of which the programs told that it closed, for the program `end` to take out of the cache. */
+struct sluice_ending {
+	struct sluice_key key; /* of its first packet */
+	__u32 again;           /* not 0: another one has begun on its ports, and was left alone */
+	__u64 packets;         /* both ways, as its entries counted at last */
+	__u64 bytes;
+};
+
+/* Of one worker in one run. */
+#define SLUICE_ENDINGS_MAX 64
+
+/* What a run is to look at: so many from there on. */
+struct sluice_end {
+	__u32 first;
+	__u32 count;
+};
+
 /* How far ahead of its share a port may be: a tenth of a second's new flows at once. */
 #define SLUICE_RATION_AHEAD_NS 100000000ull
 /* Of these, a worker may be asked about so many at once: a quarter of what waits on its trunk at most. */

@@ -1,4 +1,5 @@
-/* New connections that differ from one that a worker judged in the source port alone: admitted here, told to the worker.
+/* New connections that differ from one that a worker judged in the source port alone: admitted here, told to the worker. So are
+ * those on the very ports of one that is over; what that one counted goes into the record.
  *
  *   worker judges A:4000 -> B:80, allows    allowance  A:* -> B:80, of this table
  *   A:4001 -> B:80 comes                    both cache entries, a record in the worker's ring, and on it goes
@@ -94,7 +95,8 @@ static __noinline int allowed_before(const struct parsed *p, struct allowed *all
 	return !__builtin_memcmp(&found->key, &key, sizeof(key));
 }
 
-/* What the entries counted of a connection that is over, before another one takes its ports and their places. */
+/* What the entries counted of a connection that is over, before another one takes its ports and their places. Two openers on two
+ * CPUs at once may both tell it. */
 static __noinline void count_over(const struct sluice_key *key, struct sluice_opening *opening)
 {
 	__u32 zero = 0;

@@ -6,8 +6,8 @@
  *
  * So the kernel itself has shown, with a packet of the very flow, that it takes it there untranslated, and shows it again with
  * one packet in 5 seconds (rules that let a part of a flow through see no more than that packet): what a route or a rule of the
- * node's firewall changes holds after that time at the latest, and the kernel's tracking of the flow stays alive. TCP goes by the kernel always: its tracking takes what it sees of a window for
- * all there is. Nothing is brought where another program stands behind ours on the sender's device (port->direct_mtu 0). */
+ * node's firewall changes holds after that time at the latest, and the kernel's tracking of the flow stays alive. TCP goes by the
+ * kernel always: its tracking takes what it sees of a window for all there is. Nothing is brought where another program stands behind ours on the sender's device (port->direct_mtu 0). */
 #ifndef SLUICE_DIRECT_H
 #define SLUICE_DIRECT_H
 

@@ -99,6 +99,15 @@ struct {
 	__array(values, struct ring);
 } openings SEC(".maps");
 
+/* Each worker's in turn. No later version takes it over: it is of this moment. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_WORKERS_MAX * SLUICE_ENDINGS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct sluice_ending);
+} endings SEC(".maps");
+
 /* By port. No later version takes it over: it is of this moment. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

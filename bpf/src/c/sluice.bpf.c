@@ -6,6 +6,7 @@
  *   entering / exiting (tcx on other devices): what left its pod deferred is judged now that it is translated
  *   unjudged (netfilter, last in postrouting): nothing deferred leaves by a device without either of the two
  *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
+ *   end (run by workers): takes connections that closed out of the cache
  *   uplink (XDP on a NIC): what a pod's hook would drop under a denial is dropped before there is an skb
  *   far (XDP on the trunk's other end): to the owning worker's socket, or bounce
  *
@@ -32,6 +33,7 @@
 #include "direct.h"
 #include "denials.h"
 #include "uplink.h"
+#include "endings.h"
 
 _Static_assert(sizeof(struct sluice_trunk_header) == SLUICE_TRUNK_BYTES, "trunk header");
 #ifndef SLUICE_ABI_NEXT
@@ -40,6 +42,7 @@ _Static_assert(sizeof(struct sluice_key) == 44, "key");
 _Static_assert(sizeof(struct sluice_fragment_key) == 44, "fragment key");
 _Static_assert(sizeof(struct sluice_allowance) == 72, "allowance");
 _Static_assert(sizeof(struct sluice_opening) == 72, "opening");
+_Static_assert(sizeof(struct sluice_ending) == 64, "ending");
 _Static_assert(sizeof(struct sluice_cache_value) == 80, "cache value");
 #endif
 
@@ -467,6 +470,18 @@ int uplink(struct xdp_md *ctx)
 		return XDP_PASS;
 	count(SLUICE_COUNT_UPLINK);
 	return xdp_drop(SLUICE_DROP_POLICY_DENIED);
+}
+
+/* Run by a worker, for connections of its own. */
+SEC("syscall")
+int end(struct sluice_end *ctx)
+{
+	__u32 first = ctx->first, count = ctx->count;
+
+	for (__u32 number = 0; number < SLUICE_ENDINGS_MAX && number < count; number++)
+		if (take_closed(first + number))
+			return 1;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -11,8 +11,9 @@ pub use bpf::BpfKernel;
 pub use memory::MemoryKernel;
 pub use slot::{Attachment, cleared};
 
-use sluice_bpf::abi::{Allowance, CacheValue, Fragment, FragmentKey, Key, Opening, Port};
-use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol};
+use hooks::reversed;
+use sluice_bpf::abi::{Allowance, CacheValue, Ending, Fragment, FragmentKey, Key, Opening, Port};
+use sluice_flow::{Addr, FlowKey, Incarnation, PortIndex, Protocol, TcpFlags};
 
 /// Entries of a batch that the kernel took before it stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,25 @@ pub trait Kernel {
         let value = self.cache_get(key);
         self.cache_remove(key);
         value
+    }
+    /// Takes connections of a worker that closed out of the cache, [`sluice_bpf::abi::ENDINGS_MAX`] at most, and says what they counted; one on whose
+    /// ports the hooks have begun another one since stays.
+    fn end_closed(&self, _worker: u16, closed: &mut [Ending]) {
+        closed.iter_mut().for_each(|ending| *ending = self.end_one(&ending.key));
+    }
+    /// The same for one of them, where nobody comes between.
+    fn end_one(&self, key: &Key) -> Ending {
+        let mut ending = Ending { key: *key, again: 0, packets: 0, bytes: 0 };
+        let over = TcpFlags::FIN | TcpFlags::RST;
+        if self.cache_get(key).is_some_and(|value| value.tcp_flags & over == 0) {
+            ending.again = 1;
+            return ending;
+        }
+        for value in [*key, reversed(key)].iter().filter_map(|key| self.cache_take(key)) {
+            ending.packets += value.packets;
+            ending.bytes += value.bytes;
+        }
+        ending
     }
     /// Caches a denial of new flows; best effort.
     fn deny(&self, key: &Key, deny_epoch: u32);

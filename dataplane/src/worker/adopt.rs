@@ -76,6 +76,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.set_port_states(&table);
         // what the hooks admitted by the table before is judged with all others
         self.hear();
+        // of what ended there the rules are still numbered as they were
+        self.rules.settle(before.as_deref());
         let cut = self.revalidate(&table, before.as_deref());
         self.shared.acknowledge(table.generation(), cut);
     }

@@ -148,6 +148,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         if count == 0 {
             return 0;
         }
+        // no packet of a connection is judged before its beginning is known
+        self.hear();
         // every one is overwritten; a frame that no line below speaks of would be dropped as our mistake
         let mut fates = [Fate::Drop(DropReason::Internal); BATCH_MAX];
         self.pending.clear();

@@ -1,19 +1,19 @@
 //! What the hooks did by themselves: connections that they admitted by an allowance, and what ended.
 //!
 //! A worker's verdict on a new connection holds for every source port until the next table, so the hooks admit what differs in
-//! that alone, and write down here that they did. A worker reads it before each batch, and before it says that a table is in
-//! force: from then on every connection was judged by that table, whoever admitted it. The room that a port has left is granted
-//! to the hooks, which never admit more.
+//! that alone, also on the ports of one that is over, and write down here that they did. A worker reads it before each batch, and
+//! before it says that a table is in force: from then on every connection was judged by that table, whoever admitted it. The room
+//! that a port has left is granted to the hooks, which never admit more.
 
 use super::judge::Policy;
 use super::{Established, Worker};
 use crate::conntrack::Connection;
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
-use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, OPENING_ADMITTED, OPENING_CLOSED, Opening};
+use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, ENDINGS_MAX, OPENING_ADMITTED, OPENING_CLOSED, Opening};
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// An ended connection lingers for late segments, as long as TCP waits for them at least (RFC 9293, 3.6.1: MSL, here the 30 s that
 /// systems use), and briefly where its port is more than half full.
@@ -50,23 +50,35 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     pub(super) fn hear(&mut self) {
         let mut heard = std::mem::take(&mut self.ended.heard);
         self.kernel.openings(self.config.worker, &mut |opening| heard.push(opening));
+        if heard.is_empty() {
+            self.ended.heard = heard;
+            return;
+        }
         let mut flips = Vec::new();
+        let (mut closing, mut closed_at_ns) = (BTreeSet::new(), 0);
         for opening in heard.drain(..) {
             let Some(flow) = flow_of(&opening.key).filter(|flow| usize::from(flow.port.0) < PORTS_MAX) else { continue };
             let incarnation = Incarnation(opening.key.incarnation);
             match opening.kind {
                 OPENING_ADMITTED => flips.extend(self.take_over(flow, incarnation, &opening)),
                 OPENING_CLOSED => {
-                    self.ended.of_port[usize::from(flow.port.0)].push_back((flow, incarnation, opening.at_ns));
-                    if self.connections.is_crowded(flow.port) {
-                        self.reap(flow.port, opening.at_ns);
-                    }
+                    // the clock may not tell the end of one that was renewed from its beginning; the ring's order does
+                    let began_ns = self.connections.find(&flow).map_or(0, |(_, connection, _)| connection.seen_ns);
+                    let at_ns = if began_ns == opening.at_ns + 1 { began_ns } else { opening.at_ns };
+                    self.ended.of_port[usize::from(flow.port.0)].push_back((flow, incarnation, at_ns));
+                    closing.insert(flow.port);
+                    closed_at_ns = opening.at_ns;
                 }
                 _ => {}
             }
         }
         self.ended.heard = heard;
         self.write_flips(&flips);
+        for port in closing {
+            if self.connections.is_crowded(port, 0) {
+                self.reap(port, closed_at_ns);
+            }
+        }
     }
 
     /// Forgets at every port what ended long enough ago; most calls look at nothing.
@@ -101,28 +113,40 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         // an opener against the direction of a known connection takes its place: the same two cache entries
         self.connections.remove(&flow.reversed());
         self.connections.insert(flow, connection);
+        // also where it took the place of another one: the grant is used up
+        self.connections.change(flow.port);
         (!allowed || deferred != deferred_before).then_some((flow, connection))
     }
 
-    /// Forgets what ended at a port long enough ago.
+    /// Forgets what ended at a port long enough ago. Cost: a system call for each [`ENDINGS_MAX`].
     pub(super) fn reap(&mut self, port: PortIndex, now_ns: u64) {
-        let mut reaped = 0;
+        for _ in 0..REAPED_MAX.div_ceil(ENDINGS_MAX) {
+            let closed = self.closed(port, now_ns);
+            if closed.is_empty() {
+                return;
+            }
+            self.end_closed(&closed);
+        }
+    }
+
+    /// Takes so many off the list of those that ended whose time has come.
+    fn closed(&mut self, port: PortIndex, now_ns: u64) -> Vec<(FlowKey, Connection)> {
+        let mut closed = Vec::new();
         while let Some(&(flow, incarnation, at_ns)) = self.ended.of_port[usize::from(port.0)].front() {
-            let lingers_ns = if self.connections.is_crowded(port) { LINGERS_CROWDED_NS } else { LINGERS_NS };
-            if now_ns.saturating_sub(at_ns) < lingers_ns || reaped >= REAPED_MAX {
+            let lingers_ns = if self.connections.is_crowded(port, closed.len()) { LINGERS_CROWDED_NS } else { LINGERS_NS };
+            if now_ns.saturating_sub(at_ns) < lingers_ns || closed.len() == ENDINGS_MAX {
                 break;
             }
             self.ended.of_port[usize::from(port.0)].pop_front();
-            let found = self.connections.find(&flow);
-            // its ports may have been used again since
-            let same = |connection: &Connection| connection.incarnation == incarnation && connection.seen_ns <= at_ns;
-            if let Some((original, connection, _)) = found
-                && same(&connection)
+            if let Some((original, connection, _)) = self.connections.find(&flow)
+                // its ports may have been used again since
+                && connection.incarnation == incarnation
+                && connection.seen_ns <= at_ns
             {
-                self.end_closed(&original, &connection);
-                reaped += 1;
+                closed.push((original, connection));
             }
         }
+        closed
     }
 
     /// Lets the hooks admit what differs from this new connection in the source port alone, once the batch is on its way: its packets
@@ -144,7 +168,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         });
     }
 
-    /// Writes what [`Self::let_alike`] noted. A table that came into force meanwhile has voided it.
+    /// Writes what [`Self::let_alike`] noted: of this batch, so under the table that it was judged by.
     pub(super) fn allow_alike(&mut self) {
         self.alike.drain(..).for_each(|allowance| self.kernel.allow(&allowance));
     }

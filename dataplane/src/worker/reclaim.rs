@@ -1,7 +1,7 @@
 //! Room for a new connection where a port is full: what has ended goes first.
 //!
-//! A closed connection of TCP or SCTP lingers for late segments, which nobody misses when there is no room; its ports are judged anew
-//! by the next SYN in any case. A port that opens and closes connections at a high rate lives by this.
+//! A closed connection of TCP or SCTP lingers for late segments, which nobody misses when there is no room; the next SYN on its ports
+//! begins another one in any case. A port that opens and closes connections at a high rate lives by this.
 
 use super::Worker;
 use super::adopt::{is_silent, last_seen_ns};
@@ -67,7 +67,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         }
         let room = self.connections.has_room(port);
         if !room {
-            // nobody need ask meanwhile: the answer would be the same
+            // nobody need ask before the next search: the answer would be the same
             self.kernel.set_full(index, self.pauses.0[index]);
         }
         room

@@ -1,14 +1,15 @@
 //! What each rule let through: counts of connections that are over, and connections that a table cut.
 //!
 //! The kernel counts packets and bytes of a connection in its cache entries. When the connection is forgotten, its entries are
-//! taken out with their last counts, which are added to those of the rule that allowed it. Rules are numbered anew by each table,
-//! so before another one comes into force the counts go over to the rules' names.
+//! taken out with their last counts, which are added to those of the rule that allowed it; where a hook begins another one on its
+//! ports, it tells them. Rules are numbered anew by each table, so before another one comes into force the counts go over to the
+//! rules' names.
 
 use super::Worker;
 use crate::conntrack::Connection;
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, key_of};
-use sluice_bpf::abi::{CacheValue, Key};
+use sluice_bpf::abi::{CacheValue, Ending, Key};
 use sluice_flow::{FlowKey, Incarnation, RuleId, TcpFlags};
 use sluice_table::Table;
 use std::collections::{BTreeMap, HashMap};
@@ -115,19 +116,21 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.rules.note(connection.rule, &values, true);
     }
 
-    /// Forgets a connection of which the hooks told that it closed, unless they have begun another one on its ports since, of which
-    /// the worker has not heard yet.
-    pub(super) fn end_closed(&mut self, original: &FlowKey, connection: &Connection) {
-        let keys = entry_keys(original, connection);
-        let values = keys.map(|key| self.kernel.cache_take(&key));
-        if values[0].is_some_and(|value| value.tcp_flags & (TcpFlags::FIN | TcpFlags::RST) == 0) {
-            let (keys, values): (Vec<_>, Vec<_>) = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).unzip();
-            // where the kernel has no place any more, the hooks ask
-            let _ = self.kernel.cache_put(&keys, &values);
-            return;
+    /// Forgets connections of which the hooks told that they closed, but for those on whose ports they have begun others since, of
+    /// which the worker has not heard yet.
+    pub(super) fn end_closed(&mut self, closed: &[(FlowKey, Connection)]) {
+        let ending = |(flow, connection): &(FlowKey, Connection)| {
+            let key = key_of(flow, connection.incarnation);
+            Ending { key, again: 0, packets: 0, bytes: 0 }
+        };
+        let mut endings: Vec<Ending> = closed.iter().map(ending).collect();
+        self.kernel.end_closed(self.config.worker, &mut endings);
+        for ((flow, connection), ending) in closed.iter().zip(&endings) {
+            // the end of one may have been told twice
+            if ending.again == 0 && self.connections.remove(flow).is_some() {
+                self.rules.note_over(connection.rule, ending.packets, ending.bytes);
+            }
         }
-        self.connections.remove(original);
-        self.rules.note(connection.rule, &values, true);
     }
 
     /// Counts for its rule what the entries say of a connection that another one replaces on the same ports.

@@ -204,7 +204,7 @@ impl MemoryKernel {
         }
     }
 
-    /// The cached verdict, or a punt. A pass counts nothing.
+    /// The cached verdict, one that was given before for what comes alike, or a punt. A pass counts nothing.
     fn judge(&self, ifindex: u32, port: &Port, p: &Parsed, skb: &Skb<'_>, now_ns: u64) -> Action {
         let p = &match p.fragment {
             Piece::Later => self.follow_first(p),

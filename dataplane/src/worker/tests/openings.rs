@@ -246,6 +246,40 @@ fn a_connection_on_the_same_ports_outlives_the_one_before() {
     }
 }
 
+#[test]
+fn room_lasts_however_often_the_same_ports_are_used_again() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    world.worker.connections = Connections::with_seed(1).limited_to(8);
+    world.adopt(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    for turn in 0..20 {
+        assert!(world.passes(Ingress, &syn(4001)), "{turn}");
+        assert!(world.passes(Ingress, &tcp(&client(4001), SERVER, "R")));
+        world.turn();
+        let left = world.hooks.0.memory.rations.borrow()[usize::from(WEB.0)].left();
+        assert_eq!((left, world.worker.connections().count(WEB)), (6, 2), "{turn}");
+    }
+}
+
+/// The hooks' clock ticks a few hundred times a second: two connections on the same ports may fit in between.
+#[test]
+fn what_ends_in_the_tick_in_which_it_began_again_is_forgotten_in_time() {
+    let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), isolate(&["Egress"])]);
+    assert_eq!(world.enters(&syn(4000)), Forwarded);
+    for _ in 0..3 {
+        assert!(world.passes(Ingress, &syn(4001)));
+        assert!(world.passes(Ingress, &tcp(&client(4001), SERVER, "FA")));
+        assert!(world.passes(Egress, &tcp(SERVER, &client(4001), "FA")));
+    }
+    world.turn();
+    assert!(world.tracks(Ingress, &syn(4001)));
+    world.advance(31);
+    world.turn();
+    assert!(!world.tracks(Ingress, &syn(4001)) && world.tracks(Ingress, &syn(4000)));
+    let counted = counts_of(&mut world);
+    assert_eq!((counted.connections, counted.packets), (3, 9));
+}
+
 /// Of everything that is over.
 fn counts_of(world: &mut World) -> Counts {
     world.worker.rules.settle(None);
