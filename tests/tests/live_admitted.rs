@@ -2,6 +2,7 @@
 //! while they come at full rate.
 
 use sluice_flow::Family;
+use sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
 use sluice_lab::{agents, probe};
 use sluice_tests::live::{Live, pod, policy, turn};
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const CONNECTIONS: u64 = 1000;
+const AGAIN: u64 = 10_000;
 const QUICK: Duration = Duration::from_millis(900);
 const CHANGES: usize = 10;
 
@@ -74,5 +76,23 @@ fn what_is_like_one_before_begins_in_the_kernel_and_ends_with_the_policy_that_al
     println!("{CHANGES} times forbidden and allowed again: {opened} connections came about, {leaked} of them when none might");
     assert!(opened > 100 * CHANGES as u64, "{opened}");
     assert_eq!(leaked, 0);
+    live.down();
+}
+
+/// A client with few ports comes back to those of connections that are over, hundreds of times to each.
+#[test]
+fn the_ports_of_a_connection_that_is_over_are_used_again_without_a_worker() {
+    let Some(turn) = turn("live_admitted again") else { return };
+    let live = Live::up(turn, "agn", &cluster(), |_| {});
+    live.pod_netns("x/a").set_sysctls(&[("ipv4/ip_local_port_range", "20000 20019")]).unwrap();
+    let b = SocketAddr::new(live.pod_address("x/b", Family::V4).unwrap(), 80);
+    let before = agents::dataplane_status(live.layout()).unwrap();
+    let opened = live.in_pod("x/a", || Ok((0..AGAIN).filter(|_| probe::tcp(b, QUICK).outcome.reached()).count() as u64)).unwrap();
+    let after = agents::dataplane_status(live.layout()).unwrap();
+    let (admitted, punts) = (after.admitted - before.admitted, after.punts - before.punts);
+    println!("{opened} connections from 20 ports, {admitted} times admitted at the two hooks, {punts} punts");
+    assert_eq!(opened, AGAIN);
+    // more than a port has room for, were they not on the same places
+    assert!(AGAIN > CONNECTIONS_PER_PORT_MAX as u64 && admitted >= 2 * AGAIN - 40 && punts < 40, "{admitted} admitted, {punts} punts");
     live.down();
 }

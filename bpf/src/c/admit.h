@@ -176,12 +176,13 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
  * and a RST is left to one: whether its receiver believes it is not seen here. */
 static __always_inline void note_end(const struct sluice_port *port, const struct parsed *p)
 {
-	struct sluice_key back = {};
+	__u32 zero = 0;
+	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
 
-	if (!(p->tcp_flags & 0x01))
+	if (!room || !(p->tcp_flags & 0x01))
 		return;
-	reverse(&p->key, &back);
-	struct sluice_cache_value *answers = bpf_map_lookup_elem(&cache, &back);
+	reverse(&p->key, &room->back);
+	struct sluice_cache_value *answers = bpf_map_lookup_elem(&cache, &room->back);
 
 	/* the answers of what departs cross another hook */
 	if (p->key.direction != SLUICE_DEPARTURE && (!answers || !(answers->tcp_flags & 0x01)))

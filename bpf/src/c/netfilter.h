@@ -102,14 +102,14 @@ static __always_inline int redirected(const struct sk_buff *skb)
 }
 
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
- * kernel does not tell (it tells of TCP and UDP). The packet is of the tracked connection's original direction, so
+ * kernel does not tell (it tells of TCP and UDP); `origin` is aligned, and 0 before. The packet is of the tracked connection's original direction, so
  * what answers it is found as its reply. */
 static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {
 	struct bpf_ct_opts___first options = { .netns_id = -1, .l4proto = p->key.protocol };
 	struct bpf_sock_tuple answer = {};
 	__be16 sport = bpf_htons(p->key.sport), dport = bpf_htons(p->key.dport);
-	__u32 source[4] = {}, is_v4 = p->ethertype == ETH_P_IP;
+	__u32 is_v4 = p->ethertype == ETH_P_IP;
 	struct nf_conn *connection;
 
 	if (!bpf_ksym_exists(bpf_skb_ct_lookup) || !p->keyed)
@@ -133,19 +133,18 @@ static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p
 		return;
 	if (options.dir == REPLY) {
 		union nf_inet_addr *first = &connection->tuplehash[0].tuple.src.u3;
+		__u32 *to = (__u32 *)origin;
 
-		source[0] = first->all[0];
-		source[1] = first->all[1];
-		source[2] = first->all[2];
-		source[3] = first->all[3];
+		if (is_v4) {
+			map_v4(origin, first->all[0]);
+		} else {
+			to[0] = first->all[0];
+			to[1] = first->all[1];
+			to[2] = first->all[2];
+			to[3] = first->all[3];
+		}
 	}
 	bpf_ct_release(connection);
-	if (options.dir != REPLY)
-		return;
-	if (is_v4)
-		map_v4(origin, source[0]);
-	else
-		__builtin_memcpy(origin, source, 16);
 	if (!__builtin_memcmp(origin, p->key.src, 16))
 		__builtin_memset(origin, 0, 16);
 }

@@ -32,6 +32,7 @@
 #include "fragments.h"
 #include "direct.h"
 #include "denials.h"
+#include "plain.h"
 #include "uplink.h"
 #include "endings.h"
 
@@ -312,6 +313,9 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	p.key.incarnation = port->incarnation;
 	p.key.direction = direction;
+	/* what another hook or a worker has judged has marks, and the rest to be done with it */
+	if (state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS) && !p.direct && passes_plainly(skb, port, &p.key))
+		return pass(SLUICE_COUNT_HIT);
 	int verdict = parse(skb, &p);
 
 	if (verdict < 0)

@@ -28,7 +28,7 @@ enforces, and nowhere else. The dataplane's counters must agree: hits with hooks
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sluice-perf forward                           everything, about twenty minutes
+  sluice-perf forward                           everything, about half an hour
   sluice-perf forward --quick                   does it run? (its figures mean little)
   sluice-perf forward --section tcp --rounds 30 --out tcp.json
   sluice-perf forward --cpus 2,3 --traffic-cpus 0,1 --check
@@ -52,7 +52,7 @@ pub(crate) struct Forward {
     /// Only this section; may be repeated.
     #[arg(long = "section", value_enum, value_name = "NAME")]
     pub(crate) sections: Vec<Kind>,
-    /// Rounds of each section [default: 20; tcp8 and udp1k 8].
+    /// Rounds of each section [default: 20 to 40; tcp8, udp1k and request 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
     /// Seconds of each part of a round.

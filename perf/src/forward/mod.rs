@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   round 1   no policy │ Sluice │ Sluice, 10 policies │ nft sets │ ...    ratios to the first
-//!   round 2   ... │ nft sets │ Sluice, 10 policies │ Sluice │ no policy
+//!   round 2   Sluice, 10 policies │ Sluice │ no policy
 //!   ...                                                                     medians of the ratios
 //! ```
 //!
 //! All parts of a round see the same machine within a few seconds, and the order alternates, so that drift and
-//! neighbours cancel out. All run the same code and open new connections.
+//! neighbours cancel out. All run the same code and open new connections. What only informs takes part in some rounds.
 
 mod arm;
 mod bench;
@@ -149,11 +149,11 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
 
 fn section(bench: &mut Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Section> {
     let (unit, scale) = kind.unit();
-    println!("\n{}: {rounds} rounds of {} × {seconds} s", kind.title(), kind.arms().len());
+    println!("\n{}: {rounds} rounds of up to {} × {seconds} s", kind.title(), kind.arms().len());
     let mut flows = kind.prepare(bench)?;
     let mut section = Section::new(kind);
     for round in 0..rounds {
-        let mut arms = kind.arms().to_vec();
+        let mut arms = kind.arms_of(round);
         if round % 2 == 1 {
             arms.reverse();
         }

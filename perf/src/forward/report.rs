@@ -160,7 +160,7 @@ impl Section {
         Self { kind, title: kind.title(), unit, scale, states: Vec::new(), noise: None, stopped: None, rounds: Vec::new() }
     }
 
-    /// Adds a round: a part for each state of the kind, in their order.
+    /// Adds a round: a part for each state that took part, in their order.
     pub(crate) fn add(&mut self, parts: Vec<Part>) {
         self.rounds.push(parts);
     }
@@ -173,25 +173,25 @@ impl Section {
         self.finish()
     }
 
-    /// The ratio of one state to another, round by round.
+    /// The ratio of one state to another, round by round, where both took part.
     fn ratio(&self, arm: Arm, beside: Arm) -> Option<Summary> {
         let of = |parts: &Vec<Part>, arm| parts.iter().find(|part| part.arm == arm).map(|part: &Part| part.value);
-        let ratios: Option<Vec<f64>> = self.rounds.iter().map(|parts| Some(of(parts, arm)? / of(parts, beside)?)).collect();
-        Summary::of(&ratios?)
+        let ratios: Vec<f64> = self.rounds.iter().filter_map(|parts| Some(of(parts, arm)? / of(parts, beside)?)).collect();
+        Summary::of(&ratios)
     }
 
     /// Summarises, after the last round.
     pub(crate) fn finish(mut self) -> Self {
         let first = self.kind.arms()[0];
-        self.states = self.kind.arms().iter().enumerate().map(|(index, arm)| self.state(index, *arm, first)).collect();
+        self.states = self.kind.arms().iter().map(|arm| self.state(*arm, first)).collect();
         let steps: Vec<f64> = self.rounds.windows(2).map(|pair| pair[1][0].value / pair[0][0].value).collect();
         self.noise = Summary::of(&steps);
         self.print();
         self
     }
 
-    fn state(&self, index: usize, arm: Arm, first: Arm) -> State {
-        let parts = || self.rounds.iter().map(move |parts| &parts[index]);
+    fn state(&self, arm: Arm, first: Arm) -> State {
+        let parts = || self.rounds.iter().flatten().filter(move |part| part.arm == arm);
         let (mut counters, mut all) = (Counters::default(), None::<Histogram<u64>>);
         for part in parts() {
             counters.add(&part.counters);
@@ -215,7 +215,7 @@ impl Section {
 
     fn print(&self) {
         for State { title, value, ratio, hit_rate, latency, .. } in &self.states {
-            let Some(value) = value else { return };
+            let Some(value) = value else { continue };
             let ratio = ratio.map_or(String::new(), |ratio| {
                 format!("  ratio {:.3}, 95 % interval {:.3}–{:.3}", ratio.median, ratio.low95, ratio.high95)
             });
