@@ -102,7 +102,8 @@ static __always_inline int redirected(const struct sk_buff *skb)
 }
 
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
- * kernel does not tell (it tells of TCP and UDP); `origin` is aligned, and 0 before. The packet is of the tracked connection's original direction, so
+ * kernel does not tell (it tells of TCP and UDP); `origin` is aligned, and 0 before. The packet is of the tracked connection's
+ * original direction, so
  * what answers it is found as its reply. */
 static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {

@@ -15,11 +15,10 @@ const CLOSED_IDLE_NS: u64 = 100_000_000;
 const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
 /// Of what nobody has answered: what a flood leaves behind. Above the second after which TCP repeats its SYN.
 const UNANSWERED_IDLE_NS: u64 = 2_000_000_000;
-/// Looked at in one search, and forgotten in it at most: with two look-ups in the kernel for each, some 0.2 ms, for which other ports'
-/// packets wait.
+/// Looked at in one search, and forgotten in it at most: other ports' packets wait for two look-ups in the kernel for each.
 const SEARCHED_MAX: usize = 128;
 const ENOUGH: usize = 16;
-/// After a search that did not find that many: a full port costs its worker a hundredth of its time.
+/// After a search that did not find that many, so that a full port costs its worker little.
 const PAUSE_NS: u64 = 20_000_000;
 
 /// Until when no search of each port is worth its cost.
