@@ -40,6 +40,10 @@ pub const TRUNK_HIT: u8 = 2;
 pub const TRUNK_DIRECT: u8 = 4;
 /// Flag of a verdict: that pod's ingress has been judged, too.
 pub const TRUNK_ENTERED: u8 = 8;
+/// Flag of a punt, TCP without its SYN: as the kernel tracks it, of whoever opened the connection.
+pub const TRUNK_ONWARD: u8 = 16;
+/// The same, of the other end.
+pub const TRUNK_BACK: u8 = 32;
 /// An adopted table knows the pod.
 pub const PORT_OPEN: u32 = 1;
 /// Isolated for traffic entering it.
@@ -135,7 +139,7 @@ pub struct TrunkHeader {
     pub kind: u8,
     /// 0 ingress, 1 egress, [`DEPARTURE`].
     pub direction: u8,
-    /// [`TRUNK_DEFERRED`], [`TRUNK_HIT`], [`TRUNK_DIRECT`], [`TRUNK_ENTERED`].
+    /// [`TRUNK_DEFERRED`], [`TRUNK_HIT`], [`TRUNK_DIRECT`], [`TRUNK_ENTERED`], [`TRUNK_ONWARD`], [`TRUNK_BACK`].
     pub flags: u8,
     /// Port index.
     pub port: u16,
@@ -298,8 +302,12 @@ pub struct Config {
     pub new_flow_ns: u32,
     /// Not 0: also what the cache knows goes to workers.
     pub every_packet: u32,
+    /// Not 0: TCP too goes straight from one pod's device to another's.
+    pub direct_tcp: u32,
+    /// Not 0: the kernel tracks connections here, and knows who opened those of TCP.
+    pub tracked: u32,
     /// 0.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 2],
 }
 
 const _: () = assert!(size_of::<TrunkHeader>() == TRUNK_BYTES);
@@ -339,6 +347,8 @@ mod tests {
             ("TRUNK_HIT", u64::from(super::TRUNK_HIT)),
             ("TRUNK_DIRECT", u64::from(super::TRUNK_DIRECT)),
             ("TRUNK_ENTERED", u64::from(super::TRUNK_ENTERED)),
+            ("TRUNK_ONWARD", u64::from(super::TRUNK_ONWARD)),
+            ("TRUNK_BACK", u64::from(super::TRUNK_BACK)),
             ("PORT_OPEN", u64::from(super::PORT_OPEN)),
             ("PORT_ISOLATED_INGRESS", u64::from(super::PORT_ISOLATED_INGRESS)),
             ("PORT_ISOLATED_EGRESS", u64::from(super::PORT_ISOLATED_EGRESS)),

@@ -186,7 +186,9 @@ impl Loaded {
                 fail_open: u32::from(options.fail_open),
                 new_flow_ns: options.new_flows_per_second.map_or(0, |rate| (1_000_000_000 / rate).max(1)),
                 every_packet: u32::from(options.every_packet),
-                reserved: [0; 4],
+                direct_tcp: 0,
+                tracked: 0,
+                reserved: [0; 2],
             },
         );
         let ports = Shared::map(maps.ports.as_fd(), abi::PORTS_MAX).map_err(system("map the ports"))?;
@@ -228,6 +230,18 @@ impl Loaded {
     /// Whether it does.
     pub fn sends_every_packet(&self) -> bool {
         self.config.read(0).every_packet != 0
+    }
+
+    /// Whether TCP too goes straight from one pod's device to another's from now on.
+    pub fn set_direct_tcp(&self, direct: bool) {
+        // Relaxed: nothing else hangs on it
+        self.config.word(0, offset_of!(Config, direct_tcp)).store(u32::from(direct), Ordering::Relaxed);
+    }
+
+    /// Whether the kernel tracks connections here, from now on: then nobody else remembers who opened those of TCP.
+    pub fn set_tracked(&self, tracked: bool) {
+        // Relaxed: nothing else hangs on it
+        self.config.word(0, offset_of!(Config, tracked)).store(u32::from(tracked), Ordering::Relaxed);
     }
 
     /// Names another worker for a port. Its trunk is another field.

@@ -287,14 +287,13 @@ impl Hooks {
         hooks
     }
 
-    /// Those that send every packet to the worker.
+    /// Those with a configuration.
     ///
     /// # Panics
     /// As [`Hooks::load`].
-    pub fn load_for_every_packet(port: &Port) -> Self {
+    pub fn load_with(port: &Port, config: &Config) -> Self {
         let hooks = Self::load(port);
-        let config = Config { every_packet: 1, ..bytemuck::Zeroable::zeroed() };
-        hooks.put("config", &[0; 4], bytemuck::bytes_of(&config));
+        hooks.put("config", &[0; 4], bytemuck::bytes_of(config));
         hooks
     }
 

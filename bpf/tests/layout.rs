@@ -21,7 +21,7 @@ macro_rules! assert_same {
 
 #[test]
 fn both_languages_agree_on_every_field() {
-    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns every_packet reserved);
+    assert_same!(current_layout("sluice_config"), Config, abi_version fail_open new_flow_ns every_packet direct_tcp tracked reserved);
     assert_same!(current_layout("sluice_fragment_key"), FragmentKey, incarnation port direction protocol src dst id);
     assert_same!(current_layout("sluice_fragment"), Fragment, sport dport protocol pad);
     assert_same!(current_layout("sluice_ration"), Ration, until_ns refused made learned may pad asked_until_ns full_until_ns);

@@ -57,10 +57,11 @@ pub struct Arguments {
     /// GSO packets in segments; for exact work packet by packet, and for measuring. Bulk TCP is several times slower then.
     #[arg(long, value_enum, default_value_t = Offload::On)]
     pub offload: Offload,
-    /// Whether established UDP between two pods of this node goes straight from one's device to the other's. The kernel's routing
-    /// and firewall then see its first packet and one in 5 seconds; never where another program or filter stands behind ours on
-    /// the sender's device. Off: every packet goes by the kernel, as rate limits in its forward chain need it.
-    #[arg(long, value_enum, default_value_t = Direct::Udp)]
+    /// What goes straight from one pod's device to another's on this node, once it is established. The kernel's routing and
+    /// firewall then see its first packet and one in 5 seconds, of TCP how it opens and ends and ten in a second; never where another
+    /// program or filter stands behind ours on the sender's device. Off: every packet goes by the kernel, as rate limits in its
+    /// forward chain need it.
+    #[arg(long, value_enum, default_value_t = Direct::All)]
     pub direct: Direct,
     /// NICs on which what pods' policies denied before is dropped before the kernel makes a packet of it (XDP). Only where the
     /// driver runs XDP itself; attaching may reset its link for a moment.
@@ -145,7 +146,10 @@ pub enum Offload {
 /// What goes straight from one pod's device to another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Direct {
-    /// Established UDP.
+    /// UDP; and TCP where the kernel's connection tracking takes what it has not seen: where
+    /// net.netfilter.nf_conntrack_tcp_be_liberal and net.netfilter.nf_conntrack_tcp_ignore_invalid_rst are 1, or it tracks nothing.
+    All,
+    /// UDP.
     Udp,
     /// Nothing.
     Off,

@@ -63,6 +63,8 @@
 #define SLUICE_TRUNK_HIT 2      /* of a punt: the cache knows it, and a worker judges it all the same (every_packet) */
 #define SLUICE_TRUNK_DIRECT 4   /* of both: made ready for another pod's device, exit_ifindex */
 #define SLUICE_TRUNK_ENTERED 8  /* of a verdict: that pod's ingress has been judged, too */
+#define SLUICE_TRUNK_ONWARD 16  /* of a punt, TCP without its SYN: as the kernel tracks it, of whoever opened the connection */
+#define SLUICE_TRUNK_BACK 32    /* the same, of the other end */
 
 struct sluice_trunk_header {
 	__u8 dst[6];
@@ -198,7 +200,8 @@ struct sluice_ration {
 	__u64 full_until_ns; /* the worker found no room, and will not look again before */
 };
 
-/* Who opened a TCP connection of a pod that no policy isolated then. Keyed like the cache, by the SYN. */
+/* Who opened a connection of a pod that no policy isolated then: of SCTP, and of TCP where the kernel did not track it. Keyed like the
+ * cache, by the SYN. */
 struct sluice_origin {
 	__u64 seen_ns;
 };
@@ -209,7 +212,9 @@ struct sluice_config {
 	__u32 fail_open;
 	__u32 new_flow_ns; /* a port's share of workers: one new flow in so long on average; 0: as many as there are */
 	__u32 every_packet; /* not 0: also what the cache knows goes to workers */
-	__u32 reserved[4];
+	__u32 direct_tcp; /* not 0: TCP too goes straight from one pod's device to another's */
+	__u32 tracked;    /* not 0: the kernel tracks connections here, and knows who opened those of TCP */
+	__u32 reserved[2];
 };
 
 #ifdef SLUICE_ABI_NEXT
@@ -268,9 +273,12 @@ struct sluice_end {
 #define SLUICE_RATION_AHEAD_NS 100000000ull
 /* Of these, a worker may be asked about so many at once: a quarter of what waits on its trunk at most. */
 #define SLUICE_ASKED_AT_ONCE 512
-/* How long a way that the kernel took is taken without asking it; and how often whoever comes by the kernel shows it. */
+/* How long a way that the kernel took is taken without asking it; and how often whoever comes by the kernel shows it. TCP's more
+ * often: so its tracking stays near what it has not seen. */
 #define SLUICE_DIRECT_NS 5000000000ull
 #define SLUICE_SHOW_NS 250000000ull
+#define SLUICE_DIRECT_TCP_NS 100000000ull
+#define SLUICE_SHOW_TCP_NS 20000000ull
 #define SLUICE_FIN_TIMEOUT_NS (120ull * 1000000000ull)
 #define SLUICE_RST_TIMEOUT_NS (10ull * 1000000000ull)
 

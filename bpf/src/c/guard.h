@@ -145,8 +145,17 @@ static __always_inline int guard_leaving(struct __sk_buff *skb, const struct slu
 	return 0;
 }
 
+/* Whether the kernel knows who opened connections of TCP. */
+static __always_inline int is_tracked(void)
+{
+	__u32 zero = 0;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+
+	return settings && settings->tracked;
+}
+
 /* Whether a packet of a pod that nobody isolates is so plain that parser and guard would let it pass unread: IPv4, TCP or UDP, in
- * the pod's own name, no later fragment, and no opener, which would be remembered. 0: they look at it. */
+ * the pod's own name, no later fragment, and no opener that would be remembered. 0: they look at it. */
 static __always_inline int is_plain(struct __sk_buff *skb, const struct sluice_port *port, __u8 direction)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -157,7 +166,7 @@ static __always_inline int is_plain(struct __sk_buff *skb, const struct sluice_p
 	if (skb->vlan_present || (void *)(l4 + 14) > end || ethernet->h_proto != bpf_htons(ETH_P_IP) || *(__u8 *)ip != 0x45 ||
 	    ip->frag_off & bpf_htons(0x1fff) || !port->ip4)
 		return 0;
-	if (ip->protocol == IPPROTO_TCP ? (l4[13] & 0x12) == 0x02 : ip->protocol != IPPROTO_UDP)
+	if (ip->protocol == IPPROTO_TCP ? (l4[13] & 0x12) == 0x02 && !is_tracked() : ip->protocol != IPPROTO_UDP)
 		return 0;
 	if (direction == SLUICE_INGRESS)
 		return ip->daddr == port->ip4;

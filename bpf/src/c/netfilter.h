@@ -14,6 +14,9 @@
 #define PLACE_ESTABLISHED 0
 #define PLACE_NEW 2
 #define STATUS_DST_NAT 0x20
+/* Also of its status: the node changes sequence numbers in it, or a helper reads what it says. */
+#define STATUS_SEQ_ADJUST 0x40
+#define STATUS_HELPER 0x2000
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -101,38 +104,99 @@ static __always_inline int redirected(const struct sk_buff *skb)
 	return !!(word->tv_sec & STATUS_DST_NAT);
 }
 
+/* A question to connection tracking, in the scratch before the place of an origin: the stack has no room for it. */
+struct question {
+	struct bpf_sock_tuple ends;
+	struct bpf_ct_opts___first options;
+};
+
+/* The tracked connection of a packet, or of what would answer it; the question's options tell in which direction. Release it. */
+static __always_inline struct nf_conn *connection_of(struct __sk_buff *skb, const struct sluice_key *key, __u32 answers, struct question *q)
+{
+	const __u32 *words = (const __u32 *)key->src;
+	__be16 sport = bpf_htons(answers ? key->dport : key->sport), dport = bpf_htons(answers ? key->sport : key->dport);
+
+	__builtin_memset(&q->options, 0, sizeof(q->options));
+	q->options.netns_id = -1;
+	q->options.l4proto = key->protocol;
+	if (!words[0] && !words[1] && words[2] == bpf_htonl(0xffff)) {
+		__builtin_memcpy(&q->ends.ipv4.saddr, (answers ? key->dst : key->src) + 12, 4);
+		__builtin_memcpy(&q->ends.ipv4.daddr, (answers ? key->src : key->dst) + 12, 4);
+		q->ends.ipv4.sport = sport;
+		q->ends.ipv4.dport = dport;
+		return bpf_skb_ct_lookup(skb, &q->ends, sizeof(q->ends.ipv4), &q->options, sizeof(q->options));
+	}
+	__builtin_memcpy(q->ends.ipv6.saddr, answers ? key->dst : key->src, 16);
+	__builtin_memcpy(q->ends.ipv6.daddr, answers ? key->src : key->dst, 16);
+	q->ends.ipv6.sport = sport;
+	q->ends.ipv6.dport = dport;
+	return bpf_skb_ct_lookup(skb, &q->ends, sizeof(q->ends.ipv6), &q->options, sizeof(q->options));
+}
+
+static __always_inline struct question *question(void)
+{
+	__u32 zero = 0;
+	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
+
+	_Static_assert(sizeof(struct question) <= __builtin_offsetof(struct sluice_cache_value, origin), "a question fits");
+	return room && bpf_ksym_exists(bpf_skb_ct_lookup) ? (struct question *)&room->value : NULL;
+}
+
+/* Whether the node has to see every packet of a connection: it changes sequence numbers in it, or a helper follows what it says. Of TCP
+ * and UDP. */
+static __noinline int needs_the_node(struct __sk_buff *skb, const struct sluice_key *key)
+{
+	struct question *q = question();
+
+	if (!q)
+		return 0;
+	struct nf_conn *connection = connection_of(skb, key, 1, q);
+
+	if (!connection)
+		return 0;
+	unsigned long status = connection->status;
+
+	bpf_ct_release(connection);
+	return !!(status & (STATUS_SEQ_ADJUST | STATUS_HELPER));
+}
+
+/* Of TCP in mid-connection: whether it comes from whoever opened it, as the kernel tracks it. SLUICE_TRUNK_ONWARD, SLUICE_TRUNK_BACK,
+ * or 0 where it tells nothing. Translated on one side or the other, either the packet's ends or those of its answer are there. */
+static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *key)
+{
+	struct question *q = question();
+	__u32 answers = 0;
+
+	if (!q)
+		return 0;
+	struct nf_conn *connection = connection_of(skb, key, 0, q);
+
+	if (!connection) {
+		answers = 1;
+		connection = connection_of(skb, key, 1, q);
+	}
+	if (!connection)
+		return 0;
+	bpf_ct_release(connection);
+	return (q->options.dir == REPLY) != answers ? SLUICE_TRUNK_BACK : SLUICE_TRUNK_ONWARD;
+}
+
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
  * kernel does not tell (it tells of TCP and UDP); `origin` is aligned, and 0 before. The packet is of the tracked connection's
  * original direction, so
  * what answers it is found as its reply. */
 static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {
-	struct bpf_ct_opts___first options = { .netns_id = -1, .l4proto = p->key.protocol };
-	struct bpf_sock_tuple answer = {};
-	__be16 sport = bpf_htons(p->key.sport), dport = bpf_htons(p->key.dport);
+	struct question *q = question();
 	__u32 is_v4 = p->ethertype == ETH_P_IP;
-	struct nf_conn *connection;
 
-	if (!bpf_ksym_exists(bpf_skb_ct_lookup) || !p->keyed)
+	if (!q || !p->keyed || (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_UDP))
 		return;
-	if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_UDP)
-		return;
-	if (is_v4) {
-		__builtin_memcpy(&answer.ipv4.saddr, p->key.dst + 12, 4);
-		__builtin_memcpy(&answer.ipv4.daddr, p->key.src + 12, 4);
-		answer.ipv4.sport = dport;
-		answer.ipv4.dport = sport;
-		connection = bpf_skb_ct_lookup(skb, &answer, sizeof(answer.ipv4), &options, sizeof(options));
-	} else {
-		__builtin_memcpy(answer.ipv6.saddr, p->key.dst, 16);
-		__builtin_memcpy(answer.ipv6.daddr, p->key.src, 16);
-		answer.ipv6.sport = dport;
-		answer.ipv6.dport = sport;
-		connection = bpf_skb_ct_lookup(skb, &answer, sizeof(answer.ipv6), &options, sizeof(options));
-	}
+	struct nf_conn *connection = connection_of(skb, &p->key, 1, q);
+
 	if (!connection)
 		return;
-	if (options.dir == REPLY) {
+	if (q->options.dir == REPLY) {
 		union nf_inet_addr *first = &connection->tuplehash[0].tuple.src.u3;
 		__u32 *to = (__u32 *)origin;
 

@@ -3,8 +3,11 @@
 #ifndef SLUICE_PLAIN_H
 #define SLUICE_PLAIN_H
 
-/* 1: it is one, and counted as a hit of its entry. 0: the others look at it. `key` has port, incarnation and direction. */
-static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_port *port, struct sluice_key *key)
+#define PLAIN_PASSES -1
+
+/* PLAIN_PASSES: it is one, and counted as a hit of its entry; more than 0: for that device, too. 0: the others look at it. `key` has
+ * port, incarnation and direction; `brought` by another pod's hook. */
+static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_port *port, struct sluice_key *key, __u32 brought)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *ethernet = data;
@@ -49,7 +52,13 @@ static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_
 	}
 	__sync_fetch_and_add(&value->packets, skb->gso_segs ? skb->gso_segs : 1);
 	__sync_fetch_and_add(&value->bytes, skb->len);
-	return 1;
+	if (port->direct_mtu && !brought && may_be_brought(IPPROTO_TCP, flags)) {
+		__u32 device = take_shortcut(skb, key, value, now, ETHERNET_BYTES + sizeof(struct iphdr));
+
+		if (device)
+			return device;
+	}
+	return PLAIN_PASSES;
 }
 
 #endif

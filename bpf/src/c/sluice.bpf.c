@@ -2,7 +2,7 @@
 /* The kernel's part of the datapath.
  *
  *   pod ── leaving / entering (tcx on the pod's veth): guard ▶ not isolated? pass ▶ cache hit? obey ▶ miss: punt
- *       UDP whose way through the kernel was seen a moment ago: a hit of `leaving` brings it to the other pod's device at once
+ *       UDP and TCP whose way through the kernel was seen a moment ago: a hit of `leaving` brings it to the other pod's device at once
  *   entering / exiting (tcx on other devices): what left its pod deferred is judged now that it is translated
  *   unjudged (netfilter, last in postrouting): nothing deferred leaves by a device without either of the two
  *   near (tcx on the trunk's host end): a worker's verdict goes back to the hook it came from; a bounced punt is dropped
@@ -75,6 +75,8 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 
 	if (p->key.direction == SLUICE_INGRESS)
 		find_origin(skb, p, header.origin);
+	if (p->key.protocol == IPPROTO_TCP && p->keyed && !p->opens && p->key.direction != SLUICE_DEPARTURE)
+		header.flags |= way_of(skb, &p->key);
 	if (bpf_skb_change_head(skb, sizeof(header), 0) || bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0))
 		return drop(SLUICE_DROP_INTERNAL);
 	count(SLUICE_COUNT_PUNT);
@@ -94,10 +96,10 @@ static __always_inline int ration(struct __sk_buff *skb, const struct sluice_por
 }
 
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
- * knows the original direction. */
+ * knows the original direction. Of TCP the kernel remembers it where it tracks it. */
 static __always_inline void remember_origin(const struct parsed *p)
 {
-	if (p->keyed && p->opens) {
+	if (p->keyed && p->opens && (p->key.protocol != IPPROTO_TCP || !is_tracked())) {
 		struct sluice_origin origin = { .seen_ns = bpf_ktime_get_coarse_ns() };
 
 		bpf_map_update_elem(&origins, &p->key, &origin, BPF_ANY);
@@ -188,24 +190,14 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 		return let_on(skb, value->verdict);
 	__u32 device = 0;
 
-	if (p->key.protocol == IPPROTO_UDP && port->direct_mtu) {
-		if (p->key.direction == SLUICE_INGRESS && !p->direct && value->direct_until_ns <= now) {
-			value->direct_until_ns = now + SLUICE_SHOW_NS;
-			show_way(skb, p, now);
-		} else if (p->key.direction == SLUICE_EGRESS && value->direct_until_ns > now && value->verdict == SLUICE_CACHE_ALLOW) {
-			device = make_ready(skb, p, value->out_port);
-		}
-	}
+	if (port->direct_mtu && !p->direct && !p->fragment && may_be_brought(p->key.protocol, p->tcp_flags))
+		device = take_shortcut(skb, &p->key, value, now, p->l4_offset);
 	if (every_packet()) {
 		skb->cb[0] = device;
 		return punt(skb, port, p, epoch, device ? SLUICE_TRUNK_HIT | SLUICE_TRUNK_DIRECT : SLUICE_TRUNK_HIT);
 	}
-	if (device) {
-		skb->mark = (skb->mark & ~SLUICE_MARK_MASK) | SLUICE_MARK_DIRECT;
-		count(SLUICE_COUNT_HIT);
-		count(SLUICE_COUNT_DIRECT);
-		return bpf_redirect(device, 0);
-	}
+	if (device)
+		return bring(skb, device);
 	return let_on(skb, value->verdict);
 }
 
@@ -313,9 +305,15 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	p.key.incarnation = port->incarnation;
 	p.key.direction = direction;
-	/* what another hook or a worker has judged has marks, and the rest to be done with it */
-	if (state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS) && !p.direct && passes_plainly(skb, port, &p.key))
-		return pass(SLUICE_COUNT_HIT);
+	/* what a worker has judged for both ends is counted as such */
+	if (state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS) && p.direct != DIRECT_JUDGED) {
+		int plain = passes_plainly(skb, port, &p.key, p.direct);
+
+		if (plain > 0)
+			return bring(skb, plain);
+		if (plain)
+			return pass(SLUICE_COUNT_HIT);
+	}
 	int verdict = parse(skb, &p);
 
 	if (verdict < 0)

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 use sluice_wire::{
-    ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, Preceded, ToControl, ToDataplane, UplinkStatus,
+    ControlStatus, DataplaneStatus, FromControl, FromDataplane, ManifestProblem, Preceded, Straight, ToControl, ToDataplane, UplinkStatus,
     WatchStatus,
 };
 use std::io::Write;
@@ -171,6 +171,15 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
     let fail_open = if s.fail_open { "on".yellow().to_string() } else { "off".to_owned() };
     let offload = if s.every_packet { "off: workers see every packet".yellow().to_string() } else { "on".to_owned() };
     writeln!(out, "  established  {}, fail-open {fail_open}, offload {offload}", s.established)?;
+    let straight = match s.straight {
+        Straight::Nothing => "nothing",
+        Straight::Udp => "UDP",
+        Straight::UdpAndTcp => "UDP and TCP",
+        Straight::UdpSinceTcpIsTracked => {
+            "UDP; TCP as well once net.netfilter.nf_conntrack_tcp_be_liberal and net.netfilter.nf_conntrack_tcp_ignore_invalid_rst are 1"
+        }
+    };
+    writeln!(out, "  straight     {straight}")?;
     let cache = count(s.cache_entries, "entry", "entries");
     writeln!(
         out,

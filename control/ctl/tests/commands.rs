@@ -112,6 +112,7 @@ fn dataplane_status() -> DataplaneStatus {
         punts: 10,
         admitted: 7,
         direct: 3,
+        straight: sluice_wire::Straight::UdpSinceTcpIsTracked,
         uplinks: Vec::new(),
         uplink_drops: 0,
         not_isolated: 5,

@@ -54,7 +54,7 @@ impl Collector for Answer {
         for (name, help, value) in [
             ("cache_hits", "Packets judged in the kernel", status.cache_hits),
             ("punts", "Packets sent to a worker", status.punts),
-            ("direct", "Packets of established UDP brought straight from one pod's device to another's", status.direct),
+            ("direct", "Packets brought straight from one pod's device to another's", status.direct),
             ("uplink_drops", "Packets dropped on NICs by an earlier denial", status.uplink_drops),
             ("admitted", "Connections begun in the kernel by an earlier verdict on one like them", status.admitted),
             ("not_isolated", "Packets of pods that no policy isolates", status.not_isolated),

@@ -4,9 +4,12 @@
 use super::Keeper;
 use crate::config::Direct;
 use sluice_bpf::Hooks;
-use sluice_wire::Preceded;
+use sluice_wire::{Preceded, Straight};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
+
+/// Sysctls of connection tracking by which it takes TCP of which it has not seen everything: segments, and resets.
+const LENIENT: [&str; 2] = ["nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"];
 
 impl Keeper {
     /// Looks at every hook on devices of pods and at every exit.
@@ -40,9 +43,43 @@ impl Keeper {
         self.preceded = preceded;
     }
 
+    /// What the kernel's connection tracking is like: whether it knows who opened connections, and whether TCP may be brought, too. One
+    /// that has not seen the middle of a connection takes the rest for invalid, and firewalls drop that; unless it is told not to.
+    fn look_at_tracking(&mut self) {
+        let may = |name: &str| match std::fs::read_to_string(self.arguments.proc_sys_net.join("netfilter").join(name)) {
+            Ok(value) => value.trim() == "1",
+            // nothing is tracked
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        let straight = match self.arguments.direct {
+            Direct::Off => Straight::Nothing,
+            Direct::Udp => Straight::Udp,
+            Direct::All if LENIENT.into_iter().all(may) => Straight::UdpAndTcp,
+            Direct::All => Straight::UdpSinceTcpIsTracked,
+        };
+        // of nothing tracked it is not known whether anything would be
+        let tracked = std::fs::read_to_string(self.arguments.proc_sys_net.join("netfilter/nf_conntrack_count"));
+        self.loaded.set_tracked(tracked.is_ok_and(|count| count.trim().parse().is_ok_and(|count: u64| count > 0)));
+        if straight != self.straight {
+            match straight {
+                Straight::UdpAndTcp => info!("established TCP goes straight from one pod's device to another's, too"),
+                Straight::UdpSinceTcpIsTracked => {
+                    info!(
+                        "established TCP goes by the kernel: net.netfilter.{} and net.netfilter.{} are not both 1",
+                        LENIENT[0], LENIENT[1]
+                    );
+                }
+                Straight::Nothing | Straight::Udp => {}
+            }
+            self.straight = straight;
+            self.loaded.set_direct_tcp(straight == Straight::UdpAndTcp);
+        }
+    }
+
     /// Which ports packets may be brought to and from directly: those at whose device nobody else looks at what leaves the pod. A
     /// limit or an observer there would see nothing of what was brought past it.
     pub(super) fn look_at_shortcuts(&mut self) {
+        self.look_at_tracking();
         if self.arguments.direct == Direct::Off {
             return;
         }

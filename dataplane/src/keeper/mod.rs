@@ -47,7 +47,7 @@ use rustix::time::Timespec;
 use sluice_bpf::{Hooks, LoadOptions, Loaded};
 use sluice_flow::limits;
 use sluice_flow::{Addr, PortIndex};
-use sluice_wire::{DATAPLANE_SOCKET, Listener, Preceded, UplinkStatus};
+use sluice_wire::{DATAPLANE_SOCKET, Listener, Preceded, Straight, UplinkStatus};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -102,6 +102,8 @@ pub struct Keeper {
     moving: Option<Move>,
     /// What became of the NICs that were named.
     uplinks: Vec<UplinkStatus>,
+    /// What may go straight from pod to pod.
+    straight: Straight,
     /// Hooks of ours that are not first in their chain.
     preceded: Vec<Preceded>,
     /// Held as long as the process lives.
@@ -180,6 +182,7 @@ impl Keeper {
             cuts: Cuts::default(),
             moving: None,
             uplinks: Vec::new(),
+            straight: Straight::Nothing,
             preceded: Vec::new(),
             _lock: lock,
         };

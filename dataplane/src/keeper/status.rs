@@ -42,6 +42,7 @@ impl Keeper {
             punts: counters[abi::COUNT_PUNT],
             admitted: counters[abi::COUNT_ADMITTED],
             direct: counters[abi::COUNT_DIRECT],
+            straight: self.straight,
             uplinks: self.uplinks.clone(),
             uplink_drops: counters[abi::COUNT_UPLINK],
             not_isolated: counters[abi::COUNT_NOT_ISOLATED],

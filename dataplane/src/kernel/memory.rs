@@ -41,6 +41,10 @@ pub struct MemoryKernel {
     pub fail_open: Cell<bool>,
     /// Hits go to the worker, too.
     pub every_packet: Cell<bool>,
+    /// As the programs' configuration.
+    pub direct_tcp: Cell<bool>,
+    /// The same.
+    pub tracked: Cell<bool>,
     /// A port's share of workers: one new flow in so many nanoseconds on average; 0: as many as there are.
     pub new_flow_ns: Cell<u32>,
     /// What each port has had of its share, and what the hooks may admit.
@@ -70,6 +74,8 @@ impl Default for MemoryKernel {
             counters: RefCell::new([0; COUNTERS]),
             fail_open: Cell::new(false),
             every_packet: Cell::new(false),
+            direct_tcp: Cell::new(false),
+            tracked: Cell::new(false),
             new_flow_ns: Cell::new(0),
             rations: RefCell::new(vec![Ration::zeroed(); PORTS_MAX]),
             allowances: RefCell::default(),

@@ -23,6 +23,8 @@ pub(super) struct Seen {
     pub(super) epoch: u32,
     /// The cache has it, and counts it.
     pub(super) hit: bool,
+    /// Of TCP without its SYN: its part in the connection, if the kernel tracks that.
+    pub(super) tracked: Option<Role>,
     pub(super) bytes: usize,
     pub(super) now_ns: u64,
 }
@@ -143,14 +145,20 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     }
 
     /// TCP without its SYN, SCTP without its INIT: the pod was not isolated when the connection began, or its state was lost. If
-    /// the hook remembers the opener, its direction counts; otherwise the connection must be allowed whoever opened it.
+    /// the hook remembers the opener, or the kernel does, its direction counts; otherwise the connection must be allowed whoever
+    /// opened it.
     fn judge_mid_flow(&mut self, seen: &Seen) -> Judged {
         let reversed = seen.flow.reversed();
-        if self.kernel.opened(&key_of(&seen.flow, seen.incarnation)) {
-            return self.judge_new(seen, seen.flow, false);
-        }
-        if self.kernel.opened(&key_of(&reversed, seen.incarnation)) {
-            return self.judge_new(seen, reversed, false);
+        let opened = |flow: &FlowKey| self.kernel.opened(&key_of(flow, seen.incarnation));
+        let role = match (opened(&seen.flow), opened(&reversed)) {
+            (true, _) => Some(Role::Original),
+            (false, true) => Some(Role::Reply),
+            (false, false) => seen.tracked,
+        };
+        match role {
+            Some(Role::Original) => return self.judge_new(seen, seen.flow, false),
+            Some(Role::Reply) => return self.judge_new(seen, reversed, false),
+            None => {}
         }
         match self.policy(&seen.flow, true, seen.origin) {
             Policy::Allow { .. } => self.judge_new(seen, seen.flow, true),

@@ -28,12 +28,13 @@ pub(crate) use rules::name_of;
 pub use rules::{Counts, Cut};
 pub use shared::{Command, Given, WorkerShared};
 
-use crate::conntrack::{Connections, Timeouts};
+use crate::conntrack::{Connections, Role, Timeouts};
 use crate::io::{Fate, PacketIo};
 use crate::kernel::Kernel;
 use pending::Pending;
 use sluice_bpf::abi::{
-    Allowance, KIND_PUNT, KIND_VERDICT, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC, TrunkHeader,
+    Allowance, KIND_PUNT, KIND_VERDICT, TRUNK_BACK, TRUNK_BYTES, TRUNK_DEFERRED, TRUNK_DIRECT, TRUNK_ENTERED, TRUNK_HIT, TRUNK_MAGIC,
+    TRUNK_ONWARD, TrunkHeader,
 };
 use sluice_flow::limits::{BATCH_MAX, PORTS_MAX};
 use sluice_flow::{Addr, Direction, DropReason, FlowKey, Incarnation, PortIndex, parse_frame};
@@ -224,6 +225,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             incarnation,
             epoch: header.epoch,
             hit: header.flags & TRUNK_HIT != 0,
+            tracked: match header.flags & (TRUNK_ONWARD | TRUNK_BACK) {
+                TRUNK_ONWARD => Some(Role::Original),
+                TRUNK_BACK => Some(Role::Reply),
+                _ => None,
+            },
             bytes,
             now_ns,
         };

@@ -373,6 +373,22 @@ pub struct TakenOver {
     pub took_us: u64,
 }
 
+/// What may go straight from one pod's device to another's (`--direct`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Straight {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Established UDP, as it was asked for.
+    Udp,
+    /// Established UDP; TCP goes by the kernel, since its connection tracking takes what it sees of a connection for all there is:
+    /// `nf_conntrack_tcp_be_liberal` or `nf_conntrack_tcp_ignore_invalid_rst` is 0.
+    UdpSinceTcpIsTracked,
+    /// Both.
+    UdpAndTcp,
+}
+
 /// The dataplane as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -420,6 +436,9 @@ pub struct DataplaneStatus {
     /// Those of the cache's packets that went straight from one pod's device to another's.
     #[serde(default)]
     pub direct: u64,
+    /// Which packets may.
+    #[serde(default)]
+    pub straight: Straight,
     /// NICs that drop what was denied before (`--uplink`).
     #[serde(default)]
     pub uplinks: Vec<UplinkStatus>,

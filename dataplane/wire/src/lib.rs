@@ -24,8 +24,8 @@ pub use control::{
     ToControl, WatchStatus,
 };
 pub use dataplane::{
-    AddPort, ConnectionInfo, CutInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, Preceded, RuleCounts, TakenOver,
-    ToDataplane, UplinkStatus, WorkerStatus,
+    AddPort, ConnectionInfo, CutInfo, DataplaneStatus, DropCount, FromDataplane, PortInfo, PortState, Preceded, RuleCounts, Straight,
+    TakenOver, ToDataplane, UplinkStatus, WorkerStatus,
 };
 pub use found::{FoundDevice, FoundState, Identified, Identity};
 

@@ -9,11 +9,11 @@ Forwarding between two pods: Sluice, nftables and no policy, in the same rounds.
 
 Brings up a lab whose pods are isolated in both directions by thousands of policies, and measures the same pods in each \
 round several times: without policy (plain kernel routing, connection tracking and services as they are), with Sluice's \
-hooks under all policies and under ten, and with rules of nftables that express the same. The order alternates, every \
-part opens new connections, and the result is the median of the rounds' ratios, so that a slow drift of the machine \
-cancels out. Where the 95 % interval is wider than the distance to the must, the line says so and is not passed.
+hooks under all policies and under ten, and with rules of nftables that express the same. Two states at a time take turns of \
+an eighth of a second under traffic that goes on, and the result is the median of the rounds' ratios, so that the machine's \
+moods cancel out. Where the 95 % interval is wider than the distance to the must, the line says so and is not passed.
 
-Before anything is timed, and again at every switch, a port that no policy allows is tried: it must connect where nothing \
+Before anything is timed, and again at every turn, a port that no policy allows is tried: it must connect where nothing \
 enforces, and nowhere else. The dataplane's counters must agree: hits with hooks on, none with hooks off.
 
   tcp, tcp8, service   TCP throughput (iperf3): one stream, eight, one through a ClusterIP
@@ -52,10 +52,10 @@ pub(crate) struct Forward {
     /// Only this section; may be repeated.
     #[arg(long = "section", value_enum, value_name = "NAME")]
     pub(crate) sections: Vec<Kind>,
-    /// Rounds of each section [default: 20 to 40; tcp8, udp1k and request 8].
+    /// Rounds of each section [default: 20 or 30; tcp8, udp1k and request 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
-    /// Seconds of each part of a round.
+    /// Seconds of each side in a round.
     #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(crate) seconds: u32,
     /// Policies of the cluster; every tenth selects the measured pods.

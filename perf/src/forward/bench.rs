@@ -12,8 +12,8 @@ use sluice_wire::{DataplaneStatus, FromDataplane, PortState, ToDataplane};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Sends.
@@ -30,8 +30,8 @@ const DENIED_PORT: u16 = 5210;
 const ALLOWED_PORT: u16 = 5211;
 const ALLOWED_ATTEMPTS: u32 = 3;
 /// An open port answers within a millisecond; this is long enough even on a busy machine, and short enough to be
-/// repeated at every switch. The first check waits longer.
-const DENIED_WAIT: Duration = Duration::from_millis(100);
+/// repeated at every turn. The first check waits longer.
+pub(crate) const DENIED_WAIT: Duration = Duration::from_millis(25);
 /// Hooks put back find their workers asleep.
 const AFTER_SWITCH: Duration = Duration::from_millis(50);
 /// States with more and more policies, each step in a file of its own.
@@ -49,13 +49,9 @@ pub(crate) enum Ready {
 /// The pods, the dataplane's socket, and what stands in the way of packets.
 pub(crate) struct Bench {
     lab: Lab,
-    enforcing: bool,
-    /// Workers see every packet.
-    every_packet: bool,
-    /// Of the files with policies, so many are in force.
-    files: usize,
-    /// Loaded into nftables.
-    peer: Option<Arm>,
+    state: Mutex<State>,
+    /// The editor of [`Kind::Swaps`](super::Kind::Swaps) is to work.
+    editing: AtomicBool,
     policies: usize,
     /// Which CPU runs what.
     pub(crate) cpus: Cpus,
@@ -64,18 +60,27 @@ pub(crate) struct Bench {
     server_address: IpAddr,
 }
 
+/// What the node is like now.
+struct State {
+    enforcing: bool,
+    /// Workers see every packet.
+    every_packet: bool,
+    /// Of the files with policies, so many are in force.
+    files: usize,
+    /// Loaded into nftables.
+    peer: Option<Arm>,
+}
+
 impl Bench {
     /// Brings the lab up, and proves with patience that policy is enforced with hooks on and only then.
     pub(crate) fn up(config: &LabConfig, cpus: Cpus, policies: usize) -> Result<Self> {
         let lab = Lab::up(&LabConfig { yaml: cluster::base(), ..config.clone() })?;
         let [client_address, server_address] = [lab.pod_address(CLIENT, Family::V4)?, lab.pod_address(SERVER, Family::V4)?];
         let interrupted = Arc::clone(&config.interrupted);
-        let mut bench = Self {
+        let bench = Self {
             lab,
-            enforcing: true,
-            every_packet: false,
-            files: 1,
-            peer: None,
+            state: Mutex::new(State { enforcing: true, every_packet: false, files: 1, peer: None }),
+            editing: AtomicBool::new(false),
             policies,
             cpus,
             interrupted,
@@ -115,7 +120,7 @@ impl Bench {
         self.lab.layout().manifests().join(name)
     }
 
-    fn write_policies(&mut self) -> Result<()> {
+    fn write_policies(&self) -> Result<()> {
         let mut from = BASE_POLICIES;
         for (number, arm) in STEPS.into_iter().enumerate() {
             let to = arm.policies(self.policies);
@@ -125,54 +130,65 @@ impl Bench {
             std::fs::write(path, Rules::of(to).yaml(begin)).context("cannot write policies")?;
             from = to;
         }
-        self.set_policies(Arm::On)
+        self.set_policies(&mut self.state(), Arm::On)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn step(&self, number: usize, in_force: bool) -> PathBuf {
         self.manifest(&format!("bench-{number}.{}", if in_force { "yaml" } else { "off" }))
     }
 
-    fn set_policies(&mut self, arm: Arm) -> Result<()> {
+    fn set_policies(&self, state: &mut State, arm: Arm) -> Result<()> {
         let same = |step: &Arm| step.policies(self.policies) == arm.policies(self.policies);
         let files = STEPS.iter().position(same).map_or(STEPS.len(), |step| step + 1);
-        if self.files == files {
+        if state.files == files {
             return Ok(());
         }
         for number in 1..STEPS.len() {
-            let [is, shall] = [number < self.files, number < files];
+            let [is, shall] = [number < state.files, number < files];
             if is != shall {
                 std::fs::rename(self.step(number, is), self.step(number, shall)).context("cannot change the policies")?;
             }
         }
-        self.files = files;
+        state.files = files;
         self.lab.settle().map(drop)
     }
 
     /// Brings a state about, and checks with connection attempts that it is so.
-    pub(crate) fn switch(&mut self, arm: Arm) -> Result<Ready> {
+    pub(crate) fn switch(&self, arm: Arm) -> Result<Ready> {
         self.change(arm)?;
         let ready = self.verify(arm, DENIED_WAIT)?;
         self.pause(AFTER_SWITCH)?;
         Ok(ready)
     }
 
-    fn change(&mut self, arm: Arm) -> Result<()> {
-        self.set_policies(arm)?;
-        if self.enforcing != arm.enforces() {
+    /// Brings a state about. A state without hooks leaves the policies as they are: nobody enforces them.
+    pub(crate) fn change(&self, arm: Arm) -> Result<()> {
+        let mut state = self.state();
+        if arm.enforces() {
+            self.set_policies(&mut state, arm)?;
+        }
+        // Relaxed: a lone flag; an edit more or less does no harm
+        self.editing.store(arm == Arm::Swapped, Ordering::Relaxed);
+        let _hurry = Hurry::new();
+        if state.enforcing != arm.enforces() {
             match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Enforce { on: arm.enforces() })? {
-                FromDataplane::Done => self.enforcing = arm.enforces(),
+                FromDataplane::Done => state.enforcing = arm.enforces(),
                 other => bail!("the dataplane answered Enforce with {other:?}"),
             }
         }
-        if self.every_packet != (arm == Arm::Every) {
-            self.every_packet = arm == Arm::Every;
-            match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Offload { on: !self.every_packet })? {
+        if state.every_packet != (arm == Arm::Every) {
+            state.every_packet = arm == Arm::Every;
+            match agents::ask_dataplane(self.lab.layout(), &ToDataplane::Offload { on: !state.every_packet })? {
                 FromDataplane::Done => {}
                 other => bail!("the dataplane answered Offload with {other:?}"),
             }
         }
         let wanted = Some(arm).filter(|arm| arm.is_peer());
-        if self.peer != wanted {
+        if state.peer != wanted {
             let [client, server] = [self.client_address, self.server_address];
             let (rules, noisy) = (Rules::of(self.policies), self.lab.pod_address(NOISY, Family::V4)?);
             let text = match arm {
@@ -183,12 +199,13 @@ impl Bench {
                 Arm::Off | Arm::On | Arm::Few | Arm::Some | Arm::Every | Arm::Swapped => String::new(),
             };
             peers::load(&self.lab.node(), &text)?;
-            self.peer = wanted;
+            state.peer = wanted;
         }
         Ok(())
     }
 
-    fn verify(&self, arm: Arm, denied_wait: Duration) -> Result<Ready> {
+    /// Checks with connection attempts that a state is as it should be.
+    pub(crate) fn verify(&self, arm: Arm, denied_wait: Duration) -> Result<Ready> {
         self.check_interrupted()?;
         if self.try_allowed(arm)? == Ready::Full {
             return Ok(Ready::Full);
@@ -249,6 +266,12 @@ impl Bench {
         Ok(SocketAddr::new(self.lab.service("bench/server")?.address(Family::V4)?, port))
     }
 
+    /// Tables are to be published, ten a second.
+    pub(crate) fn is_editing(&self) -> bool {
+        // Relaxed: see where it is set
+        self.editing.load(Ordering::Relaxed)
+    }
+
     /// Changes a policy that touches pods here, half of the time, and no verdict that is asked for. Waits for nothing.
     pub(crate) fn edit(&self, edit: usize) -> Result<()> {
         let (path, coming) = (self.manifest(&format!("bench-edit-{}.yaml", edit % 2)), self.manifest("bench-edit.coming"));
@@ -292,18 +315,47 @@ impl Bench {
         Ok(())
     }
 
-    fn pause(&self, duration: Duration) -> Result<()> {
+    /// Waits, and fails once the user has asked to stop.
+    pub(crate) fn pause(&self, duration: Duration) -> Result<()> {
         let until = Instant::now() + duration;
-        while Instant::now() < until {
+        loop {
             self.check_interrupted()?;
-            std::thread::sleep(Duration::from_millis(10));
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(10)));
         }
-        Ok(())
     }
 
     /// Removes the lab.
     pub(crate) fn down(self) -> Result<()> {
         self.lab.down().map(|_| ())
+    }
+}
+
+/// While it lives, the kernel waits for its readers (RCU) as briefly as it can: taking a program off a device waits so, and there are
+/// many of both. Nothing is measured meanwhile.
+struct Hurry {
+    before: Option<String>,
+}
+
+const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+
+impl Hurry {
+    fn new() -> Self {
+        let before = std::fs::read_to_string(EXPEDITED).ok();
+        // where that is forbidden, a switch takes a second
+        let _ = std::fs::write(EXPEDITED, "1");
+        Self { before }
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = std::fs::write(EXPEDITED, before.trim());
+        }
     }
 }
 

@@ -4,16 +4,15 @@
 //! new to the dataplane: this is where its first-packet cost shows, and whether it forgets what has ended in time for
 //! what begins.
 
-use super::Sample;
 use super::bench::{Bench, pin};
+use super::turns::{Latencies, Meter};
+use super::{Drive, Sample, Sides};
 use anyhow::{Context, Result, bail};
-use hdrhistogram::Histogram;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(super) const PORT: u16 = 5203;
@@ -21,33 +20,34 @@ pub(super) const MESSAGE: [u8; 64] = [0x5a; 64];
 /// A lost SYN is repeated after one second, and then after two more: who waits longer than this has lost two.
 pub(super) const STUCK: Duration = Duration::from_millis(2500);
 const STOP_POLL: Duration = Duration::from_millis(100);
-pub(super) const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
-/// Round trips per second of one pod to another, and how long each took. A connection that gets stuck ends the measurement.
-pub(super) fn run(bench: &Bench, [client, server]: [&str; 2], duration: Duration) -> Result<Sample> {
-    let stop = AtomicBool::new(false);
+/// Round trips per second of one pod to another, and how long each took.
+pub(super) fn run(bench: &Bench, [client, server]: [&str; 2], drive: Drive<'_>) -> Result<Option<Sides>> {
+    let meter = Meter::new();
     let to = bench.at(server, PORT)?;
     let listener = bench.in_pod(server, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind the server"))?;
     set_socket_timeout(&listener, Timeout::Recv, Some(STOP_POLL)).context("cannot bound the server's waiting")?;
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             pin(bench.cpus.server)?;
-            serve(&listener, &stop)
+            serve(&listener, &meter)
         });
-        let sample = bench.in_pod(client, || {
-            pin(bench.cpus.client)?;
-            ask(bench, to, duration)
+        let client = scope.spawn(|| {
+            bench.in_pod(client, || {
+                pin(bench.cpus.client)?;
+                ask(to, &meter)
+            })
         });
-        // Relaxed: the flag alone matters; the threads are joined.
-        stop.store(true, Ordering::Relaxed);
+        let taken = drive(&meter, None);
+        meter.end();
+        let (latencies, stuck) = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        sample
+        Ok(taken?.map(|taken| latencies.into_samples(taken).map(|sample| Sample { stuck, ..sample })))
     })
 }
 
-fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
-    // Relaxed: see above.
-    while !stop.load(Ordering::Relaxed) {
+fn serve(listener: &TcpListener, meter: &Meter) -> Result<()> {
+    while !meter.is_over() {
         match listener.accept() {
             // A client that was cut off is seen, and told, at the client's end.
             Ok((stream, _)) => drop(answer(stream)),
@@ -66,22 +66,21 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(&MESSAGE)
 }
 
-fn ask(bench: &Bench, server: SocketAddr, duration: Duration) -> Result<Sample> {
-    let mut latency_ns = Histogram::<u64>::new_with_max(LATENCY_MAX_NS, 3).context("bounds of the histogram")?;
-    let (start, mut stuck) = (Instant::now(), false);
-    while !stuck && !bench.is_interrupted() {
-        let begin = Instant::now();
-        if begin - start >= duration {
-            break;
+/// Also says how many connections got stuck.
+fn ask(server: SocketAddr, meter: &Meter) -> Result<(Latencies, u64)> {
+    let (mut latencies, mut stuck, mut count) = (Latencies::new()?, 0, 0u64);
+    while !meter.is_over() {
+        let (turn, begin) = (meter.turn(), Instant::now());
+        match round_trip(server).with_context(|| format!("after {count} connections"))? {
+            Trip::Done => {
+                meter.count(1);
+                latencies.record(turn, meter.turn(), begin.elapsed().as_nanos() as u64);
+            }
+            Trip::Stuck => stuck += 1,
         }
-        match round_trip(server).with_context(|| format!("after {} connections", latency_ns.len()))? {
-            Trip::Done => latency_ns.saturating_record(begin.elapsed().as_nanos() as u64),
-            Trip::Stuck => stuck = true,
-        }
+        count += 1;
     }
-    bench.check_interrupted()?;
-    let value = latency_ns.len() as f64 / start.elapsed().as_secs_f64();
-    Ok(Sample { value, stuck, latency_ns: Some(latency_ns), ..Sample::default() })
+    Ok((latencies, stuck))
 }
 
 /// How a connection ended.

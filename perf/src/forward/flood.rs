@@ -2,34 +2,30 @@
 
 use super::bench::{Bench, CLIENT, NOISY, SERVER, pin};
 use super::cluster::{FLOW_PORTS, PAIRS};
-use super::{Sample, connect, iperf};
+use super::{Drive, Sample, Sides, connect, iperf};
 use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// TCP throughput of the client pod beside a flood of datagrams to ever other ports that no policy allows.
-pub(super) fn denied(bench: &Bench, duration: Duration) -> Result<Sample> {
+pub(super) fn denied(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
     let victim = bench.at(CLIENT, 0)?;
-    beside(
-        bench,
-        |number| SocketAddr::new(victim.ip(), (number % 60_000) as u16 + 1),
-        || iperf::run(bench, bench.server(0).ip(), 1, duration),
-    )
+    beside(bench, |number| SocketAddr::new(victim.ip(), (number % 60_000) as u16 + 1), || iperf::run(bench, bench.server(0).ip(), 1, drive))
 }
 
 /// Connections of the client pod beside a flood of new flows that policy allows: each to another
 /// server and port, and from a new socket once all have been.
-pub(super) fn opening(bench: &Bench, duration: Duration) -> Result<Sample> {
+pub(super) fn opening(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
     let servers: Vec<SocketAddr> = (0..PAIRS).map(|pair| bench.at(&format!("flows/s{pair}"), 0)).collect::<Result<_>>()?;
     let to = |number: u64| {
         let port = FLOW_PORTS.start + (number / servers.len() as u64 % FLOW_PORTS.len() as u64) as u16;
         SocketAddr::new(servers[number as usize % servers.len()].ip(), port)
     };
-    beside(bench, to, || connect::run(bench, [CLIENT, SERVER], duration))
+    beside(bench, to, || connect::run(bench, [CLIENT, SERVER], drive))
 }
 
-fn beside(bench: &Bench, to: impl Fn(u64) -> SocketAddr + Sync, measure: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+fn beside(bench: &Bench, to: impl Fn(u64) -> SocketAddr + Sync, measure: impl FnOnce() -> Result<Option<Sides>>) -> Result<Option<Sides>> {
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
@@ -50,10 +46,11 @@ fn beside(bench: &Bench, to: impl Fn(u64) -> SocketAddr + Sync, measure: impl Fn
         });
         // it has begun
         std::thread::sleep(Duration::from_millis(50));
-        let sample = measure();
+        let sides = measure();
         // Relaxed: see above
         stop.store(true, Ordering::Relaxed);
         flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok(Sample { flooded: Some(sent.load(Ordering::Relaxed)), ..sample? })
+        let flooded = Some(sent.load(Ordering::Relaxed));
+        Ok(sides?.map(|sides| sides.map(|sample| Sample { flooded, ..sample })))
     })
 }

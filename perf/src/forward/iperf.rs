@@ -1,55 +1,68 @@
-//! TCP throughput by iperf3: a server process in one pod, a client in the other, both new for every half of a round.
+//! TCP throughput by iperf3: a server process in one pod, a client in the other, and the kernel's own count of what came in.
+//!
+//! What answers the client is steered to the client's CPU (RPS), in all states alike: else the CPU of the server sends a part of
+//! what the answers make room for, the two overtake each other on their queues, and what TCP repeats for it is most of the noise.
 
-use super::Sample;
 use super::bench::{Bench, CLIENT, SERVER};
+use super::turns::Meter;
+use super::{Drive, Sides, kernel_counts};
+use crate::forward::Sample;
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
 
 const PORT: u16 = 5201;
-/// How long iperf3 may take beyond the time it was asked for.
-const GRACE: Duration = Duration::from_secs(10);
+/// Longer than any turns: it is ended.
+const SECONDS: u32 = 600;
 
-/// Received bits per second over `streams` connections of the client pod to an address behind which the server pod stands.
-pub(super) fn run(bench: &Bench, to: IpAddr, streams: u32, duration: Duration) -> Result<Sample> {
+/// Bits per second that came in, over `streams` connections of the client pod to an address behind which the server pod stands.
+pub(super) fn run(bench: &Bench, to: IpAddr, streams: u32, drive: Drive<'_>) -> Result<Option<Sides>> {
+    let _steered = Steered::start(bench)?;
     let _server = Server::start(bench)?;
     let mut command = Command::new("iperf3");
     command.args(["-c", &to.to_string(), "-p", &PORT.to_string()]);
     // -A pins client and server; -i 0 leaves the intermediate reports out.
-    command.args(["-A", &format!("{},{}", bench.cpus.client, bench.cpus.server), "-i", "0", "-J"]);
-    command.args(["-t", &duration.as_secs().max(1).to_string(), "-P", &streams.to_string()]);
+    command.args(["-A", &format!("{},{}", bench.cpus.client, bench.cpus.server), "-i", "0"]);
+    command.args(["-t", &SECONDS.to_string(), "-P", &streams.to_string()]);
     let mut client = Running::start(bench, CLIENT, &mut command)?;
-    let text = client.read_to_end(bench, duration + GRACE)?;
-    let report: Report = serde_json::from_str(&text).with_context(|| format!("iperf3 said: {text}"))?;
-    if let Some(error) = report.error {
-        bail!("iperf3: {error}");
+    let retransmits = || bench.in_pod(CLIENT, kernel_counts::retransmits);
+    let before = retransmits()?;
+    let taken = drive(&Meter::new(), Some(&|| bench.in_pod(SERVER, kernel_counts::bytes)))?;
+    if let Some(status) = client.child.try_wait().context("cannot look at iperf3")? {
+        bail!("iperf3 ended ({status}): {}", client.said()?);
     }
-    let received = report.end.sum_received.context("iperf3 reports nothing received")?;
-    let retransmits = report.end.sum_sent.and_then(|sent| sent.retransmits);
-    Ok(Sample { value: received.bits_per_second, retransmits, ..Sample::default() })
+    let again = retransmits()? - before;
+    Ok(taken.map(|taken| taken.map(|taken| Sample { value: 8.0 * taken.rate(), retransmits: Some(again), taken, ..Sample::default() })))
 }
 
-#[derive(Debug, Deserialize)]
-struct Report {
-    error: Option<String>,
-    #[serde(default)]
-    end: End,
+/// While it lives, the CPU of the client handles what comes to its pod.
+struct Steered<'a>(&'a Bench);
+
+impl<'a> Steered<'a> {
+    fn start(bench: &'a Bench) -> Result<Self> {
+        steer(bench, 1 << bench.cpus.client)?;
+        Ok(Self(bench))
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct End {
-    sum_sent: Option<Sum>,
-    sum_received: Option<Sum>,
+impl Drop for Steered<'_> {
+    fn drop(&mut self) {
+        // the pod ends with the bench
+        let _ = steer(self.0, 0);
+    }
 }
 
-#[derive(Debug, Deserialize)]
-struct Sum {
-    bits_per_second: f64,
-    retransmits: Option<u64>,
+/// By a mask of CPUs; none: where it came in.
+fn steer(bench: &Bench, cpus: u64) -> Result<()> {
+    let netns = bench.lab().pod_netns(CLIENT);
+    let write = format!("echo {cpus:x} > /sys/class/net/eth0/queues/rx-0/rps_cpus");
+    // this command also shows the namespace's own /sys
+    let output = Command::new("ip").args(["netns", "exec", netns.name(), "sh", "-c", &write]).output().context("is iproute2 installed?")?;
+    if !output.status.success() {
+        bail!("cannot steer a pod's packets to a CPU: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// A server for one test. Its output is kept open: it would end on a closed pipe.
@@ -81,34 +94,21 @@ struct Running {
 
 impl Running {
     fn start(bench: &Bench, pod: &str, command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = bench.lab().spawn(pod, command).context("is iperf3 installed?")?;
         Ok(Self { child })
     }
 
-    /// All that it says, until it ends, the user interrupts or `limit` is over.
-    fn read_to_end(&mut self, bench: &Bench, limit: Duration) -> Result<String> {
-        let mut stdout = self.child.stdout.take().context("a piped stdout is there")?;
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let read = stdout.read_to_string(&mut text).map(|_| text);
-            let _ = sender.send(read);
-        });
-        let deadline = Instant::now() + limit;
-        loop {
-            match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(read) => {
-                    bench.check_interrupted()?;
-                    return read.context("cannot hear from the iperf3 client");
-                }
-                Err(RecvTimeoutError::Timeout) => bench.check_interrupted()?,
-                Err(RecvTimeoutError::Disconnected) => bail!("lost the iperf3 client"),
-            }
-            if Instant::now() > deadline {
-                bail!("iperf3 does not end {GRACE:?} after its time");
-            }
+    /// All that it said, after its end.
+    fn said(&mut self) -> Result<String> {
+        let mut text = String::new();
+        if let Some(stdout) = &mut self.child.stdout {
+            stdout.read_to_string(&mut text).context("cannot hear from iperf3")?;
         }
+        if let Some(stderr) = &mut self.child.stderr {
+            stderr.read_to_string(&mut text).context("cannot hear from iperf3")?;
+        }
+        Ok(text.trim().to_owned())
     }
 }
 
@@ -117,21 +117,5 @@ impl Drop for Running {
         // Harmless where it has ended: the child is ours until it is waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_is_read_as_iperf3_writes_it() {
-        let text = r#"{"start": {}, "end": {"sum_sent": {"bits_per_second": 2.0, "retransmits": 3, "sender": true},
-            "sum_received": {"bits_per_second": 1.5, "sender": true}}}"#;
-        let report: Report = serde_json::from_str(text).unwrap();
-        assert_eq!(report.end.sum_received.unwrap().bits_per_second, 1.5);
-        assert_eq!(report.end.sum_sent.unwrap().retransmits, Some(3));
-        let failed: Report = serde_json::from_str(r#"{"start": {}, "end": {}, "error": "unable to connect"}"#).unwrap();
-        assert_eq!(failed.error.as_deref(), Some("unable to connect"));
     }
 }

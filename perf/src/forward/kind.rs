@@ -3,13 +3,13 @@
 use super::arm::Arm;
 use super::bench::{Bench, CLIENT, FREE, SERVER};
 use super::udp::Flows;
-use super::{Sample, connect, flood, iperf, latency, request, udp};
+use super::{Drive, Sides, connect, flood, iperf, latency, request, udp};
 use crate::report::{Bound, Promise};
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -89,7 +89,7 @@ impl Kind {
         }
     }
 
-    /// What is measured in each round; all ratios are to the first.
+    /// What is measured; all ratios are to the first, with which each of the others takes turns.
     pub(super) fn arms(self) -> &'static [Arm] {
         match self {
             Self::Tcp => &[Arm::Off, Arm::On, Arm::Some, Arm::Few, Arm::Sets],
@@ -104,14 +104,23 @@ impl Kind {
         }
     }
 
-    /// Which of them take part in a round: those that nothing is promised of in some only, in either order.
-    pub(super) fn arms_of(self, round: u32) -> Vec<Arm> {
+    /// The states of a round that take turns with the first: those that nothing is promised of in some rounds only, in either order.
+    pub(super) fn contenders(self, round: u32) -> Vec<Arm> {
         let takes_part = |arm: &Arm| match arm {
             Arm::Sets => [0, 3].contains(&(round % 4)),
             Arm::Some | Arm::Linear => [0, 3].contains(&(round % 8)),
             _ => true,
         };
-        self.arms().iter().copied().filter(takes_part).collect()
+        self.arms()[1..].iter().copied().filter(takes_part).collect()
+    }
+
+    /// How long a turn is, and what passes before it counts.
+    pub(super) fn turn(self) -> (Duration, Duration) {
+        match self {
+            // several tables in a turn, and none left of the one before
+            Self::Swaps => (Duration::from_millis(500), Duration::from_millis(100)),
+            _ => (Duration::from_millis(125), Duration::from_millis(25)),
+        }
     }
 
     pub(super) fn compared(self) -> Vec<Compared> {
@@ -153,14 +162,13 @@ impl Kind {
         match self {
             Self::Tcp8 | Self::Udp1k | Self::Request => 8,
             // where the intervals came out wide
-            Self::Tcp | Self::Service | Self::Cold | Self::Latency | Self::Denied | Self::Opening => 30,
-            Self::Free => 40,
-            Self::Udp | Self::Udp100k | Self::Connect | Self::First | Self::Swaps => 20,
+            Self::Tcp | Self::Service | Self::Free | Self::Latency => 30,
+            _ => 20,
         }
     }
 
     /// What is made once and used in all rounds.
-    pub(super) fn prepare(self, bench: &mut Bench) -> Result<Option<Flows>> {
+    pub(super) fn prepare(self, bench: &Bench) -> Result<Option<Flows>> {
         let count = match self {
             Self::Udp1k => 1000,
             Self::Udp100k | Self::Swaps => MANY_FLOWS,
@@ -174,52 +182,51 @@ impl Kind {
         Ok(Some(flows))
     }
 
-    pub(super) fn measure(self, bench: &Bench, arm: Arm, flows: &mut Option<Flows>, duration: Duration) -> Result<Sample> {
+    /// Runs the traffic while `drive` takes turns; `None` if that says so.
+    pub(super) fn measure(self, bench: &Bench, flows: &mut Option<Flows>, drive: Drive<'_>) -> Result<Option<Sides>> {
         let server = bench.server(0).ip();
         match (self, flows) {
-            (Self::Swaps, Some(flows)) if arm == Arm::Swapped => while_tables_change(bench, || flows.run(bench, duration)),
-            (_, Some(flows)) => flows.run(bench, duration),
-            (Self::Tcp, _) => iperf::run(bench, server, 1, duration),
-            (Self::Tcp8, _) => iperf::run(bench, server, 8, duration),
-            (Self::Service, _) => iperf::run(bench, bench.service(0)?.ip(), 1, duration),
-            (Self::Request, _) => request::run(bench, duration),
-            (Self::Connect, _) => connect::run(bench, [CLIENT, SERVER], duration),
-            (Self::Free, _) => connect::run(bench, FREE, duration),
-            (Self::First, _) => latency::first(bench, duration),
-            (Self::Cold, _) => latency::cold(bench, duration),
-            (Self::Latency, _) => latency::established(bench, duration),
-            (Self::Denied, _) => flood::denied(bench, duration),
-            (Self::Opening, _) => flood::opening(bench, duration),
-            (Self::Udp | Self::Udp1k | Self::Udp100k | Self::Swaps, _) => udp::run(bench, duration),
+            (Self::Swaps, Some(flows)) => while_tables_change(bench, || flows.run(bench, drive)),
+            (_, Some(flows)) => flows.run(bench, drive),
+            (Self::Tcp, _) => iperf::run(bench, server, 1, drive),
+            (Self::Tcp8, _) => iperf::run(bench, server, 8, drive),
+            (Self::Service, _) => iperf::run(bench, bench.service(0)?.ip(), 1, drive),
+            (Self::Request, _) => request::run(bench, drive),
+            (Self::Connect, _) => connect::run(bench, [CLIENT, SERVER], drive),
+            (Self::Free, _) => connect::run(bench, FREE, drive),
+            (Self::First, _) => latency::first(bench, drive),
+            (Self::Cold, _) => latency::cold(bench, drive),
+            (Self::Latency, _) => latency::established(bench, drive),
+            (Self::Denied, _) => flood::denied(bench, drive),
+            (Self::Opening, _) => flood::opening(bench, drive),
+            (Self::Udp | Self::Udp1k | Self::Udp100k | Self::Swaps, _) => udp::run(bench, drive),
         }
     }
 }
 
-/// Measures while a policy is edited ten times a second; every edit is a table.
-fn while_tables_change(bench: &Bench, measure: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+/// Measures while a policy is edited ten times a second, in the turns that are for it; every edit is a table.
+fn while_tables_change<T>(bench: &Bench, measure: impl FnOnce() -> Result<T>) -> Result<T> {
     let stop = AtomicBool::new(false);
-    let before = bench.status()?.generation;
-    let began = Instant::now();
-    let sample = std::thread::scope(|scope| {
+    let base = bench.status()?.generation as usize * 1000;
+    std::thread::scope(|scope| {
         let editor = scope.spawn(|| -> Result<()> {
-            let base = before as usize * 1000;
-            let mut number = 0u32;
+            let mut number = 0;
             // Relaxed: a lone flag; the thread is joined
             while !stop.load(Ordering::Relaxed) {
-                bench.edit(base + number as usize)?;
-                number += 1;
-                std::thread::sleep((SWAP_EVERY * number).saturating_sub(began.elapsed()));
+                if bench.is_editing() {
+                    bench.edit(base + number)?;
+                    number += 1;
+                }
+                std::thread::sleep(SWAP_EVERY);
             }
             Ok(())
         });
-        let sample = measure();
+        let measured = measure();
         // Relaxed: see above
         stop.store(true, Ordering::Relaxed);
         editor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        sample
-    })?;
-    let tables = (bench.status()?.generation - before) as f64 / began.elapsed().as_secs_f64();
-    Ok(Sample { tables_per_second: Some(tables), ..sample })
+        measured
+    })
 }
 
 #[cfg(test)]
@@ -230,7 +237,7 @@ mod tests {
     fn every_state_takes_part_in_both_orders_and_promised_ones_always() {
         for &kind in Kind::value_variants() {
             for arm in kind.arms() {
-                let takes_part = |round: &u32| kind.arms_of(*round).contains(arm);
+                let takes_part = |round: &u32| arm == &kind.arms()[0] || kind.contenders(*round).contains(arm);
                 let rounds: Vec<u32> = (0..8).filter(takes_part).collect();
                 let orders = [0, 1].map(|order| rounds.iter().filter(|round| *round % 2 == order).count());
                 assert!(orders[0] == orders[1] && takes_part(&0), "{kind:?} {arm:?}: rounds {rounds:?}");

@@ -3,14 +3,14 @@
 //! At a fixed pace (open loop) each answer's time counts from when its question was due, so that a stall delays all questions
 //! behind it, as it would in life, instead of holding them back.
 
-use super::Sample;
 use super::bench::{Bench, CLIENT, SERVER, pin};
 use super::cluster::COLD_PORTS;
+use super::turns::{Latencies, Meter, Taken};
+use super::{Drive, Sample, Sides};
 use anyhow::{Context, Result};
-use hdrhistogram::Histogram;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const ESTABLISHED_PORT: u16 = 5205;
@@ -23,23 +23,22 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const STOP_POLL: Duration = Duration::from_millis(20);
 /// A tenth of a second's questions.
 const WINDOW: usize = 500;
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
-
-fn histogram() -> Result<Histogram<u64>> {
-    Histogram::new_with_max(LATENCY_MAX_NS, 3).context("bounds of the histogram")
-}
 
 /// Runs a client beside a server that sends back what it gets.
-fn beside_echo(bench: &Bench, port: u16, client: impl FnOnce() -> Result<Sample> + Send) -> Result<Sample> {
-    let stop = AtomicBool::new(false);
+fn beside_echo<T: Send>(
+    bench: &Bench,
+    port: u16,
+    drive: Drive<'_>,
+    client: impl FnOnce(&Meter) -> Result<T> + Send,
+) -> Result<(Option<[Taken; 2]>, T)> {
+    let meter = Meter::new();
     let socket = bench.in_pod(SERVER, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).context("cannot bind the server"))?;
     socket.set_read_timeout(Some(STOP_POLL)).context("cannot bound the server's waiting")?;
     std::thread::scope(|scope| {
         let server = scope.spawn(|| -> Result<()> {
             pin(bench.cpus.server)?;
             let mut buffer = [0; 64];
-            // Relaxed: a lone flag; the thread is joined
-            while !stop.load(Ordering::Relaxed) {
+            while !meter.is_over() {
                 if let Ok((bytes, from)) = socket.recv_from(&mut buffer) {
                     // a client that has gone does not matter here
                     let _ = socket.send_to(&buffer[..bytes], from);
@@ -47,15 +46,17 @@ fn beside_echo(bench: &Bench, port: u16, client: impl FnOnce() -> Result<Sample>
             }
             Ok(())
         });
-        let sample = bench.in_pod(CLIENT, || {
-            pin(bench.cpus.client)?;
-            client()
+        let client = scope.spawn(|| {
+            bench.in_pod(CLIENT, || {
+                pin(bench.cpus.client)?;
+                client(&meter)
+            })
         });
-        // Relaxed: see above
-        stop.store(true, Ordering::Relaxed);
+        let taken = drive(&meter, None);
+        meter.end();
+        let told = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        bench.check_interrupted()?;
-        sample
+        Ok((taken?, told))
     })
 }
 
@@ -73,69 +74,82 @@ fn windowed_p99(times_ns: &[u64]) -> f64 {
 }
 
 /// One flow, 5000 questions a second; the value is [`windowed_p99`].
-pub(super) fn established(bench: &Bench, duration: Duration) -> Result<Sample> {
-    beside_echo(bench, ESTABLISHED_PORT, || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind the client")?;
-        socket.connect(bench.server(ESTABLISHED_PORT)).context("cannot address the server")?;
-        socket.set_nonblocking(true).context("cannot make the client not wait")?;
-        let (mut latency_ns, mut times_ns, start) = (histogram()?, Vec::new(), Instant::now());
-        let (mut sent, mut buffer) = (0u32, [0; 64]);
-        while start.elapsed() < duration + STOP_POLL && !bench.is_interrupted() {
-            if start.elapsed() >= EVERY * sent && start.elapsed() < duration {
-                let _ = socket.send(&sent.to_ne_bytes());
-                sent += 1;
-            }
-            match socket.recv(&mut buffer) {
-                Ok(4) => {
-                    let number = u32::from_ne_bytes(*buffer.first_chunk().expect("64 bytes"));
-                    // the first ones begin the flow
-                    if number >= 50 {
-                        let ns = start.elapsed().saturating_sub(EVERY * number).as_nanos() as u64;
-                        latency_ns.saturating_record(ns);
-                        times_ns.push(ns);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(error).context("cannot receive"),
-            }
+pub(super) fn established(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
+    let (taken, (latencies, times_ns)) = beside_echo(bench, ESTABLISHED_PORT, drive, |meter| pace(bench, meter))?;
+    let mut times = times_ns.iter();
+    let values = |sample: Sample| Sample { value: windowed_p99(times.next().map_or(&[], Vec::as_slice)), ..sample };
+    Ok(taken.map(|taken| latencies.into_samples(taken).map(values)))
+}
+
+/// By side: how long answers took, and each of them in turn.
+fn pace(bench: &Bench, meter: &Meter) -> Result<(Latencies, [Vec<u64>; 2])> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind the client")?;
+    socket.connect(bench.server(ESTABLISHED_PORT)).context("cannot address the server")?;
+    socket.set_nonblocking(true).context("cannot make the client not wait")?;
+    let (mut latencies, mut times_ns, start) = (Latencies::new()?, <[Vec<u64>; 2]>::default(), Instant::now());
+    // of each question: whose turn it was
+    let mut turns: Vec<usize> = Vec::new();
+    let mut buffer = [0; 64];
+    while !meter.is_over() {
+        if start.elapsed() >= EVERY * turns.len() as u32 {
+            let _ = socket.send(&(turns.len() as u32).to_ne_bytes());
+            turns.push(meter.turn());
         }
-        let lost = 1.0 - (latency_ns.len() + 50) as f64 / f64::from(sent.max(1));
-        Ok(Sample { value: windowed_p99(&times_ns), lost: Some(lost.max(0.0)), latency_ns: Some(latency_ns), ..Sample::default() })
-    })
+        match socket.recv(&mut buffer) {
+            Ok(4) => {
+                let number = u32::from_ne_bytes(*buffer.first_chunk().expect("64 bytes"));
+                let ns = start.elapsed().saturating_sub(EVERY * number).as_nanos() as u64;
+                let (asked, now) = (turns.get(number as usize).copied().context("an answer to no question")?, meter.turn());
+                latencies.record(asked, now, ns);
+                if let Some(times) = times_ns.get_mut(now).filter(|_| asked == now) {
+                    times.push(ns);
+                }
+            }
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionRefused) => {}
+            Err(error) => return Err(error).context("cannot receive"),
+        }
+    }
+    Ok((latencies, times_ns))
 }
 
 /// Flows that differ in their source port alone, one after another; the value is the median in microseconds.
-pub(super) fn first(bench: &Bench, duration: Duration) -> Result<Sample> {
-    begin(bench, duration, || FIRST_PORT)
+pub(super) fn first(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
+    begin(bench, drive, || FIRST_PORT)
 }
 
 /// Flows to ports that nobody has asked for before.
-pub(super) fn cold(bench: &Bench, duration: Duration) -> Result<Sample> {
+pub(super) fn cold(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: a plain count
-    begin(bench, duration, || COLD_PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % COLD_PORTS.len()) as u16)
+    begin(bench, drive, || COLD_PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % COLD_PORTS.len()) as u16)
 }
 
-fn begin(bench: &Bench, duration: Duration, port: impl Fn() -> u16 + Sync) -> Result<Sample> {
-    beside_echo(bench, FIRST_PORT, || {
-        let (mut latency_ns, start) = (histogram()?, Instant::now());
-        let (mut sent, mut buffer) = (0u64, [0; 64]);
-        while start.elapsed() < duration && !bench.is_interrupted() {
+fn begin(bench: &Bench, drive: Drive<'_>, port: impl Fn() -> u16 + Sync) -> Result<Option<Sides>> {
+    let ask = |meter: &Meter| -> Result<(Latencies, u64, u64)> {
+        let (mut latencies, mut buffer) = (Latencies::new()?, [0; 64]);
+        let (mut sent, mut answered) = (0u64, 0u64);
+        while !meter.is_over() {
             std::thread::sleep(PAUSE);
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind a client")?;
             socket.set_read_timeout(Some(PATIENCE)).context("cannot bound the wait")?;
-            let (to, begin) = (bench.server(port()), Instant::now());
+            let (to, turn, begin) = (bench.server(port()), meter.turn(), Instant::now());
             socket.send_to(&[0x5a; 18], to).context("cannot send")?;
             sent += 1;
             if socket.recv(&mut buffer).is_ok() {
-                latency_ns.saturating_record(begin.elapsed().as_nanos() as u64);
+                answered += 1;
+                latencies.record(turn, meter.turn(), begin.elapsed().as_nanos() as u64);
             }
         }
-        let lost = 1.0 - latency_ns.len() as f64 / sent.max(1) as f64;
-        let value = latency_ns.value_at_quantile(0.5) as f64 / 1e3;
-        Ok(Sample { value, lost: Some(lost.max(0.0)), latency_ns: Some(latency_ns), ..Sample::default() })
-    })
+        Ok((latencies, sent, answered))
+    };
+    let (taken, (latencies, sent, answered)) = beside_echo(bench, FIRST_PORT, drive, ask)?;
+    let lost = Some(1.0 - answered as f64 / sent.max(1) as f64);
+    let median = |sample: Sample| {
+        let value = sample.latency_ns.as_ref().map_or(0.0, |times| times.value_at_quantile(0.5) as f64 / 1e3);
+        Sample { value, lost, ..sample }
+    };
+    Ok(taken.map(|taken| latencies.into_samples(taken).map(median)))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! Forwarding: the same pods in several states of their node, in interleaved rounds.
+//! Forwarding: the same pods in several states of their node, which take turns of an eighth of a second.
 //!
 //! ```text
-//!   round 1   no policy │ Sluice │ Sluice, 10 policies │ nft sets │ ...    ratios to the first
-//!   round 2   Sluice, 10 policies │ Sluice │ no policy
-//!   ...                                                                     medians of the ratios
+//!   round 1   no policy │ Sluice │ Sluice │ no policy │ ...      one ratio
+//!             no policy │ Sluice, 10 policies │ ...              another one
+//!             no policy │ nft sets │ ...
+//!   round 2   the same, others first
+//!   ...                                                          medians of the ratios
 //! ```
 //!
-//! All parts of a round see the same machine within a few seconds, and the order alternates, so that drift and
-//! neighbours cancel out. All run the same code and open new connections. What only informs takes part in some rounds.
+//! The traffic of a line goes on through all its turns, so that both states see the same connections and the same moods of the
+//! machine. What only informs takes part in some rounds.
 
 mod arm;
 mod bench;
@@ -15,11 +17,13 @@ mod cluster;
 mod connect;
 mod flood;
 mod iperf;
+mod kernel_counts;
 mod kind;
 mod latency;
 mod peers;
 mod report;
 mod request;
+mod turns;
 mod udp;
 
 pub(crate) use kind::Kind;
@@ -42,25 +46,32 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use turns::{Count, Meter, Taken, Turns};
 use udp::Flows;
 
-/// One part of a round. The value is in base units: bits, packets or connections per second, or microseconds.
+/// One side of a contest. The value is in base units: bits, packets or connections per second, or microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
     value: f64,
+    /// In its turns.
+    taken: Taken,
     /// Share of what was sent that did not arrive.
     lost: Option<f64>,
-    /// Segments that TCP sent again.
+    /// Segments that TCP sent again, in the turns of both.
     retransmits: Option<u64>,
-    /// A connection got no answer, and the part ended there.
-    stuck: bool,
+    /// Connections that got no answer, in the turns of both.
+    stuck: u64,
     /// Of each connection or round trip.
     latency_ns: Option<Histogram<u64>>,
-    /// Packets that a neighbour sent meanwhile.
+    /// Packets that a neighbour sent in the turns of both.
     flooded: Option<u64>,
-    /// That were published meanwhile.
-    tables_per_second: Option<f64>,
 }
+
+/// The two of a contest: what others are compared to, and what is judged.
+pub(crate) type Sides = [Sample; 2];
+
+/// Takes turns while traffic goes on: given its meter, and a count that grows with what got through unless the meter has it.
+type Drive<'a> = &'a mut dyn FnMut(&Meter, Option<Count<'_>>) -> Result<Option<[Taken; 2]>>;
 
 /// Which CPU runs what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,9 +136,9 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     print_doubts(&environment);
     let bench = Bench::up(config, cpus, arguments.policies);
     end_progress();
-    let mut bench = bench?;
+    let bench = bench?;
     println!(
-        "checked: enforced by Sluice or nft, port 5210 does not connect and port 5211 does; else both connect (checked again at every switch)\n\
+        "checked: enforced by Sluice or nft, port 5210 does not connect and port 5211 does; else both connect (checked again at every turn)\n\
          {} policies; client on CPU {}, server on CPU {}, {} workers on CPUs {:?}",
         arguments.policies, bench.cpus.client, bench.cpus.server, arguments.workers, bench.cpus.workers
     );
@@ -138,7 +149,7 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     let mut sections = Vec::with_capacity(kinds.len());
     for kind in kinds {
         let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { kind.rounds() });
-        sections.push(section(&mut bench, kind, rounds, arguments.seconds).with_context(|| kind.title().to_owned())?);
+        sections.push(section(&bench, kind, rounds, arguments.seconds).with_context(|| kind.title().to_owned())?);
     }
     let workers = bench.status()?.workers.into_iter().map(WorkerInfo::from).collect();
     let cpus = bench.cpus.clone();
@@ -147,55 +158,65 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     Ok(Report::new(environment, arguments.quick, arguments.policies, cpus, workers, sections, start.elapsed()))
 }
 
-fn section(bench: &mut Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Section> {
+fn section(bench: &Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Section> {
     let (unit, scale) = kind.unit();
-    println!("\n{}: {rounds} rounds of up to {} × {seconds} s", kind.title(), kind.arms().len());
+    println!("\n{}: {rounds} rounds of {seconds} s for each side", kind.title());
     let mut flows = kind.prepare(bench)?;
     let mut section = Section::new(kind);
     for round in 0..rounds {
-        let mut arms = kind.arms_of(round);
+        let mut contenders = kind.contenders(round);
         if round % 2 == 1 {
-            arms.reverse();
+            contenders.reverse();
         }
-        let mut parts = Vec::new();
-        for arm in arms {
-            match part(bench, kind, arm, &mut flows, seconds)? {
-                Some(part) => parts.push(part),
+        let mut contests = Vec::new();
+        for arm in contenders {
+            match contest(bench, kind, arm, &mut flows, seconds, round)? {
+                Some(contest) => contests.push(contest),
                 None => return Ok(section.stop(round)),
             }
         }
         // in the order of the kind's states, whatever that of the round was
-        parts.sort_by_key(|part| kind.arms().iter().position(|arm| *arm == part.arm));
-        let values: Vec<String> = parts.iter().map(|part| format!("{} {:.2}", part.arm.title(), part.value / scale)).collect();
-        let remarks: String = parts.iter().map(Part::remarks).collect();
-        println!("  {:>2}/{rounds}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), parts[1].value / parts[0].value);
-        section.add(parts);
+        contests.sort_by_key(|[_, part]| kind.arms().iter().position(|arm| *arm == part.arm));
+        let values: Vec<String> = (contests.iter())
+            .map(|[base, part]| format!("{} {:.2} of {:.2}", part.arm.title(), part.value / scale, base.value / scale))
+            .collect();
+        let remarks: String = contests.iter().flatten().map(Part::remarks).collect();
+        let [base, judged] = &contests[0];
+        println!("  {:>2}/{rounds}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), judged.value / base.value);
+        section.add(contests);
     }
     Ok(section.finish())
 }
 
-/// One measurement in the state that was asked for, and what the dataplane counted meanwhile. `None` when a pod holds as many
-/// connections as it may, so that there is nothing to measure.
-fn part(bench: &mut Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seconds: u32) -> Result<Option<Part>> {
+/// Two states in one round. `None` when a pod holds as many connections as it may, so that there is nothing to measure.
+fn contest(bench: &Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seconds: u32, round: u32) -> Result<Option<[Part; 2]>> {
+    let arms = [kind.arms()[0], arm];
+    // traffic begins under what is judged, and is not met in the middle
     if bench.switch(arm)? == Ready::Full {
         return Ok(None);
     }
-    let before = bench.counters()?;
-    let sample = kind.measure(bench, arm, flows, Duration::from_secs(seconds.into()))?;
-    let counters = bench.counters()?.since(&before);
-    match arm.enforces() {
-        _ if kind == Kind::Free => {}
-        _ if arm == Arm::Every && counters.hits > 0 => bail!("every packet should meet a worker, but: {counters:?}"),
-        _ if arm == Arm::Every && counters.punts > 0 => {}
-        true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
-        true if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
-        false if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),
-        _ => {}
+    let (length, settle) = kind.turn();
+    let pairs = (Duration::from_secs(seconds.into()).as_millis() / length.as_millis()).max(1) as u32;
+    let turns = Turns { bench, arms, length, settle, count: 2 * pairs, first: (round / 2 % 2) as usize };
+    let mut drive = |meter: &Meter, counter: Option<Count<'_>>| turns.take(meter, counter);
+    let Some(sides) = kind.measure(bench, flows, &mut drive)? else { return Ok(None) };
+    for (arm, sample) in arms.iter().zip(&sides) {
+        let counters = &sample.taken.counters;
+        match arm.enforces() {
+            _ if kind == Kind::Free => {}
+            _ if *arm == Arm::Every && counters.hits > 0 => bail!("every packet should meet a worker, but: {counters:?}"),
+            _ if *arm == Arm::Every && counters.punts > 0 => {}
+            true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
+            true if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
+            false if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),
+            _ => {}
+        }
+        if sample.value <= 0.0 {
+            bail!("{}: nothing got through; the dataplane counted {counters:?}", arm.title());
+        }
     }
-    if sample.value <= 0.0 {
-        bail!("{}: nothing got through; the dataplane counted {counters:?}", arm.title());
-    }
-    Ok(Some(Part::new(arm, sample, counters)))
+    let mut arms = arms.into_iter();
+    Ok(Some(sides.map(|sample| Part::new(arms.next().unwrap_or(arm), sample))))
 }
 
 #[cfg(test)]

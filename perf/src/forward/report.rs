@@ -3,6 +3,7 @@
 use super::arm::Arm;
 use super::bench::Counters;
 use super::kind::Compared;
+use super::turns::Taken;
 use super::{Cpus, Kind, Sample};
 use crate::environment::Environment;
 use crate::report::{Must, print_environment, print_musts};
@@ -12,6 +13,13 @@ use serde::Serialize;
 use sluice_wire::WorkerStatus;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What was sent in one turn and counted in no other looks like a loss.
+const LOST_AT_THE_EDGES: f64 = 0.02;
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
 
 /// The whole run.
 #[derive(Debug, Serialize)]
@@ -46,7 +54,7 @@ impl From<WorkerStatus> for WorkerInfo {
     }
 }
 
-/// One state in one round.
+/// One side of a contest.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Part {
@@ -61,12 +69,13 @@ pub(crate) struct Part {
     drops: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<f64>,
+    /// With the other side's.
     #[serde(skip_serializing_if = "Option::is_none")]
     retransmits: Option<u64>,
-    /// A connection got no answer, and the part ended there.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    stuck: bool,
-    /// Packets of the neighbour that floods.
+    /// Connections that got no answer, with the other side's.
+    #[serde(skip_serializing_if = "is_zero")]
+    stuck: u64,
+    /// Packets of the neighbour that floods, with the other side's.
     #[serde(skip_serializing_if = "Option::is_none")]
     flooded: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,8 +87,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn new(arm: Arm, sample: Sample, counters: Counters) -> Self {
-        let Sample { value, lost, retransmits, stuck, latency_ns, flooded, tables_per_second } = sample;
+    pub(crate) fn new(arm: Arm, sample: Sample) -> Self {
+        let Sample { value, taken, lost, retransmits, stuck, latency_ns, flooded } = sample;
+        let Taken { counters, tables, elapsed, .. } = taken;
+        let tables_per_second = (arm == Arm::Swapped).then(|| tables as f64 / elapsed.as_secs_f64());
         Self {
             arm,
             value,
@@ -101,11 +112,11 @@ impl Part {
     /// What a reader of the line should know besides.
     pub(crate) fn remarks(&self) -> String {
         let mut text = String::new();
-        if let Some(lost) = self.lost.filter(|lost| *lost >= 0.0005) {
+        if let Some(lost) = self.lost.filter(|lost| *lost >= LOST_AT_THE_EDGES) {
             text += &format!("  {}: lost {}", self.arm.title(), percent(Some(lost)));
         }
-        if self.stuck {
-            text += &format!("  {}: stuck", self.arm.title());
+        if self.stuck > 0 {
+            text += &format!("  {}: {} stuck", self.arm.title(), self.stuck);
         }
         if let Some(tables) = self.tables_per_second {
             text += &format!("  {tables:.1} tables/s");
@@ -129,7 +140,7 @@ struct State {
     arm: Arm,
     title: &'static str,
     value: Option<Summary>,
-    /// To the first state, round by round.
+    /// To the first state, with which it took turns, round by round.
     ratio: Option<Summary>,
     hit_rate: Option<f64>,
     admitted: u64,
@@ -151,7 +162,8 @@ pub(crate) struct Section {
     noise: Option<Summary>,
     /// Why there are fewer rounds than asked for.
     stopped: Option<String>,
-    rounds: Vec<Vec<Part>>,
+    /// Of each contest what others are compared to, and what is judged.
+    rounds: Vec<Vec<[Part; 2]>>,
 }
 
 impl Section {
@@ -160,9 +172,9 @@ impl Section {
         Self { kind, title: kind.title(), unit, scale, states: Vec::new(), noise: None, stopped: None, rounds: Vec::new() }
     }
 
-    /// Adds a round: a part for each state that took part, in their order.
-    pub(crate) fn add(&mut self, parts: Vec<Part>) {
-        self.rounds.push(parts);
+    /// Adds a round: its contests, in the order of the states.
+    pub(crate) fn add(&mut self, contests: Vec<[Part; 2]>) {
+        self.rounds.push(contests);
     }
 
     /// Ends early: a pod holds as many connections as it may, and none of those that ended was forgotten in time.
@@ -173,25 +185,30 @@ impl Section {
         self.finish()
     }
 
-    /// The ratio of one state to another, round by round, where both took part.
+    /// The ratio of one state to another, round by round, where both took part; of two that both took turns with the first: of
+    /// their ratios to it.
     fn ratio(&self, arm: Arm, beside: Arm) -> Option<Summary> {
-        let of = |parts: &Vec<Part>, arm| parts.iter().find(|part| part.arm == arm).map(|part: &Part| part.value);
-        let ratios: Vec<f64> = self.rounds.iter().filter_map(|parts| Some(of(parts, arm)? / of(parts, beside)?)).collect();
-        Summary::of(&ratios)
+        let first = self.kind.arms()[0];
+        let to_first = |contests: &[[Part; 2]], arm: Arm| {
+            let contest = contests.iter().find(|[_, part]| part.arm == arm);
+            if arm == first { Some(1.0) } else { contest.map(|[base, part]| part.value / base.value) }
+        };
+        let ratios = self.rounds.iter().filter_map(|contests| Some(to_first(contests, arm)? / to_first(contests, beside)?));
+        Summary::of(&ratios.collect::<Vec<_>>())
     }
 
     /// Summarises, after the last round.
     pub(crate) fn finish(mut self) -> Self {
         let first = self.kind.arms()[0];
         self.states = self.kind.arms().iter().map(|arm| self.state(*arm, first)).collect();
-        let steps: Vec<f64> = self.rounds.windows(2).map(|pair| pair[1][0].value / pair[0][0].value).collect();
-        self.noise = Summary::of(&steps);
+        let steps = self.rounds.windows(2).map(|pair| pair[1][0][0].value / pair[0][0][0].value);
+        self.noise = Summary::of(&steps.collect::<Vec<_>>());
         self.print();
         self
     }
 
     fn state(&self, arm: Arm, first: Arm) -> State {
-        let parts = || self.rounds.iter().flatten().filter(move |part| part.arm == arm);
+        let parts = || self.rounds.iter().flatten().flatten().filter(move |part| part.arm == arm);
         let (mut counters, mut all) = (Counters::default(), None::<Histogram<u64>>);
         for part in parts() {
             counters.add(&part.counters);
@@ -238,10 +255,10 @@ impl Section {
             })
             .collect();
         if self.kind == Kind::Swaps {
-            let lost = self.rounds.iter().flatten().filter(|part| part.arm == Arm::Swapped).map(|part| part.drops.values().sum::<u64>());
+            let lost = self.rounds.iter().flatten().map(|[_, swapped]| swapped).map(|part| part.drops.values().sum::<u64>());
             let none = crate::report::Promise { bound: crate::report::Bound::AtMost, must: 0.0, aim: 0.0 };
             musts.push(Must::of("packets dropped meanwhile", none, lost.sum::<u64>() as f64));
-            let tables: Vec<f64> = self.rounds.iter().flatten().filter_map(|part| part.tables_per_second).collect();
+            let tables: Vec<f64> = self.rounds.iter().flatten().filter_map(|[_, swapped]| swapped.tables_per_second).collect();
             let came = Summary::of(&tables).map_or(f64::NAN, |tables| tables.median);
             let enough = crate::report::Promise { bound: crate::report::Bound::AtLeast, must: 9.0, aim: 9.9 };
             musts.push(Must::of("tables a second meanwhile", enough, came));
@@ -334,12 +351,12 @@ mod tests {
     fn section(kind: Kind, ratios: &[f64]) -> Section {
         let mut section = Section::new(kind);
         for ratio in ratios {
-            let part = |arm: &Arm| {
+            let part = |arm: Arm| {
                 let counters = Counters { hits: 99, punts: 1, ..Counters::default() };
-                let value = if *arm == Arm::On { ratio * 40e9 } else { 40e9 };
-                Part::new(*arm, Sample { value, ..Sample::default() }, counters)
+                let value = if arm == Arm::On { ratio * 40e9 } else { 40e9 };
+                Part::new(arm, Sample { value, taken: Taken { counters, ..Taken::default() }, ..Sample::default() })
             };
-            section.add(kind.arms().iter().map(part).collect());
+            section.add(kind.arms()[1..].iter().map(|arm| [part(kind.arms()[0]), part(*arm)]).collect());
         }
         section.finish()
     }

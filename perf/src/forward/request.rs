@@ -1,18 +1,19 @@
 //! Requests and responses over one established connection, one at a time, as netperf's TCP_RR: each crosses every hook and
 //! wakes both ends.
 
-use super::Sample;
 use super::bench::{Bench, CLIENT, SERVER, pin};
-use super::connect::{LATENCY_MAX_NS, MESSAGE, PORT, STUCK};
+use super::connect::{MESSAGE, PORT, STUCK};
+use super::turns::{Latencies, Meter};
+use super::{Drive, Sides};
 use anyhow::{Context, Result};
-use hdrhistogram::Histogram;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Round trips per second, and how long each took.
-pub(super) fn run(bench: &Bench, duration: Duration) -> Result<Sample> {
+pub(super) fn run(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
+    let meter = Meter::new();
     let listener = bench.in_pod(SERVER, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind the server"))?;
     set_socket_timeout(&listener, Timeout::Recv, Some(2 * STUCK)).context("cannot bound the server's waiting")?;
     std::thread::scope(|scope| {
@@ -23,13 +24,17 @@ pub(super) fn run(bench: &Bench, duration: Duration) -> Result<Sample> {
             let _ = answer(stream);
             Ok(())
         });
-        let sample = bench.in_pod(CLIENT, || {
-            pin(bench.cpus.client)?;
-            ask(bench, TcpStream::connect_timeout(&bench.server(PORT), STUCK).context("cannot connect")?, duration)
+        let client = scope.spawn(|| {
+            bench.in_pod(CLIENT, || {
+                pin(bench.cpus.client)?;
+                ask(TcpStream::connect_timeout(&bench.server(PORT), STUCK).context("cannot connect")?, &meter)
+            })
         });
+        let taken = drive(&meter, None);
+        meter.end();
+        let latencies = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        bench.check_interrupted()?;
-        sample
+        Ok(taken?.map(|taken| latencies.into_samples(taken)))
     })
 }
 
@@ -43,18 +48,15 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn ask(bench: &Bench, mut stream: TcpStream, duration: Duration) -> Result<Sample> {
+fn ask(mut stream: TcpStream, meter: &Meter) -> Result<Latencies> {
     stream.set_nodelay(true).context("cannot switch delays off")?;
     stream.set_read_timeout(Some(STUCK)).context("cannot bound the wait")?;
-    let mut latency_ns = Histogram::<u64>::new_with_max(LATENCY_MAX_NS, 3).context("bounds of the histogram")?;
-    let (start, mut message) = (Instant::now(), MESSAGE);
-    let mut begin = start;
-    while begin - start < duration && !bench.is_interrupted() {
+    let (mut latencies, mut message) = (Latencies::new()?, MESSAGE);
+    while !meter.is_over() {
+        let (turn, begin) = (meter.turn(), Instant::now());
         stream.write_all(&message).and_then(|()| stream.read_exact(&mut message)).context("no response")?;
-        let end = Instant::now();
-        latency_ns.saturating_record((end - begin).as_nanos() as u64);
-        begin = end;
+        meter.count(1);
+        latencies.record(turn, meter.turn(), begin.elapsed().as_nanos() as u64);
     }
-    let value = latency_ns.len() as f64 / start.elapsed().as_secs_f64();
-    Ok(Sample { value, latency_ns: Some(latency_ns), ..Sample::default() })
+    Ok(latencies)
 }

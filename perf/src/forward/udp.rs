@@ -7,34 +7,47 @@
 
 use super::bench::{Bench, CLIENT, SERVER, pin};
 use super::cluster::FLOW_PORTS;
-use super::{Sample, peers};
+use super::turns::{Meter, Taken};
+use super::{Drive, Sample, Sides, kernel_counts};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PORT: u16 = 5202;
 /// With Ethernet's, IP's and UDP's headers and the frame check sequence: 64 bytes.
 const PAYLOAD_BYTES: usize = 18;
 const BATCH: usize = 64;
-/// What is still queued when the sender stops gets through meanwhile.
-const DRAIN: Duration = Duration::from_millis(20);
 
 /// Packets per second that reached the socket.
-pub(super) fn run(bench: &Bench, duration: Duration) -> Result<Sample> {
-    let _sink = bench.in_pod(SERVER, sink)?;
-    let before = bench.in_pod(SERVER, received)?;
-    let (sent, elapsed) = bench.in_pod(CLIENT, || {
-        pin(bench.cpus.client)?;
-        blast(bench, duration)
-    })?;
-    std::thread::sleep(DRAIN);
-    let received = bench.in_pod(SERVER, received)? - before;
-    bench.check_interrupted()?;
-    let lost = 1.0 - received as f64 / sent.max(1) as f64;
-    Ok(Sample { value: received as f64 / elapsed.as_secs_f64(), lost: Some(lost.max(0.0)), ..Sample::default() })
+pub(super) fn run(bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
+    let (_sink, meter) = (bench.in_pod(SERVER, sink)?, Meter::new());
+    std::thread::scope(|scope| {
+        let blaster = scope.spawn(|| {
+            bench.in_pod(CLIENT, || {
+                pin(bench.cpus.client)?;
+                blast(bench, &meter)
+            })
+        });
+        let taken = drive(&meter, Some(&|| bench.in_pod(SERVER, kernel_counts::datagrams)));
+        meter.end();
+        blaster.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(sides(taken?, &meter))
+    })
+}
+
+/// What arrived, beside what the meter counted as sent.
+fn sides(taken: Option<[Taken; 2]>, meter: &Meter) -> Option<Sides> {
+    let mut side = 0..;
+    taken.map(|taken| {
+        taken.map(|taken| {
+            let sent = meter.done(side.next().unwrap_or_default()).max(1);
+            let lost = (1.0 - taken.units as f64 / sent as f64).max(0.0);
+            Sample { value: taken.rate(), lost: Some(lost), taken, ..Sample::default() }
+        })
+    })
 }
 
 /// Senders of many flows: a socket in each pod of the pairs, a destination port for each of its flows.
@@ -98,33 +111,27 @@ impl Flows {
         }
     }
 
-    fn arrived(&self, bench: &Bench) -> Result<u64> {
-        self.pairs.iter().map(|pair| peers::counted(&bench.lab().pod_netns(&pair.server))).sum()
-    }
-
     /// Packets per second that arrived, of all flows in turn, each of which has sent one a moment before: no state of the node
     /// pays here for a pause of theirs.
-    pub(super) fn run(&mut self, bench: &Bench, duration: Duration) -> Result<Sample> {
+    pub(super) fn run(&mut self, bench: &Bench, drive: Drive<'_>) -> Result<Option<Sides>> {
         for _ in 0..self.batches() {
             self.send_batch()?;
         }
-        let before = self.arrived(bench)?;
-        let (sent, elapsed) = std::thread::scope(|scope| {
-            let blast = scope.spawn(|| -> Result<_> {
+        let (servers, meter) = (self.pairs.iter().map(|pair| pair.server.clone()).collect::<Vec<_>>(), Meter::new());
+        let arrived = || servers.iter().map(|server| bench.in_pod(server, kernel_counts::packets)).sum();
+        std::thread::scope(|scope| {
+            let blaster = scope.spawn(|| -> Result<()> {
                 pin(bench.cpus.client)?;
-                let (mut sent, start) = (0, Instant::now());
-                while start.elapsed() < duration && !bench.is_interrupted() {
-                    sent += self.send_batch()?;
+                while !meter.is_over() {
+                    meter.count(self.send_batch()?);
                 }
-                Ok((sent, start.elapsed()))
+                Ok(())
             });
-            blast.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
-        std::thread::sleep(DRAIN);
-        let arrived = self.arrived(bench)? - before;
-        bench.check_interrupted()?;
-        let lost = 1.0 - arrived as f64 / sent.max(1) as f64;
-        Ok(Sample { value: arrived as f64 / elapsed.as_secs_f64(), lost: Some(lost.max(0.0)), ..Sample::default() })
+            let taken = drive(&meter, Some(&arrived));
+            meter.end();
+            blaster.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(sides(taken?, &meter))
+        })
     }
 }
 
@@ -134,51 +141,20 @@ fn sink() -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends until the time is over; says how many and how long that took.
-fn blast(bench: &Bench, duration: Duration) -> Result<(u64, Duration)> {
+/// Sends until it is over.
+fn blast(bench: &Bench, meter: &Meter) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind the sender")?;
     socket.connect(bench.server(PORT)).context("cannot address the receiver")?;
     let payload = [0x5a; PAYLOAD_BYTES];
     let iov = [IoSlice::new(&payload)];
     let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = (0..BATCH).map(|_| SendAncillaryBuffer::default()).collect();
     let mut batch: Vec<MMsgHdr<'_>> = controls.iter_mut().map(|control| MMsgHdr::new(&iov, control)).collect();
-    let (mut sent, start) = (0, Instant::now());
-    loop {
-        let elapsed = start.elapsed();
-        if elapsed >= duration || bench.is_interrupted() {
-            return Ok((sent, elapsed));
-        }
+    while !meter.is_over() {
         match sendmmsg(&socket, &mut batch, SendFlags::empty()) {
-            Ok(count) => sent += count as u64,
+            Ok(count) => meter.count(count as u64),
             Err(Errno::INTR | Errno::AGAIN | Errno::NOBUFS) => {}
             Err(error) => return Err(error).context("cannot send"),
         }
     }
-}
-
-/// Datagrams that reached a socket of this thread's network namespace, read or not.
-fn received() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read the UDP counters")?;
-    udp_received(&text).context("no UDP counters in /proc/thread-self/net/snmp")
-}
-
-/// The counters come as two lines, names and values.
-fn udp_received(snmp: &str) -> Option<u64> {
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, values) = (lines.next()?.split(' '), lines.next()?.split(' '));
-    let wanted = |name: &str| matches!(name, "InDatagrams" | "RcvbufErrors" | "MemErrors");
-    names.zip(values).filter(|(name, _)| wanted(name)).map(|(_, value)| value.parse::<u64>().ok()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn datagrams_count_whether_they_were_read_or_refused_by_the_full_buffer() {
-        let snmp = "Tcp: A B\nTcp: 7 8\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors MemErrors\n\
-                    Udp: 3 9 40 9 40 9 2\nUdpLite: InDatagrams\nUdpLite: 5\n";
-        assert_eq!(udp_received(snmp), Some(45));
-        assert_eq!(udp_received("Tcp: A\nTcp: 7\n"), None);
-    }
+    Ok(())
 }

@@ -32,6 +32,11 @@ const NODE_SYSCTLS: [(&str, &str); 7] = [
     ("ipv4/conf/default/rp_filter", "0"),
 ];
 
+/// Connection tracking takes TCP of which it has not seen everything: some packets go straight from pod to pod. Only there while
+/// the kernel tracks connections.
+const LENIENT_TRACKING: [(&str, &str); 2] =
+    [("netfilter/nf_conntrack_tcp_be_liberal", "1"), ("netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1")];
+
 /// A running lab. One that was made by [`Lab::up`] is taken down when dropped, unless [`Lab::detach`] was called.
 pub struct Lab {
     pub(crate) layout: Layout,
@@ -160,6 +165,9 @@ impl Lab {
         // a new namespace has none of the rules that the last one was given
         let _ = std::fs::remove_file(layout.services());
         netns.set_sysctls(&NODE_SYSCTLS)?;
+        if std::path::Path::new("/proc/sys/net").join(LENIENT_TRACKING[0].0).exists() {
+            netns.set_sysctls(&LENIENT_TRACKING)?;
+        }
         match &state.api {
             Some(api) => underlay::connect(&self.layout, node, &state.nodes, api.paths),
             None => Ok(()),

@@ -135,7 +135,8 @@ impl MemoryKernel {
             Ok((_, Guarded::Neighbour)) => self.pass(COUNT_NEIGHBOUR, skb.mark),
             Ok((parsed, Guarded::Judge)) if state & (PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS) == 0 => {
                 // should a policy isolate the pod in mid-connection, the worker knows the original direction
-                if parsed.keyed && parsed.opens {
+                let remembers = parsed.key.protocol != Protocol::TCP.0 || !self.tracked.get();
+                if parsed.keyed && parsed.opens && remembers {
                     self.origins.borrow_mut().insert(parsed.key);
                 }
                 self.pass(COUNT_NOT_ISOLATED, skb.mark)

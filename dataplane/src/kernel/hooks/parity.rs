@@ -17,11 +17,11 @@ use crate::kernel::MemoryKernel;
 use bytemuck::Zeroable;
 use sluice_bpf::abi::{
     CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_BOTH_WAYS, CACHE_DENY, CACHE_REPLY, CACHE_TRANSLATED, COUNT_DIRECT, COUNT_HIT,
-    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, DEPARTURE, Denial, EVERY_PORT,
-    Key, MARK_DEFERRED, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
+    COUNT_NEIGHBOUR, COUNT_NODE, COUNT_NOT_ISOLATED, COUNT_PUNT, COUNT_REINJECTED, COUNT_STALE, CacheValue, Config, DEPARTURE, Denial,
+    EVERY_PORT, Key, MARK_DEFERRED, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS, PORT_OPEN, Port,
 };
 use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
-use sluice_flow::{Addr, Direction, DropReason, TcpFlags};
+use sluice_flow::{Addr, Direction, DropReason, Protocol, TcpFlags};
 use sluice_frames::layers::{Extension, HOP_BY_HOP, ICMPV6, IPV6, V6, ethernet, icmp};
 use sluice_frames::{Choices, GATEWAY, Host, PEER, POD, labelled, random_bytes};
 use std::collections::BTreeSet;
@@ -107,8 +107,15 @@ impl Pair {
 
     /// Hooks that send every packet to the worker.
     fn for_every_packet(port: Port) -> Self {
-        let pair = Self::of(Hooks::load_for_every_packet(&port), port);
+        let pair = Self::of(Hooks::load_with(&port, &Config { every_packet: 1, ..Zeroable::zeroed() }), port);
         pair.twin.every_packet.set(true);
+        pair
+    }
+
+    /// Hooks that bring TCP straight to another pod's device, too.
+    fn for_direct_tcp(port: Port) -> Self {
+        let pair = Self::of(Hooks::load_with(&port, &Config { direct_tcp: 1, ..Zeroable::zeroed() }), port);
+        pair.twin.direct_tcp.set(true);
         pair
     }
 
@@ -195,16 +202,19 @@ fn an_isolated_port_with_an_empty_cache_does_the_same() {
 #[test]
 fn a_port_that_nobody_isolates_passes_the_same_and_remembers_the_same_openers() {
     on_a_router(|| {
-        for (direction, port) in both_ways(PORT_OPEN) {
-            let (pair, mut opened) = (Pair::new(port), 0);
+        for ((direction, port), tracked) in both_ways(PORT_OPEN).into_iter().flat_map(|way| [(way, false), (way, true)]) {
+            let config = Config { tracked: tracked.into(), ..Zeroable::zeroed() };
+            let (pair, mut opened) = (Pair::of(Hooks::load_with(&port, &config), port), 0);
+            pair.twin.tracked.set(tracked);
             for (what, frame) in long_frames(4_000) {
                 pair.run(direction, &what, &frame, from_elsewhere(direction));
                 let twins: Vec<Key> = pair.twin.origins.borrow_mut().drain().collect();
                 assert_eq!(pair.model.take_origins(), twins, "{what} {direction}: BPF's and the twin's openers");
                 opened += twins.len();
+                assert!(!tracked || twins.iter().all(|key| key.protocol != Protocol::TCP.0), "the kernel knows those of TCP");
             }
             let counters = pair.model.counters();
-            assert!(opened > 100 && counters[COUNT_NOT_ISOLATED] > 500, "{direction}: {opened}, {counters:?}");
+            assert!(opened > if tracked { 10 } else { 100 } && counters[COUNT_NOT_ISOLATED] > 500, "{direction}: {opened}, {counters:?}");
         }
     });
 }

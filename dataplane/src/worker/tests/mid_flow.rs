@@ -2,7 +2,7 @@
 
 use super::frames::tcp;
 use super::world::{Dropped, Forwarded, World, egress, ingress, isolate};
-use sluice_bpf::abi::{CACHE_BOTH_WAYS, CACHE_REPLY};
+use sluice_bpf::abi::{CACHE_BOTH_WAYS, CACHE_REPLY, TRUNK_BACK, TRUNK_ONWARD, TrunkHeader};
 use sluice_flow::Direction::{Egress, Ingress};
 use sluice_flow::DropReason;
 
@@ -33,6 +33,37 @@ fn where_the_opener_is_known_its_direction_is_judged() {
         assert_eq!(world.leaves(&outwards), denied);
         assert!(world.denials().is_empty(), "neither is an opener");
         assert_eq!(world.entries(), 0);
+    }
+}
+
+#[test]
+fn where_the_kernel_tracks_it_its_word_counts_unless_the_opener_is_known() {
+    let (inwards, outwards) = (tcp(CLIENT, WEB, "A"), tcp(WEB, CLIENT, "A"));
+    let policies = [isolate(&["Ingress", "Egress"]), ingress("10.0.1.0/24", "TCP 80")];
+    let denied = Dropped(DropReason::PolicyDenied);
+    for (direction, frame, way, outcome) in [
+        (Ingress, &inwards, TRUNK_ONWARD, Forwarded),
+        (Egress, &outwards, TRUNK_BACK, Forwarded),
+        (Ingress, &inwards, TRUNK_BACK, denied),
+        (Egress, &outwards, TRUNK_ONWARD, denied),
+        (Ingress, &inwards, 0, UNKNOWN),
+        (Egress, &outwards, TRUNK_ONWARD | TRUNK_BACK, UNKNOWN),
+    ] {
+        let punted = |world: &mut World| {
+            let mut sent = world.punt(super::world::WEB, direction, frame);
+            sent[std::mem::offset_of!(TrunkHeader, flags)] |= way;
+            world.received(sent)
+        };
+        let mut world = World::under(&policies);
+        assert_eq!(punted(&mut world), outcome, "{direction} {way}");
+        if outcome == Forwarded {
+            assert_eq!(world.entry(Ingress, &inwards).unwrap().flags, 0);
+            assert_eq!(world.entry(Egress, &outwards).unwrap().flags, CACHE_REPLY);
+            world.assert_cache_agrees();
+        }
+        let mut world = World::under(&policies);
+        world.remember_origin(Ingress, &inwards);
+        assert_eq!(punted(&mut world), Forwarded, "{direction} {way}: the hook saw its opener");
     }
 }
 
