@@ -203,7 +203,7 @@ impl Ration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Allowance {
-    /// Its own, without source port.
+    /// Its own, without source port; of one that holds for a range of destination ports also without that.
     pub key: Key,
     /// The port's; every new table voids it.
     pub deny_epoch: u32,
@@ -216,7 +216,13 @@ pub struct Allowance {
     /// [`CACHE_ALLOW`] or [`CACHE_ALLOW_DEFERRED`].
     pub verdict: u8,
     /// 0.
-    pub pad: [u8; 7],
+    pub pad: u8,
+    /// Where the key has no destination port: from here.
+    pub first_port: u16,
+    /// To here.
+    pub last_port: u16,
+    /// 0.
+    pub pad_end: [u8; 2],
 }
 
 /// A connection that closed, for the program `end` to take out of the cache.

@@ -222,7 +222,8 @@ struct sluice_config {
 #endif
 
 /* What a worker said of one new connection holds for others that differ from it in the source port alone, as long as the
- * table is the same: the programs admit those themselves. The key has sport 0. It stands in the value too: the kernel gives
+ * table is the same: the programs admit those themselves. The key has sport 0; of one that holds for a range of destination ports dport 0,
+ * too. It stands in the value too: the kernel gives
  * the place of an entry that it takes out of a map to another one at once, also while somebody reads it. */
 struct sluice_allowance {
 	struct sluice_key key;
@@ -231,7 +232,10 @@ struct sluice_allowance {
 	__u32 generation;
 	__u64 timeout_ns;
 	__u8 verdict;
-	__u8 pad[7];
+	__u8 pad;
+	__u16 first_port; /* host order; with dport 0: from here */
+	__u16 last_port;  /* to here */
+	__u8 pad_end[2];
 };
 
 /* What the programs tell the port's worker: by its ring in the map `openings`. */

@@ -1,7 +1,8 @@
-/* New connections that differ from one that a worker judged in the source port alone: admitted here, told to the worker. So are
- * those on the very ports of one that is over; what that one counted goes into the record.
+/* New connections that differ from one that a worker judged in the source port alone, or in ports of which policy says the same:
+ * admitted here, told to the worker. So are those on the very ports of one that is over; what that one counted goes into the record.
  *
- *   worker judges A:4000 -> B:80, allows    allowance  A:* -> B:80, of this table
+ *   worker judges A:4000 -> B:80, allows    allowance  A:* -> B:80, of this table; and where the very rule allows more ports in a row,
+ *                                           A:* -> B:first-last
  *   A:4001 -> B:80 comes                    both cache entries, a record in the worker's ring, and on it goes
  *   a new table                             worker: no allowance counts any more; every record that was begun before is read;
  *                                           then all connections are judged again
@@ -76,7 +77,8 @@ static __noinline int begin(const struct parsed *p, const struct allowed *allowe
 	return -1;
 }
 
-/* What a worker said of a packet that differs from this one in the source port alone. 0: nothing. */
+/* What a worker said of a packet that differs from this one in the source port alone, else of a range of ports that has this one's.
+ * 0: nothing. */
 static __noinline int allowed_before(const struct parsed *p, struct allowed *allowed)
 {
 	struct sluice_key key = p->key;
@@ -84,7 +86,11 @@ static __noinline int allowed_before(const struct parsed *p, struct allowed *all
 	key.sport = 0;
 	struct sluice_allowance *found = bpf_map_lookup_elem(&allowances, &key);
 
-	if (!found)
+	if (!found) {
+		key.dport = 0;
+		found = bpf_map_lookup_elem(&allowances, &key);
+	}
+	if (!found || (!key.dport && (p->key.dport < found->first_port || p->key.dport > found->last_port)))
 		return 0;
 	allowed->timeout_ns = found->timeout_ns;
 	allowed->deny_epoch = found->deny_epoch;

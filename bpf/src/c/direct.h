@@ -40,7 +40,8 @@ static __noinline void show_way(struct __sk_buff *skb, const struct sluice_key *
 	key.direction = SLUICE_EGRESS;
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, &key);
 
-	if (!value || needs_the_node(skb, entered))
+	/* asked once: a connection gets a helper, or sequence numbers of the node's, when it begins */
+	if (!value || (!value->direct_until_ns && needs_the_node(skb, entered)))
 		return;
 	value->out_port = entered->port;
 	value->direct_until_ns = now + (key.protocol == IPPROTO_TCP ? SLUICE_DIRECT_TCP_NS : SLUICE_DIRECT_NS);

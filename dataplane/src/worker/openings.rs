@@ -1,7 +1,7 @@
 //! What the hooks did by themselves: connections that they admitted by an allowance, and what ended.
 //!
-//! A worker's verdict on a new connection holds for every source port until the next table, so the hooks admit what differs in
-//! that alone, also on the ports of one that is over, and write down here that they did. A worker reads it before each batch, and
+//! A worker's verdict on a new connection holds for every source port until the next table, and for the ports in a row of which the
+//! same rule decides, so the hooks admit what differs in those alone, also on the ports of one that is over, and write down here that they did. A worker reads it before each batch, and
 //! before it says that a table is in force: from then on every connection was judged by that table, whoever admitted it. The room
 //! that a port has left is granted to the hooks, which never admit more.
 
@@ -10,7 +10,7 @@ use super::{Established, Worker};
 use crate::conntrack::Connection;
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
-use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, ENDINGS_MAX, OPENING_ADMITTED, OPENING_CLOSED, Opening};
+use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, ENDINGS_MAX, Key, OPENING_ADMITTED, OPENING_CLOSED, Opening};
 use sluice_flow::limits::PORTS_MAX;
 use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
 use std::collections::{BTreeSet, VecDeque};
@@ -149,15 +149,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         closed
     }
 
-    /// Lets the hooks admit what differs from this new connection in the source port alone, once the batch is on its way: its packets
-    /// need not wait for that.
+    /// Lets the hooks admit what differs from this new connection in the source port alone, and in ports around its own of which policy
+    /// says the same, once the batch is on its way: its packets need not wait for that.
     pub(super) fn let_alike(&mut self, original: &FlowKey, connection: &Connection) {
         if connection.origin.is_some() || !(original.protocol == Protocol::UDP || original.protocol.is_opened_explicitly()) {
             return;
         }
         let port = self.kernel.port(usize::from(original.port.0));
         let verdict = if connection.deferred { CACHE_ALLOW_DEFERRED } else { CACHE_ALLOW };
-        self.alike.push(Allowance {
+        let allowance = Allowance {
             key: key_of(&FlowKey { sport: 0, ..*original }, connection.incarnation),
             deny_epoch: port.deny_epoch,
             rule: connection.rule.map_or(u32::MAX, |rule| rule.0),
@@ -165,7 +165,15 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             timeout_ns: self.config.timeouts.of(original.protocol),
             verdict,
             ..bytemuck::Zeroable::zeroed()
-        });
+        };
+        self.alike.push(allowance);
+        // where it departs, or is deferred, a port of its own may be a service's
+        let Some(table) = self.table.as_ref().filter(|_| !connection.deferred && !original.departs) else { return };
+        let ports = table.ports_alike(original.port, original.direction, original.remote(), original.protocol, original.dport);
+        if ports.start() < ports.end() {
+            let key = Key { dport: 0, ..allowance.key };
+            self.alike.push(Allowance { key, first_port: *ports.start(), last_port: *ports.end(), ..allowance });
+        }
     }
 
     /// Writes what [`Self::let_alike`] noted: of this batch, so under the table that it was judged by.

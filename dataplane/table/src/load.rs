@@ -61,6 +61,7 @@ pub(crate) fn load(image: &[u8]) -> Result<Table, ImageError> {
         level: SimdLevel::best(),
         body,
         services: services.into(),
+        port_runs: Default::default(),
         names,
     };
     if let Some(ghost) = table.names.endpoints.iter().find(|name| table.endpoint(name.port) != Some(name.incarnation)) {

@@ -9,6 +9,8 @@ use crate::names::{Names, RuleName};
 use crate::packed::PackedArrays;
 use crate::width::Wide16;
 use sluice_flow::{Addr, Direction, Incarnation, PortIndex, Protocol, RuleId, Verdict};
+use std::ops::RangeInclusive;
+use std::sync::OnceLock;
 
 /// A validated table in memory of its own: reading the image touches every page and cache line once, so the first
 /// lookups after a swap do not fault, and nobody else can change what was validated.
@@ -23,8 +25,12 @@ pub struct Table {
     pub(crate) level: SimdLevel,
     pub(crate) body: Body,
     pub(crate) services: Box<[u128]>,
+    /// See [`Table::port_runs`]; of TCP, UDP and SCTP.
+    pub(crate) port_runs: [OnceLock<Box<[u16]>>; 3],
     pub(crate) names: Names,
 }
+
+const PORT_PROTOCOLS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
 
 /// The arrays, in the widths that the image has.
 #[derive(Debug)]
@@ -151,6 +157,32 @@ impl Table {
     pub fn denies_all(&self, port: PortIndex, direction: Direction, remote: Addr) -> bool {
         let known = self.entry(port).is_some_and(|entry| entry.halves[direction as usize].is_isolated());
         known && with_arrays!(&self.body, arrays => arrays.denies_all(port, direction, remote), packed _packed => false)
+    }
+
+    /// The ports in a row around one about which the table says the very same: verdict and rule. Further ones may be, too: no more than
+    /// 64 classes either way are looked at. Of a protocol without ports the one alone. Cost: a lookup for each class; the first time for a
+    /// protocol, all its ports are walked.
+    pub fn ports_alike(&self, port: PortIndex, direction: Direction, remote: Addr, protocol: Protocol, dport: u16) -> RangeInclusive<u16> {
+        const CLASSES_MAX: usize = 64;
+        let Some(protocols) = PORT_PROTOCOLS.iter().position(|with_ports| *with_ports == protocol) else { return dport..=dport };
+        let starts = self.port_runs(protocols);
+        let of = |run: usize| self.lookup(port, direction, remote, protocol, starts[run]);
+        let own = starts.partition_point(|start| *start <= dport) - 1;
+        let verdict = of(own);
+        let first = (own.saturating_sub(CLASSES_MAX)..own).rev().take_while(|run| of(*run) == verdict).last().unwrap_or(own);
+        let end = starts.len().min(own + 1 + CLASSES_MAX);
+        let last = (own + 1..end).take_while(|run| of(*run) == verdict).last().unwrap_or(own);
+        starts[first]..=starts.get(last + 1).map_or(u16::MAX, |next| next - 1)
+    }
+
+    /// The ports of a protocol at which another class begins than the one before has, the first of them 0. Found when first asked for.
+    fn port_runs(&self, protocols: usize) -> &[u16] {
+        self.port_runs[protocols].get_or_init(|| {
+            with_arrays!(&self.body, arrays => {
+                let class = |port: u16| arrays.addresses.port_class_of(PORT_PROTOCOLS[protocols], port);
+                (0..=u16::MAX).filter(|port| *port == 0 || class(*port) != class(port - 1)).collect()
+            })
+        })
     }
 
     /// The class of a remote address.

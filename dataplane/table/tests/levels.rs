@@ -262,6 +262,33 @@ proptest! {
     }
 }
 
+/// Ports in a row of which the same is said: each of them has the same verdict by the same rule, and the next ones have not, unless
+/// the row is long.
+#[test]
+fn ports_alike_have_the_same_verdict_each() {
+    let (mut wide, mut bounded) = (0, 0);
+    for (seed, build) in (0..6).flat_map(|seed| BUILDS.map(|build| (seed, build))) {
+        let parts = parts(Shape { seed, endpoints: 6, ..NARROW });
+        let table = Table::from_bytes(&build(&parts, 1)).unwrap();
+        for Query { port, direction, remote, protocol, dport } in queries(&parts, 60, 30, &mut Random(seed)) {
+            let ports = table.ports_alike(port, direction, remote, protocol, dport);
+            let verdict = |dport| table.lookup(port, direction, remote, protocol, dport);
+            assert!(ports.contains(&dport) && ports.clone().all(|other| verdict(other) == verdict(dport)), "{ports:?} around {dport}");
+            if ![Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&protocol) {
+                assert_eq!(ports, dport..=dport);
+                continue;
+            }
+            let ends_before = ports.start().checked_sub(1).is_none_or(|before| verdict(before) != verdict(dport));
+            let ends_behind = ports.end().checked_add(1).is_none_or(|behind| verdict(behind) != verdict(dport));
+            let all = ports.len();
+            assert!((ends_before && ends_behind) || all > 64, "{ports:?} around {dport} could be longer");
+            wide += usize::from(all > 1);
+            bounded += usize::from(all <= usize::from(u16::MAX));
+        }
+    }
+    assert!(wide > 50 && bounded > 50, "{wide} {bounded}");
+}
+
 /// What is said of every port is what is said of each: wherever all is said to be denied, all packets are asked for. Nothing is said
 /// of pods that no policy isolates, of ports without endpoint, and where profiles are packed.
 #[test]

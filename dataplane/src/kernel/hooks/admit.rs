@@ -1,11 +1,12 @@
-//! admit.h: new connections that differ from one that a worker judged in the source port alone.
+//! admit.h: new connections that differ from one that a worker judged in the source port alone, or in ports of which policy says
+//! the same.
 
 use super::parse::{Parsed, Piece};
 use super::{Action, Skb};
 use crate::kernel::{Kernel, MemoryKernel};
 use sluice_bpf::abi::{
-    CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, COUNT_ADMITTED, CacheValue, DEPARTURE, Key, MARK_DEFERRED, MARK_MASK, OPENING_ADMITTED,
-    OPENING_CLOSED, OPENINGS_BYTES, Opening, Port,
+    Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, COUNT_ADMITTED, CacheValue, DEPARTURE, Key, MARK_DEFERRED, MARK_MASK,
+    OPENING_ADMITTED, OPENING_CLOSED, OPENINGS_BYTES, Opening, Port,
 };
 use sluice_flow::{Direction, Protocol, TcpFlags};
 
@@ -26,7 +27,10 @@ impl MemoryKernel {
         if p.fragment != Piece::Whole || !begins {
             return None;
         }
-        let allowance = self.allowances.borrow().get(&Key { sport: 0, ..p.key }).copied()?;
+        let found = |dport| self.allowances.borrow().get(&Key { sport: 0, dport, ..p.key }).copied();
+        let covers =
+            |allowance: &Allowance| allowance.key.dport != 0 || (allowance.first_port..=allowance.last_port).contains(&p.key.dport);
+        let allowance = found(p.key.dport).or_else(|| found(0)).filter(covers)?;
         let has_ring = self.openings.borrow().get(&port.worker).is_some_and(|ring| ring.len() < RING_MAX);
         let translated = p.key.direction == Direction::Ingress as u8 && self.origin(p).is_some();
         let has_room = self.rations.borrow()[usize::from(p.key.port)].left() > 0;

@@ -63,6 +63,37 @@ impl World {
     }
 }
 
+/// One verdict holds for the ports in a row of which the same rule decides, for this peer alone, and until the next table.
+#[test]
+fn what_policy_says_of_more_ports_holds_for_them_all() {
+    let to = |dport: u16| udp("10.0.0.1:700", &format!("10.0.1.1:{dport}"));
+    let policies = [egress("10.0.1.0/24", "UDP 5000-5999"), egress("10.0.1.0/24", "TCP 80")];
+    let mut world = World::hearing(&policies);
+    assert_eq!(world.leaves(&to(5500)), Forwarded);
+    world.turn();
+    for dport in [5000, 5001, 5499, 5998, 5999] {
+        assert!(world.passes(Egress, &to(dport)), "{dport} begins without being asked");
+    }
+    assert_eq!(world.admitted(), 5);
+    for (frame, what) in [
+        (to(4999), "before them"),
+        (to(6000), "behind them"),
+        (tcp("10.0.0.1:700", "10.0.1.1:5500", "S"), "another protocol"),
+        (udp("10.0.0.1:700", "10.0.1.2:5500"), "another peer"),
+    ] {
+        assert!(world.is_asked(Egress, &frame), "{what}");
+    }
+    world.turn();
+    // a table that says the same of them voids it all the same
+    world.adopt(&[egress("10.0.1.0/24", "UDP 5000-5999")]);
+    assert!(world.is_asked(Egress, &to(5002)));
+    // of a port alone no more is said
+    let mut world = World::hearing(&[egress("10.0.1.0/24", "TCP 80")]);
+    let syn = |dport: u16| tcp("10.0.0.1:700", &format!("10.0.1.1:{dport}"), "S");
+    assert_eq!(world.leaves(&syn(80)), Forwarded);
+    assert!(world.is_asked(Egress, &syn(81)) && world.is_asked(Egress, &syn(79)));
+}
+
 #[test]
 fn what_differs_in_the_source_port_alone_is_admitted_and_tracked_from_the_first_packet_on() {
     let mut world = World::hearing(&[ingress("10.0.1.0/24", "TCP 80"), ingress("10.0.1.0/24", "UDP 53"), isolate(&["Egress"])]);

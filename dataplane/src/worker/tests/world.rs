@@ -474,6 +474,12 @@ pub(super) fn egress(block: &str, ports: &str) -> Value {
 fn port_list(ports: &str) -> Value {
     match ports.split_once(' ') {
         None => json!([]),
-        Some((protocol, port)) => json!([{"protocol": protocol, "port": port.parse::<u16>().unwrap()}]),
+        Some((protocol, ports)) => match ports.split_once('-') {
+            None => json!([{"protocol": protocol, "port": ports.parse::<u16>().unwrap()}]),
+            Some((first, last)) => {
+                let [first, last] = [first, last].map(|port| port.parse::<u16>().unwrap());
+                json!([{"protocol": protocol, "port": first, "endPort": last}])
+            }
+        },
     }
 }

@@ -25,9 +25,17 @@ fn what_was_allowed_before_is_admitted_the_same() {
                 let Ok(parsed) = parse(&frame, own) else { continue };
                 let bytes = random_bytes(number as u64, 64);
                 let mut choices = Choices::new(&bytes);
-                let wide = Key { sport: 0, ..parsed.key };
+                // of the one port, of a range with it, and of one that ends before it or begins behind it
+                let dport = parsed.key.dport;
+                let range =
+                    choices.pick(&[None, None, Some((0, u16::MAX)), Some((dport, dport)), Some((0, dport / 2)), Some((dport, u16::MAX))]);
+                let range = range.or_else(|| choices.rarely().then_some((dport.saturating_add(1), u16::MAX)));
+                let wide = Key { sport: 0, dport: if range.is_some() { 0 } else { dport }, ..parsed.key };
+                let (first_port, last_port) = range.unwrap_or((0, 0));
                 let allowance = Allowance {
                     key: wide,
+                    first_port,
+                    last_port,
                     deny_epoch: port.deny_epoch - u32::from(choices.rarely()),
                     rule: 7,
                     generation: 9,
