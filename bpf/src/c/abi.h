@@ -9,7 +9,8 @@
  *  - a field of a value that a build does not know is dropped, so it must not be one that only restricts: a restriction is
  *    a verdict or a flag of its own, and entries with verdicts or flags that a build does not know are not taken over;
  *  - a field of a key that a build does not know must be 0 to be taken over;
- *  - fields in network order have a type named __be..., and never change their size; pad... and reserved... are not data;
+ *  - fields in network order have a type named __be..., and never change their size; pad... and reserved... are not data, and
+ *    one of them may get a name and a meaning without a new version, if 0 means what was before;
  *  - counters and drop reasons keep their numbers, marks their bits, a trunk header its first 17 bytes. */
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
@@ -81,7 +82,7 @@ struct sluice_trunk_header {
 	__u32 epoch; /* the port's, read before judging */
 	__u32 mark;  /* the packet's own, given back with it */
 	__u32 exit_ifindex; /* of a departure: by which device; of what goes directly: to which */
-	__u8 origin[16];    /* the source before the node translated it, 0 where it did not */
+	__u8 origin[16];    /* the source before the node translated it, 0 where it did not; with BACK of what leaves: the opener's */
 };
 
 /* ---- a port: one pod's attachment. Written by the dataplane through shared memory, read by the programs. ---------- */
@@ -222,8 +223,8 @@ struct sluice_config {
 #endif
 
 /* What a worker said of one new connection holds for others that differ from it in the source port alone, as long as the
- * table is the same: the programs admit those themselves. The key has sport 0; of one that holds for a range of destination ports dport 0,
- * too. It stands in the value too: the kernel gives
+ * table is the same: the programs admit those themselves. The key has sport 0; of one that holds for a range of destination ports
+ * dport 0, and sport the low bits of the epoch: so what is read of one is all of one table. It stands in the value too: the kernel gives
  * the place of an entry that it takes out of a map to another one at once, also while somebody reads it. */
 struct sluice_allowance {
 	struct sluice_key key;

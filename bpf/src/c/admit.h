@@ -79,7 +79,7 @@ static __noinline int begin(const struct parsed *p, const struct allowed *allowe
 
 /* What a worker said of a packet that differs from this one in the source port alone, else of a range of ports that has this one's.
  * 0: nothing. */
-static __noinline int allowed_before(const struct parsed *p, struct allowed *allowed)
+static __noinline int allowed_before(const struct parsed *p, __u32 deny_epoch, struct allowed *allowed)
 {
 	struct sluice_key key = p->key;
 
@@ -87,6 +87,7 @@ static __noinline int allowed_before(const struct parsed *p, struct allowed *all
 	struct sluice_allowance *found = bpf_map_lookup_elem(&allowances, &key);
 
 	if (!found) {
+		key.sport = deny_epoch;
 		key.dport = 0;
 		found = bpf_map_lookup_elem(&allowances, &key);
 	}
@@ -142,7 +143,7 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 
 	if (p->fragment || (opened_explicitly(p->key.protocol) ? !p->opens : p->key.protocol != IPPROTO_UDP))
 		return 0;
-	if (!allowed_before(p, &allowed))
+	if (!allowed_before(p, *(volatile __u32 *)&port->deny_epoch, &allowed))
 		return 0;
 	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
 	void *ring = ring_of(port);

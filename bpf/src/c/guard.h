@@ -145,15 +145,6 @@ static __always_inline int guard_leaving(struct __sk_buff *skb, const struct slu
 	return 0;
 }
 
-/* Whether the kernel knows who opened connections of TCP. */
-static __always_inline int is_tracked(void)
-{
-	__u32 zero = 0;
-	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
-
-	return settings && settings->tracked;
-}
-
 /* Whether a packet of a pod that nobody isolates is so plain that parser and guard would let it pass unread: IPv4, TCP or UDP, in
  * the pod's own name, no later fragment, and no opener that would be remembered. 0: they look at it. */
 static __always_inline int is_plain(struct __sk_buff *skb, const struct sluice_port *port, __u8 direction)

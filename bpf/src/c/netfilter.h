@@ -10,11 +10,13 @@
 #define IFF_LOOPBACK 0x8
 #define REPLY 1 /* IP_CT_DIR_REPLY */
 /* Of connection tracking: a packet's place in its connection, in the low bits of the pointer to it; and one bit of its status. */
+#define TCP_PICKED_UP 0x08 /* IP_CT_TCP_FLAG_BE_LIBERAL: set where a connection was met in its middle */
 #define PLACE_MASK 7
 #define PLACE_ESTABLISHED 0
 #define PLACE_NEW 2
 #define STATUS_DST_NAT 0x20
-/* Also of its status: the node changes sequence numbers in it, or a helper reads what it says. */
+/* Also of its status: a helper expected it, the node changes sequence numbers in it, or a helper reads what it says. */
+#define STATUS_EXPECTED 0x1
 #define STATUS_SEQ_ADJUST 0x40
 #define STATUS_HELPER 0x2000
 
@@ -36,9 +38,22 @@ struct nf_conntrack_tuple_hash {
 	struct nf_conntrack_tuple tuple;
 };
 
+struct ip_ct_tcp_state {
+	__u8 flags;
+};
+
+struct ip_ct_tcp {
+	struct ip_ct_tcp_state seen[2];
+};
+
+union nf_conntrack_proto {
+	struct ip_ct_tcp tcp;
+};
+
 struct nf_conn {
 	unsigned long status;
 	struct nf_conntrack_tuple_hash tuplehash[2];
+	union nf_conntrack_proto proto;
 };
 
 struct net_device {
@@ -142,6 +157,31 @@ static __always_inline struct question *question(void)
 	return room && bpf_ksym_exists(bpf_skb_ct_lookup) ? (struct question *)&room->value : NULL;
 }
 
+/* Whether the kernel knows who opened connections of TCP over IPv4, and can be asked. */
+static __always_inline int is_tracked(void)
+{
+	__u32 zero = 0;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
+
+	return settings && settings->tracked && bpf_ksym_exists(bpf_skb_ct_lookup);
+}
+
+/* Who opened a tracked connection. */
+static __always_inline void write_source(const struct nf_conn *connection, __u32 is_v4, __u8 *origin)
+{
+	const union nf_inet_addr *first = &connection->tuplehash[0].tuple.src.u3;
+	__u32 *to = (__u32 *)origin;
+
+	if (is_v4) {
+		map_v4(origin, first->all[0]);
+	} else {
+		to[0] = first->all[0];
+		to[1] = first->all[1];
+		to[2] = first->all[2];
+		to[3] = first->all[3];
+	}
+}
+
 /* Whether the node has to see every packet of a connection: it changes sequence numbers in it, or a helper follows what it says. Of TCP
  * and UDP. */
 static __noinline int needs_the_node(struct __sk_buff *skb, const struct sluice_key *key)
@@ -157,17 +197,19 @@ static __noinline int needs_the_node(struct __sk_buff *skb, const struct sluice_
 	unsigned long status = connection->status;
 
 	bpf_ct_release(connection);
-	return !!(status & (STATUS_SEQ_ADJUST | STATUS_HELPER));
+	return !!(status & (STATUS_EXPECTED | STATUS_SEQ_ADJUST | STATUS_HELPER));
 }
 
 /* Of TCP in mid-connection: whether it comes from whoever opened it, as the kernel tracks it. SLUICE_TRUNK_ONWARD, SLUICE_TRUNK_BACK,
- * or 0 where it tells nothing. Translated on one side or the other, either the packet's ends or those of its answer are there. */
-static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *key)
+ * or 0 where it tells nothing: also of a connection that it met in its middle itself. Translated on one side or the other, either the
+ * packet's ends or those of its answer are there. Of what leaves a pod for an opener whose source the node translated, `origin` (aligned,
+ * 0 before) becomes that source. */
+static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *key, __u8 *origin)
 {
 	struct question *q = question();
 	__u32 answers = 0;
 
-	if (!q)
+	if (!q || !bpf_core_field_exists(struct nf_conn, proto.tcp.seen[0].flags))
 		return 0;
 	struct nf_conn *connection = connection_of(skb, key, 0, q);
 
@@ -177,8 +219,19 @@ static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *ke
 	}
 	if (!connection)
 		return 0;
+	__u8 way = (q->options.dir == REPLY) != answers ? SLUICE_TRUNK_BACK : SLUICE_TRUNK_ONWARD;
+
+	if (connection->proto.tcp.seen[0].flags & TCP_PICKED_UP) {
+		way = 0;
+	} else if (way == SLUICE_TRUNK_BACK && key->direction == SLUICE_EGRESS && !answers) {
+		const __u32 *words = (const __u32 *)key->dst;
+
+		write_source(connection, !words[0] && !words[1] && words[2] == bpf_htonl(0xffff), origin);
+		if (!__builtin_memcmp(origin, key->dst, 16))
+			__builtin_memset(origin, 0, 16);
+	}
 	bpf_ct_release(connection);
-	return (q->options.dir == REPLY) != answers ? SLUICE_TRUNK_BACK : SLUICE_TRUNK_ONWARD;
+	return way;
 }
 
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
@@ -188,7 +241,6 @@ static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *ke
 static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {
 	struct question *q = question();
-	__u32 is_v4 = p->ethertype == ETH_P_IP;
 
 	if (!q || !p->keyed || (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_UDP))
 		return;
@@ -196,19 +248,8 @@ static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p
 
 	if (!connection)
 		return;
-	if (q->options.dir == REPLY) {
-		union nf_inet_addr *first = &connection->tuplehash[0].tuple.src.u3;
-		__u32 *to = (__u32 *)origin;
-
-		if (is_v4) {
-			map_v4(origin, first->all[0]);
-		} else {
-			to[0] = first->all[0];
-			to[1] = first->all[1];
-			to[2] = first->all[2];
-			to[3] = first->all[3];
-		}
-	}
+	if (q->options.dir == REPLY)
+		write_source(connection, p->ethertype == ETH_P_IP, origin);
 	bpf_ct_release(connection);
 	if (!__builtin_memcmp(origin, p->key.src, 16))
 		__builtin_memset(origin, 0, 16);

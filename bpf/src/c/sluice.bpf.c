@@ -25,8 +25,8 @@
 #include "maps.h"
 #include "ports.h"
 #include "parse.h"
-#include "guard.h"
 #include "netfilter.h"
+#include "guard.h"
 #include "admit.h"
 #include "ration.h"
 #include "fragments.h"
@@ -76,7 +76,7 @@ static __noinline int punt(struct __sk_buff *skb, const struct sluice_port *port
 	if (p->key.direction == SLUICE_INGRESS)
 		find_origin(skb, p, header.origin);
 	if (p->key.protocol == IPPROTO_TCP && p->keyed && !p->opens && p->key.direction != SLUICE_DEPARTURE)
-		header.flags |= way_of(skb, &p->key);
+		header.flags |= way_of(skb, &p->key, header.origin);
 	if (bpf_skb_change_head(skb, sizeof(header), 0) || bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0))
 		return drop(SLUICE_DROP_INTERNAL);
 	count(SLUICE_COUNT_PUNT);
@@ -96,10 +96,10 @@ static __always_inline int ration(struct __sk_buff *skb, const struct sluice_por
 }
 
 /* Remembers who opened a connection of a pod that no policy isolates: should one do so in mid-connection, the worker
- * knows the original direction. Of TCP the kernel remembers it where it tracks it. */
+ * knows the original direction. Of TCP over IPv4 the kernel remembers it where it tracks that. */
 static __always_inline void remember_origin(const struct parsed *p)
 {
-	if (p->keyed && p->opens && (p->key.protocol != IPPROTO_TCP || !is_tracked())) {
+	if (p->keyed && p->opens && (p->key.protocol != IPPROTO_TCP || p->ethertype != ETH_P_IP || !is_tracked())) {
 		struct sluice_origin origin = { .seen_ns = bpf_ktime_get_coarse_ns() };
 
 		bpf_map_update_elem(&origins, &p->key, &origin, BPF_ANY);

@@ -8,8 +8,9 @@ use sluice_wire::{Preceded, Straight};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
 
-/// Sysctls of connection tracking by which it takes TCP of which it has not seen everything: segments, and resets.
-const LENIENT: [&str; 2] = ["nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"];
+/// Sysctls of connection tracking by which it takes TCP of which it has not seen everything: segments, resets, and what goes on after
+/// a pause (that one is usually 1).
+const LENIENT: [&str; 3] = ["nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst", "nf_conntrack_tcp_loose"];
 
 impl Keeper {
     /// Looks at every hook on devices of pods and at every exit.
@@ -64,10 +65,7 @@ impl Keeper {
             match straight {
                 Straight::UdpAndTcp => info!("established TCP goes straight from one pod's device to another's, too"),
                 Straight::UdpSinceTcpIsTracked => {
-                    info!(
-                        "established TCP goes by the kernel: net.netfilter.{} and net.netfilter.{} are not both 1",
-                        LENIENT[0], LENIENT[1]
-                    );
+                    info!("established TCP goes by the kernel: of net.netfilter {} not all are 1", LENIENT.join(", "));
                 }
                 Straight::Nothing | Straight::Udp => {}
             }

@@ -63,7 +63,7 @@ pub trait Kernel {
     }
     /// Caches a denial of new flows; best effort.
     fn deny(&self, key: &Key, deny_epoch: u32);
-    /// Lets the hooks admit new flows that differ in the source port alone; best effort.
+    /// Lets the hooks admit new flows that differ in the source port alone, or in ports of a range; best effort.
     fn allow(&self, allowance: &Allowance);
     /// Lets the hooks admit so many flows of a port before its worker hears of any.
     fn grant(&self, index: usize, room: u32);

@@ -16,7 +16,7 @@ use sluice_flow::{
 pub(super) struct Seen {
     pub(super) flow: FlowKey,
     pub(super) kind: Kind,
-    /// Its source before this node translated it.
+    /// Its source before this node translated it; of the tracked answer that leaves a pod: the opener's.
     pub(super) origin: Option<Addr>,
     pub(super) incarnation: Incarnation,
     /// The port's when the hook punted, which is before any of this.
@@ -85,7 +85,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     fn judge_known(&mut self, seen: &Seen, original: FlowKey, connection: Connection, role: Role) -> Judged {
         // replies are only replies: an opener is judged as a new connection, in either direction; so is what comes from another
         // origin by now, on ports that the node gave it
-        let another = role == Role::Original && seen.origin.is_some() && seen.origin != connection.origin;
+        let answers = seen.tracked == Some(Role::Reply);
+        let another = role == Role::Original && !answers && seen.origin.is_some() && seen.origin != connection.origin;
         if seen.opens() || another {
             return self.judge_new(seen, seen.flow, false);
         }
@@ -153,7 +154,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let role = match (opened(&seen.flow), opened(&reversed)) {
             (true, _) => Some(Role::Original),
             (false, true) => Some(Role::Reply),
-            (false, false) => seen.tracked,
+            // what the node itself opened is always answered
+            (false, false) => seen.tracked.filter(|role| *role == Role::Original || seen.origin.is_some() || !self.to_node(&seen.flow)),
         };
         match role {
             Some(Role::Original) => return self.judge_new(seen, seen.flow, false),
@@ -168,8 +170,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
 
     /// Judges a connection by the table and, if allowed, begins to track it.
     fn judge_new(&mut self, seen: &Seen, original: FlowKey, both_ways: bool) -> Judged {
-        // of the answer's destination before translation nothing is known, nor does it matter
-        let origin = seen.origin.filter(|_| original == seen.flow);
+        // of what answers, only the kernel's tracking tells who asked before translation
+        let origin = seen.origin.filter(|_| (original == seen.flow) != (seen.tracked == Some(Role::Reply)));
         let (rule, deferred) = match self.policy(&original, both_ways, origin) {
             Policy::Allow { rule, deferred } => (rule, deferred),
             Policy::Deny(reason) => {

@@ -90,7 +90,7 @@ pub struct Worker<I, K> {
     away: BTreeMap<PortIndex, Incarnation>,
     pending: Pending,
     /// What the hooks may admit, not written yet.
-    alike: Vec<Allowance>,
+    alike: Vec<(FlowKey, Allowance)>,
     pauses: reclaim::Pauses,
     fragments: fragments::Fragments,
     ended: openings::Ended,

@@ -166,19 +166,21 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             verdict,
             ..bytemuck::Zeroable::zeroed()
         };
-        self.alike.push(allowance);
-        // where it departs, or is deferred, a port of its own may be a service's
-        let Some(table) = self.table.as_ref().filter(|_| !connection.deferred && !original.departs) else { return };
-        let ports = table.ports_alike(original.port, original.direction, original.remote(), original.protocol, original.dport);
-        if ports.start() < ports.end() {
-            let key = Key { dport: 0, ..allowance.key };
-            self.alike.push(Allowance { key, first_port: *ports.start(), last_port: *ports.end(), ..allowance });
-        }
+        self.alike.push((*original, allowance));
     }
 
     /// Writes what [`Self::let_alike`] noted: of this batch, so under the table that it was judged by.
     pub(super) fn allow_alike(&mut self) {
-        self.alike.drain(..).for_each(|allowance| self.kernel.allow(&allowance));
+        for (original, allowance) in self.alike.drain(..) {
+            self.kernel.allow(&allowance);
+            // what is deferred is judged elsewhere, and what departs has been
+            let Some(table) = self.table.as_ref().filter(|_| allowance.verdict == CACHE_ALLOW && !original.departs) else { continue };
+            let ports = table.ports_alike(original.port, original.direction, original.remote(), original.protocol, original.dport);
+            if ports.start() < ports.end() {
+                let key = Key { sport: allowance.deny_epoch as u16, dport: 0, ..allowance.key };
+                self.kernel.allow(&Allowance { key, first_port: *ports.start(), last_port: *ports.end(), ..allowance });
+            }
+        }
     }
 
     /// Tells the hooks how much room each port has whose room has changed.

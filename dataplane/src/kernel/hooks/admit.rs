@@ -27,10 +27,10 @@ impl MemoryKernel {
         if p.fragment != Piece::Whole || !begins {
             return None;
         }
-        let found = |dport| self.allowances.borrow().get(&Key { sport: 0, dport, ..p.key }).copied();
+        let found = |sport, dport| self.allowances.borrow().get(&Key { sport, dport, ..p.key }).copied();
         let covers =
             |allowance: &Allowance| allowance.key.dport != 0 || (allowance.first_port..=allowance.last_port).contains(&p.key.dport);
-        let allowance = found(p.key.dport).or_else(|| found(0)).filter(covers)?;
+        let allowance = found(0, p.key.dport).or_else(|| found(port.deny_epoch as u16, 0)).filter(covers)?;
         let has_ring = self.openings.borrow().get(&port.worker).is_some_and(|ring| ring.len() < RING_MAX);
         let translated = p.key.direction == Direction::Ingress as u8 && self.origin(p).is_some();
         let has_room = self.rations.borrow()[usize::from(p.key.port)].left() > 0;

@@ -11,7 +11,7 @@
 //!
 //! It decides nothing of its own: a change of the C sources is made here too, file by file (parse.h, guard.h, the
 //! programs), and `parity.rs` runs both on the same frames. What it leaves out is what memory does not have: segmentation
-//! offload and helpers of the kernel that fail.
+//! offload, helpers of the kernel that fail, and its tracking of connections but for what it translated.
 
 mod admit;
 mod direct;
@@ -135,7 +135,7 @@ impl MemoryKernel {
             Ok((_, Guarded::Neighbour)) => self.pass(COUNT_NEIGHBOUR, skb.mark),
             Ok((parsed, Guarded::Judge)) if state & (PORT_ISOLATED_INGRESS | PORT_ISOLATED_EGRESS) == 0 => {
                 // should a policy isolate the pod in mid-connection, the worker knows the original direction
-                let remembers = parsed.key.protocol != Protocol::TCP.0 || !self.tracked.get();
+                let remembers = parsed.key.protocol != Protocol::TCP.0 || parsed.ethertype != ETHERTYPE_V4 || !self.tracked.get();
                 if parsed.keyed && parsed.opens && remembers {
                     self.origins.borrow_mut().insert(parsed.key);
                 }

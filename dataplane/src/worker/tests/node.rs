@@ -3,9 +3,10 @@
 use super::frames::{echo_reply, echo_request, flow, tcp, udp, unreachable};
 use super::world::{Deferred, Dropped, Forwarded, SECOND_NS, WEB, World, egress, isolate};
 use crate::worker::Command;
-use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY};
+use sluice_bpf::abi::{CACHE_ALLOW, CACHE_ALLOW_DEFERRED, CACHE_REPLY, TRUNK_BACK, TrunkHeader};
 use sluice_flow::Direction::{Egress, Ingress};
 use sluice_flow::{Addr, DropReason};
+use std::mem::offset_of;
 use std::net::IpAddr;
 
 fn node() -> Vec<Addr> {
@@ -53,6 +54,17 @@ fn answers_to_the_node_always_leave() {
             false => format!("{address}:{port}"),
         };
         assert_eq!(world.leaves(&tcp(&socket(web, 80), &socket(node, 4000), "SA")), Deferred, "a probe's TCP");
+        let tracked = |world: &World, port: u16, origin: [u8; 16]| {
+            let mut sent = world.punt(WEB, Egress, &tcp(&socket(web, 80), &socket(node, port), "SA"));
+            sent[offset_of!(TrunkHeader, flags)] |= TRUNK_BACK;
+            sent[offset_of!(TrunkHeader, origin)..][..16].copy_from_slice(&origin);
+            sent
+        };
+        let probe = tracked(&world, 4001, [0; 16]);
+        assert_eq!(world.received(probe), Deferred, "a probe's that the kernel tracks");
+        let asked = Addr::from(IpAddr::from([203, 0, 113, 9])).0;
+        let masqueraded = tracked(&world, 4002, asked);
+        assert_eq!(world.received(masqueraded), Dropped(DropReason::PolicyDenied), "{web}: somebody else's, behind the node's address");
         assert_eq!(world.leaves(&udp(&socket(web, 53), &socket(node, 4000))), Deferred, "UDP");
         assert_eq!(world.leaves(&unreachable(web, node, &udp(&socket(node, 4000), &socket(web, 9)))), Deferred, "an ICMP error");
         assert_eq!(world.leaves(&echo_request(web, node, 1)), Deferred, "a ping of its own");

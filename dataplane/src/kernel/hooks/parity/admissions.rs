@@ -30,7 +30,10 @@ fn what_was_allowed_before_is_admitted_the_same() {
                 let range =
                     choices.pick(&[None, None, Some((0, u16::MAX)), Some((dport, dport)), Some((0, dport / 2)), Some((dport, u16::MAX))]);
                 let range = range.or_else(|| choices.rarely().then_some((dport.saturating_add(1), u16::MAX)));
-                let wide = Key { sport: 0, dport: if range.is_some() { 0 } else { dport }, ..parsed.key };
+                let wide = match range {
+                    Some(_) => Key { sport: port.deny_epoch as u16, dport: 0, ..parsed.key },
+                    None => Key { sport: 0, ..parsed.key },
+                };
                 let (first_port, last_port) = range.unwrap_or((0, 0));
                 let allowance = Allowance {
                     key: wide,
