@@ -171,8 +171,11 @@ fn section(bench: &Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Secti
         let mut contests = Vec::new();
         for arm in contenders {
             match contest(bench, kind, arm, &mut flows, seconds, round)? {
-                Some(contest) => contests.push(contest),
-                None => return Ok(section.stop(round)),
+                Contest::Held(contest) => contests.push(*contest),
+                Contest::Full => return Ok(section.stop(round)),
+                Contest::Stuck => {
+                    println!("  note: round {}: {}: a connection got no answer in all turns; not counted", round + 1, arm.title())
+                }
             }
         }
         // in the order of the kind's states, whatever that of the round was
@@ -181,42 +184,56 @@ fn section(bench: &Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Secti
             .map(|[base, part]| format!("{} {:.2} of {:.2}", part.arm.title(), part.value / scale, base.value / scale))
             .collect();
         let remarks: String = contests.iter().flatten().map(Part::remarks).collect();
-        let [base, judged] = &contests[0];
+        let Some([base, judged]) = contests.first() else { continue };
         println!("  {:>2}/{rounds}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), judged.value / base.value);
         section.add(contests);
     }
     Ok(section.finish())
 }
 
-/// Two states in one round. `None` when a pod holds as many connections as it may, so that there is nothing to measure.
-fn contest(bench: &Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seconds: u32, round: u32) -> Result<Option<[Part; 2]>> {
+/// What became of a contest.
+enum Contest {
+    /// Base and judged.
+    Held(Box<[Part; 2]>),
+    /// A pod holds as many connections as it may, so that there is nothing to measure.
+    Full,
+    /// One side had no turn in which a connection came about.
+    Stuck,
+}
+
+/// Two states in one round.
+fn contest(bench: &Bench, kind: Kind, arm: Arm, flows: &mut Option<Flows>, seconds: u32, round: u32) -> Result<Contest> {
     let arms = [kind.arms()[0], arm];
     // traffic begins under what is judged, and is not met in the middle
     if bench.switch(arm)? == Ready::Full {
-        return Ok(None);
+        return Ok(Contest::Full);
     }
     let (length, settle) = kind.turn();
     let pairs = (Duration::from_secs(seconds.into()).as_millis() / length.as_millis()).max(1) as u32;
     let turns = Turns { bench, arms, length, settle, count: 2 * pairs, first: (round / 2 % 2) as usize };
     let mut drive = |meter: &Meter, counter: Option<Count<'_>>| turns.take(meter, counter);
-    let Some(sides) = kind.measure(bench, flows, &mut drive)? else { return Ok(None) };
+    let Some(sides) = kind.measure(bench, flows, &mut drive)? else { return Ok(Contest::Full) };
     for (arm, sample) in arms.iter().zip(&sides) {
         let counters = &sample.taken.counters;
         match arm.enforces() {
             _ if kind == Kind::Free => {}
             _ if *arm == Arm::Every && counters.hits > 0 => bail!("every packet should meet a worker, but: {counters:?}"),
             _ if *arm == Arm::Every && counters.punts > 0 => {}
-            true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(None),
+            true if counters.hits == 0 && counters.drops.contains_key(DropReason::ConnectionsFull.name()) => return Ok(Contest::Full),
             true if counters.hits == 0 => bail!("hooks on, but they saw none of the traffic: {counters:?}"),
             false if counters.hits + counters.punts > 0 => bail!("hooks off, but they saw traffic: {counters:?}"),
             _ => {}
+        }
+        // a SYN that got lost is repeated after a second, and again after two: the turns of one side may be over by then
+        if sample.value <= 0.0 && matches!(kind, Kind::Connect | Kind::Free | Kind::Opening) {
+            return Ok(Contest::Stuck);
         }
         if sample.value <= 0.0 {
             bail!("{}: nothing got through; the dataplane counted {counters:?}", arm.title());
         }
     }
     let mut arms = arms.into_iter();
-    Ok(Some(sides.map(|sample| Part::new(arms.next().unwrap_or(arm), sample))))
+    Ok(Contest::Held(Box::new(sides.map(|sample| Part::new(arms.next().unwrap_or(arm), sample)))))
 }
 
 #[cfg(test)]
