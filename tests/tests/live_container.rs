@@ -25,12 +25,20 @@ fn chart() -> Vec<String> {
     names(privileges::NEEDED.map(|(capability, _)| capability).into_iter().chain([Capability::CAP_CHOWN]))
 }
 
-/// a may open to b, b to nobody.
+/// A port for each crash, none beside another one.
+fn port_of(crash: usize) -> u16 {
+    7000 + 2 * crash as u16
+}
+
+/// a may open to b, b to nobody. A rule of its own for some ports: what is allowed to those around them says nothing of them.
 fn cluster() -> String {
+    let ports: Vec<String> = (0..CRASHES).map(|crash| format!("{{protocol: TCP, port: {}}}", port_of(crash))).collect();
+    let ports = ports.join(", ");
     let base = policy("x/base", "{podSelector: {}, policyTypes: [Ingress, Egress]}");
+    let b = "to: [{podSelector: {matchLabels: {app: b}}}]";
     let to_b = policy(
         "x/a-to-b",
-        "{podSelector: {matchLabels: {app: a}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: b}}}]}]}",
+        &format!("{{podSelector: {{matchLabels: {{app: a}}}}, policyTypes: [Egress], egress: [{{{b}, ports: [{ports}]}}, {{{b}}}]}}"),
     );
     let from_a =
         policy("x/b-from-a", "{podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}]}]}");
@@ -75,7 +83,7 @@ fn a_container_s_end_takes_the_trunks_and_no_established_flow() {
         assert!(live.kill_agent(Agent::Dataplane).unwrap());
         until("the trunks go with their namespace", Duration::from_secs(10), || trunk(&live).is_none());
         // to a port that nobody has asked for: what is like one before begins in the kernel
-        let port = 7000 + crash as u16;
+        let port = port_of(crash);
         assert!(!reaches_port(&live, "x/a", "x/b", port), "crash {crash}: a new connection without a dataplane");
         live.start_agent(Agent::Dataplane).unwrap();
         until("a new connection after the restart", Duration::from_secs(3), || reaches_port(&live, "x/a", "x/b", port));
