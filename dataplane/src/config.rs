@@ -147,7 +147,8 @@ pub enum Offload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Direct {
     /// UDP; and TCP where the kernel's connection tracking takes what it has not seen: where
-    /// net.netfilter.nf_conntrack_tcp_be_liberal and net.netfilter.nf_conntrack_tcp_ignore_invalid_rst are 1, or it tracks nothing.
+    /// net.netfilter.nf_conntrack_tcp_be_liberal, nf_conntrack_tcp_ignore_invalid_rst and nf_conntrack_tcp_loose are 1, or it tracks
+    /// nothing.
     All,
     /// UDP.
     Udp,

@@ -201,8 +201,8 @@ struct sluice_ration {
 	__u64 full_until_ns; /* the worker found no room, and will not look again before */
 };
 
-/* Who opened a connection of a pod that no policy isolated then: of SCTP, and of TCP where the kernel did not track it. Keyed like the
- * cache, by the SYN. */
+/* Who opened a connection of a pod that no policy isolated then: of SCTP, of TCP over IPv6, and over IPv4 where the kernel tracked
+ * nothing. Keyed like the cache, by the SYN. */
 struct sluice_origin {
 	__u64 seen_ns;
 };

@@ -236,8 +236,7 @@ static __noinline __u8 way_of(struct __sk_buff *skb, const struct sluice_key *ke
 
 /* The source of a packet that enters a pod as it was before this node translated it; 0 where it did not, or where the
  * kernel does not tell (it tells of TCP and UDP); `origin` is aligned, and 0 before. The packet is of the tracked connection's
- * original direction, so
- * what answers it is found as its reply. */
+ * original direction, so what answers it is found as its reply. */
 static __noinline void find_origin(struct __sk_buff *skb, const struct parsed *p, __u8 *origin)
 {
 	struct question *q = question();

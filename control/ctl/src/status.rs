@@ -176,7 +176,7 @@ fn print_dataplane(s: &DataplaneStatus, out: &mut dyn Write) -> Result<()> {
         Straight::Udp => "UDP",
         Straight::UdpAndTcp => "UDP and TCP",
         Straight::UdpSinceTcpIsTracked => {
-            "UDP; TCP as well once net.netfilter.nf_conntrack_tcp_be_liberal and net.netfilter.nf_conntrack_tcp_ignore_invalid_rst are 1"
+            "UDP; TCP as well once net.netfilter.nf_conntrack_tcp_be_liberal, nf_conntrack_tcp_ignore_invalid_rst and nf_conntrack_tcp_loose are 1"
         }
     };
     writeln!(out, "  straight     {straight}")?;

@@ -383,7 +383,7 @@ pub enum Straight {
     /// Established UDP, as it was asked for.
     Udp,
     /// Established UDP; TCP goes by the kernel, since its connection tracking takes what it sees of a connection for all there is:
-    /// `nf_conntrack_tcp_be_liberal` or `nf_conntrack_tcp_ignore_invalid_rst` is 0.
+    /// `nf_conntrack_tcp_be_liberal`, `nf_conntrack_tcp_ignore_invalid_rst` or `nf_conntrack_tcp_loose` is 0.
     UdpSinceTcpIsTracked,
     /// Both.
     UdpAndTcp,
