@@ -236,6 +236,31 @@ fn tcp_goes_straight_where_tracking_bears_it_and_ends_as_it_should() {
     live.down();
 }
 
+/// Tracking, which the hooks leave the memory of openers to, knows whose connection goes on when both pods become isolated: the one
+/// that policy allows does, whoever speaks first, and the one against its direction does not.
+#[test]
+fn who_opened_a_connection_is_known_when_its_pods_become_isolated() {
+    let Some(turn) = turn("live_direct openers") else { return };
+    let pods = ["x/a", "x/b"].map(pod).concat();
+    let live = Live::up(turn, "openers", &pods, |config| config.dataplane_args = ["--scan-interval", "1"].map(String::from).into());
+    // something is tracked, and the keeper has seen that
+    let first = Call::begin(&live, Family::V4, PORT);
+    std::thread::sleep(Duration::from_secs(3));
+    let mut calls = [1, 2].map(|offset| Call::begin(&live, Family::V4, PORT + offset));
+    live.apply_yaml(&cluster()).unwrap().in_force_after.unwrap();
+    // the answering end first, then the asking one
+    calls[0].server.write_all(&[7]).unwrap();
+    calls[0].client.read_exact(&mut [0]).unwrap();
+    calls.iter_mut().for_each(Call::once);
+    let a_asks_nobody = policy("x/a", "{podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress, Egress]}");
+    live.apply_yaml(&a_asks_nobody).unwrap().in_force_after.unwrap();
+    calls[1].server.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    calls[1].client.write_all(&[7]).unwrap();
+    assert!(calls[1].server.read_exact(&mut [0]).is_err(), "what policy forbids ends");
+    drop(first);
+    live.down();
+}
+
 #[test]
 fn nothing_goes_straight_where_it_is_told_not_to() {
     let Some(turn) = turn("live_direct off") else { return };
