@@ -188,7 +188,7 @@ pub struct Ration {
     pub pad: u32,
     /// As `until_ns`, of what its worker was asked about.
     pub asked_until_ns: u64,
-    /// Its worker found no room for more connections, and will not look again before.
+    /// Its worker found no room for more connections, and may look again then; 0 where it has plenty.
     pub full_until_ns: u64,
 }
 

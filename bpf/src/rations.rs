@@ -53,7 +53,7 @@ impl Loaded {
         }
     }
 
-    /// Has the programs drop a port's new connections until then, for want of room.
+    /// Has the programs drop a port's new connections until then where it has no room left, and one ask each time after it; 0 ends that.
     pub fn set_full(&self, index: usize, until_ns: u64) {
         for (word, offset) in [until_ns as u32, (until_ns >> 32) as u32].into_iter().zip([0, 4]) {
             // Relaxed: half of it read for a moment lets a few packets ask, or drops them, as others are

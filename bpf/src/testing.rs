@@ -326,12 +326,22 @@ impl Hooks {
     /// # Panics
     /// When the kernel does not take it.
     pub fn allow(&self, allowance: &Allowance, room: u32) {
+        self.change_ration(|ration| Ration { may: ration.made.wrapping_add(room), ..ration });
+        self.put("allowances", bytemuck::bytes_of(&allowance.key), bytemuck::bytes_of(allowance));
+    }
+
+    /// Has the port be full until then once its room is used up; 0: it is not.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn set_full(&self, until_ns: u64) {
+        self.change_ration(|ration| Ration { full_until_ns: until_ns, ..ration });
+    }
+
+    fn change_ration(&self, change: impl FnOnce(Ration) -> Ration) {
         let index = u32::from(PORT_INDEX).to_ne_bytes();
         let ration = self.map("rations").lookup(&index, MapFlags::ANY).expect("a lookup").expect("an array's entry");
-        let ration: Ration = bytemuck::pod_read_unaligned(&ration);
-        let ration = Ration { may: ration.made.wrapping_add(room), ..ration };
-        self.put("rations", &index, bytemuck::bytes_of(&ration));
-        self.put("allowances", bytemuck::bytes_of(&allowance.key), bytemuck::bytes_of(allowance));
+        self.put("rations", &index, bytemuck::bytes_of(&change(bytemuck::pod_read_unaligned(&ration))));
     }
 
     /// Takes an allowance back.

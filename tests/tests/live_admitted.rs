@@ -6,8 +6,9 @@ use sluice_flow::limits::CONNECTIONS_PER_PORT_MAX;
 use sluice_lab::{agents, probe};
 use sluice_tests::live::{Live, pod, policy, turn};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CONNECTIONS: u64 = 1000;
 const AGAIN: u64 = 10_000;
@@ -77,6 +78,36 @@ fn what_is_like_one_before_begins_in_the_kernel_and_ends_with_the_policy_that_al
     assert!(opened > 100 * CHANGES as u64, "{opened}");
     assert_eq!(leaked, 0);
     live.down();
+}
+
+/// A worker hears of what begins without it in large groups, also where its port is more than half full of what has ended: each time
+/// that it is woken costs whoever opens a connection then.
+#[test]
+fn what_begins_at_a_high_rate_seldom_wakes_its_worker() {
+    let Some(turn) = turn("live_admitted seldom") else { return };
+    let live = Live::up(turn, "sld", &cluster(), |_| {});
+    let b = SocketAddr::new(live.pod_address("x/b", Family::V4).unwrap(), 80);
+    let pid = live.state().unwrap().nodes.values().next().unwrap().dataplane.unwrap().pid;
+    let (before, began) = (times_woken(pid), Instant::now());
+    let opened = live.in_pod("x/a", || Ok((0..AGAIN).filter(|_| probe::tcp(b, QUICK).outcome.reached()).count() as u64)).unwrap();
+    let (woken, seconds) = (times_woken(pid) - before, began.elapsed().as_secs());
+    println!("{opened} connections in {seconds} s, the worker woke {woken} times");
+    assert_eq!(opened, AGAIN);
+    // it looks around five times a second in any case
+    assert!(woken < AGAIN / 50 + 10 * (seconds + 1), "woke {woken} times in {seconds} s");
+    live.down();
+}
+
+/// How often the dataplane's workers have slept so far.
+fn times_woken(pid: i32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let workers = tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap().starts_with("worker-"));
+    let times = |task: PathBuf| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        let times = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim().to_owned();
+        times.parse::<u64>().unwrap()
+    };
+    workers.map(times).sum()
 }
 
 /// A client with few ports comes back to those of connections that are over, hundreds of times to each.

@@ -198,7 +198,7 @@ struct sluice_ration {
 	__u32 may;
 	__u32 pad;
 	__u64 asked_until_ns; /* as until_ns, of what its worker was asked about */
-	__u64 full_until_ns; /* the worker found no room, and will not look again before */
+	__u64 full_until_ns; /* the worker found no room and may look again then; 0: it has plenty */
 };
 
 /* Who opened a connection of a pod that no policy isolated then: of SCTP, of TCP over IPv6, and over IPv4 where the kernel tracked
@@ -254,7 +254,8 @@ struct sluice_opening {
 };
 
 #define SLUICE_OPENINGS_BYTES (1 << 20)
-/* A sleeping worker is woken once for so many of a port. */
+/* A sleeping worker is woken once for so many of a port. Each time costs whoever opens the last of them: an interrupt to its own CPU,
+ * which a virtual machine pays dearly. */
 #define SLUICE_OPENINGS_WAKE 512
 
 /* A connection of which the programs told that it closed, for the program `end` to take out of the cache. */
@@ -278,6 +279,8 @@ struct sluice_end {
 #define SLUICE_RATION_AHEAD_NS 100000000ull
 /* Of these, a worker may be asked about so many at once: a quarter of what waits on its trunk at most. */
 #define SLUICE_ASKED_AT_ONCE 512
+/* How long a full port's worker has between two looks for room. */
+#define SLUICE_FULL_NS 20000000ull
 /* How long a way that the kernel took is taken without asking it; and how often whoever comes by the kernel shows it. TCP's more
  * often: so its tracking stays near what it has not seen. */
 #define SLUICE_DIRECT_NS 5000000000ull

@@ -122,9 +122,14 @@ static __noinline void count_over(const struct sluice_key *key, struct sluice_op
 	opening->bytes += value->bytes;
 }
 
+/* Whether the node gave a packet that enters another source. What most of them carry says no, without a search. */
 static __always_inline int is_translated(struct __sk_buff *skb, const struct parsed *p)
 {
 	__u32 zero = 0;
+	unsigned long status = carried_status(skb);
+
+	if (status && !(status & STATUS_SRC_NAT))
+		return 0;
 	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
 
 	if (!room)
@@ -174,25 +179,28 @@ static __noinline int admit(struct __sk_buff *skb, const struct sluice_port *por
 	opening->kind = SLUICE_OPENING_ADMITTED;
 	opening->verdict = allowed.verdict;
 	opening->at_ns = bpf_ktime_get_coarse_ns();
-	bpf_ringbuf_submit(opening, left % SLUICE_OPENINGS_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+	/* by what the worker has not heard, which begins anew whenever it listens; and with the last that there is room for */
+	__u32 unheard = made + 1 - *(volatile __u32 *)&share->learned;
+
+	bpf_ringbuf_submit(opening, unheard % SLUICE_OPENINGS_WAKE && left > 1 ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 	count(SLUICE_COUNT_ADMITTED);
 	return allowed.verdict;
 }
 
-/* Tells the worker that a connection has ended, if this packet ended it: room for others. A record that is lost costs a search,
+/* Tells the worker that a connection has ended, if a packet with FIN ended it: room for others. A record that is lost costs a search,
  * and a RST is left to one: whether its receiver believes it is not seen here. */
-static __always_inline void note_end(const struct sluice_port *port, const struct parsed *p)
+static __always_inline void note_end(const struct sluice_port *port, const struct sluice_key *key)
 {
 	__u32 zero = 0;
 	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
 
-	if (!room || !(p->tcp_flags & 0x01))
+	if (!room)
 		return;
-	reverse(&p->key, &room->back);
+	reverse(key, &room->back);
 	struct sluice_cache_value *answers = bpf_map_lookup_elem(&cache, &room->back);
 
 	/* the answers of what departs cross another hook */
-	if (p->key.direction != SLUICE_DEPARTURE && (!answers || !(answers->tcp_flags & 0x01)))
+	if (key->direction != SLUICE_DEPARTURE && (!answers || !(answers->tcp_flags & 0x01)))
 		return;
 	void *ring = ring_of(port);
 	struct sluice_opening *opening = ring ? bpf_ringbuf_reserve(ring, sizeof(*opening), 0) : NULL;
@@ -200,10 +208,22 @@ static __always_inline void note_end(const struct sluice_port *port, const struc
 	if (!opening)
 		return;
 	__builtin_memset(opening, 0, sizeof(*opening));
-	opening->key = p->key;
+	opening->key = *key;
 	opening->kind = SLUICE_OPENING_CLOSED;
 	opening->at_ns = bpf_ktime_get_coarse_ns();
 	bpf_ringbuf_submit(opening, BPF_RB_NO_WAKEUP);
+}
+
+/* What a packet that its entry allows adds to the flags that were seen. */
+static __noinline void learn_flags(const struct sluice_port *port, const struct sluice_key *key, struct sluice_cache_value *value, __u32 flags)
+{
+	value->tcp_flags |= flags;
+	if ((flags & 0x04) && value->timeout_ns > SLUICE_RST_TIMEOUT_NS)
+		value->timeout_ns = SLUICE_RST_TIMEOUT_NS;
+	else if ((flags & 0x01) && value->timeout_ns > SLUICE_FIN_TIMEOUT_NS)
+		value->timeout_ns = SLUICE_FIN_TIMEOUT_NS;
+	if (flags & 0x01)
+		note_end(port, key);
 }
 
 #endif

@@ -14,6 +14,8 @@
 #define PLACE_MASK 7
 #define PLACE_ESTABLISHED 0
 #define PLACE_NEW 2
+#define STATUS_CONFIRMED 0x8
+#define STATUS_SRC_NAT 0x10
 #define STATUS_DST_NAT 0x20
 /* Also of its status: a helper expected it, the node changes sequence numbers in it, or a helper reads what it says. */
 #define STATUS_EXPECTED 0x1
@@ -99,24 +101,35 @@ extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb_ctx, struct bpf_s
 extern struct nf_conn *bpf_xdp_ct_lookup(struct xdp_md *xdp_ctx, struct bpf_sock_tuple *bpf_tuple, __u32 tuple__sz,
 					 struct bpf_ct_opts___first *opts, __u32 opts__sz) __ksym __weak;
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 extern void bpf_ct_release(struct nf_conn *nf) __ksym __weak;
+
+/* The status of a packet's tracked connection, and its place in it; 0 where it is not tracked. */
+static __always_inline unsigned long status_of(const struct sk_buff *skb, unsigned long *place)
+{
+	/* in a module that is not there, nothing is tracked */
+	if (!bpf_core_field_exists(struct sk_buff, _nfct) || !bpf_core_field_exists(struct nf_conn, status))
+		return 0;
+	unsigned long connection = skb->_nfct;
+
+	*place = connection & PLACE_MASK;
+	connection &= ~(unsigned long)PLACE_MASK;
+	if (!connection)
+		return 0;
+	/* read in place: the kernel may have the type in a module, where casts do not find it, but any word will do */
+	void *status = (void *)connection + bpf_core_field_offset(struct nf_conn, status);
+	struct timespec64 *word = bpf_rdonly_cast(status, bpf_core_type_id_kernel(struct timespec64));
+
+	return word->tv_sec;
+}
 
 /* Whether a packet goes in its connection's direction and the node gave it another destination. */
 static __always_inline int redirected(const struct sk_buff *skb)
 {
-	/* in a module that is not there, nothing is translated */
-	if (!bpf_core_field_exists(struct sk_buff, _nfct) || !bpf_core_field_exists(struct nf_conn, status))
-		return 0;
-	unsigned long connection = skb->_nfct, place = connection & PLACE_MASK;
+	unsigned long place, status = status_of(skb, &place);
 
 	/* answers are not, and errors about them go back the way they came */
-	if (!(connection & ~(unsigned long)PLACE_MASK) || (place != PLACE_ESTABLISHED && place != PLACE_NEW))
-		return 0;
-	/* read in place: the kernel may have the type in a module, where casts do not find it, but any word will do */
-	void *status = (void *)(connection & ~(unsigned long)PLACE_MASK) + bpf_core_field_offset(struct nf_conn, status);
-	struct timespec64 *word = bpf_rdonly_cast(status, bpf_core_type_id_kernel(struct timespec64));
-
-	return !!(word->tv_sec & STATUS_DST_NAT);
+	return status & STATUS_DST_NAT && (place == PLACE_ESTABLISHED || place == PLACE_NEW);
 }
 
 /* A question to connection tracking, in the scratch before the place of an origin: the stack has no room for it. */
@@ -182,21 +195,29 @@ static __always_inline void write_source(const struct nf_conn *connection, __u32
 	}
 }
 
+/* The status of the connection that a packet which comes from the node's stack has with it; 0 where that tells nothing. */
+static __always_inline unsigned long carried_status(struct __sk_buff *skb)
+{
+	unsigned long place, status = status_of(bpf_cast_to_kern_ctx(skb), &place);
+
+	return status & STATUS_CONFIRMED ? status : 0;
+}
+
 /* Whether the node has to see every packet of a connection: it changes sequence numbers in it, or a helper follows what it says. Of TCP
  * and UDP. */
 static __noinline int needs_the_node(struct __sk_buff *skb, const struct sluice_key *key)
 {
-	struct question *q = question();
+	unsigned long status = carried_status(skb);
 
-	if (!q)
-		return 0;
-	struct nf_conn *connection = connection_of(skb, key, 1, q);
+	if (!status) {
+		struct question *q = question();
+		struct nf_conn *connection = q ? connection_of(skb, key, 1, q) : NULL;
 
-	if (!connection)
-		return 0;
-	unsigned long status = connection->status;
-
-	bpf_ct_release(connection);
+		if (!connection)
+			return 0;
+		status = connection->status;
+		bpf_ct_release(connection);
+	}
 	return !!(status & (STATUS_EXPECTED | STATUS_SEQ_ADJUST | STATUS_HELPER));
 }
 

@@ -1,5 +1,5 @@
-/* The shortest way, for what most packets are: TCP over IPv4 that neither opens nor ends, of a connection that the cache allows. Parser,
- * guard and judge would say the same of it, by several times as many instructions in as many more places. */
+/* The shortest way, for what most packets are: TCP over IPv4 that neither opens nor breaks off, of a connection that the cache allows.
+ * Parser, guard and judge would say the same of it, by several times as many instructions in as many more places. */
 #ifndef SLUICE_PLAIN_H
 #define SLUICE_PLAIN_H
 
@@ -15,7 +15,11 @@ static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_
 	const __u8 *tcp = data + ETHERNET_BYTES + sizeof(*ip);
 
 	if (skb->vlan_present || (void *)(tcp + 20) > end || ethernet->h_proto != bpf_htons(ETH_P_IP) || *(__u8 *)ip != 0x45 ||
-	    ip->protocol != IPPROTO_TCP || ip->frag_off & bpf_htons(0x3fff) || tcp[13] & 0x07 || !port->ip4 || every_packet())
+	    ip->protocol != IPPROTO_TCP || ip->frag_off & bpf_htons(0x3fff) || !port->ip4 || every_packet())
+		return 0;
+	__u8 flags = tcp[13];
+	/* RST, or SYN without ACK */
+	if (flags & 0x04 || (flags & 0x12) == 0x02)
 		return 0;
 	__u32 l3_bytes = skb->len - ETHERNET_BYTES, header_bytes = (tcp[12] >> 4) * 4;
 	__u32 total_bytes = skb->gso_segs ? l3_bytes : bpf_ntohs(ip->tot_len);
@@ -38,10 +42,12 @@ static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_
 	key->dport = tcp[2] << 8 | tcp[3];
 
 	__u32 epoch = *(volatile __u32 *)&port->epoch;
-	__u8 flags = tcp[13];
 	struct sluice_cache_value *value = bpf_map_lookup_elem(&cache, key);
 
-	if (!value || value->verdict != SLUICE_CACHE_ALLOW || value->epoch != epoch || flags & ~value->tcp_flags)
+	if (!value || value->verdict != SLUICE_CACHE_ALLOW || value->epoch != epoch)
+		return 0;
+	/* after FIN or RST */
+	if (flags & 0x02 && value->tcp_flags & 0x05)
 		return 0;
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
 
@@ -52,6 +58,8 @@ static __noinline int passes_plainly(struct __sk_buff *skb, const struct sluice_
 	}
 	__sync_fetch_and_add(&value->packets, skb->gso_segs ? skb->gso_segs : 1);
 	__sync_fetch_and_add(&value->bytes, skb->len);
+	if (flags & ~value->tcp_flags)
+		learn_flags(port, key, value, flags);
 	if (port->direct_mtu && !brought && may_be_brought(IPPROTO_TCP, flags)) {
 		__u32 device = take_shortcut(skb, key, value, now, ETHERNET_BYTES + sizeof(struct iphdr));
 

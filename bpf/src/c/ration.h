@@ -68,13 +68,18 @@ static __always_inline int may_begin(const struct parsed *p)
 	return opened_explicitly(p->key.protocol) ? p->opens : p->key.dport != SLUICE_ICMP_REPLY || p->key.protocol == IPPROTO_UDP;
 }
 
-/* Whether a port has no room for another connection, as its worker found a moment ago. */
+/* Whether a port that its worker found full has used up what room it was granted since; of all that come then, one asks each time
+ * that the worker may look again. */
 static __always_inline int is_full(const struct parsed *p)
 {
 	__u32 index = p->key.port;
 	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
 
-	return share && share->full_until_ns && share->full_until_ns > bpf_ktime_get_coarse_ns();
+	if (!share || (__s32)(*(volatile __u32 *)&share->may - *(volatile __u32 *)&share->made) > 0)
+		return 0;
+	__u64 until = *(volatile __u64 *)&share->full_until_ns, now = bpf_ktime_get_coarse_ns();
+
+	return until && (until > now || __sync_val_compare_and_swap(&share->full_until_ns, until, now + SLUICE_FULL_NS) != until);
 }
 
 #endif

@@ -132,12 +132,12 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 			return drop(SLUICE_DROP_POLICY_DENIED);
 		if (overdrawn(p))
 			return drop(SLUICE_DROP_RATIONED);
-		if (may_begin(p) && is_full(p))
-			return drop(SLUICE_DROP_CONNECTIONS_FULL);
 		int verdict = every_packet() ? 0 : admit(skb, port, p, epoch, 0);
 
 		if (verdict)
 			return let_on(skb, verdict);
+		if (may_begin(p) && is_full(p))
+			return drop(SLUICE_DROP_CONNECTIONS_FULL);
 		return ask(skb, port, p, epoch);
 	}
 	__u64 now = bpf_ktime_get_coarse_ns(), last_seen = value->last_seen_ns;
@@ -175,14 +175,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port
 	__sync_fetch_and_add(&value->bytes, skb->len);
 	if (now > last_seen)
 		value->last_seen_ns = now;
-	if (p->tcp_flags & ~value->tcp_flags) {
-		value->tcp_flags |= p->tcp_flags;
-		if ((p->tcp_flags & 0x04) && value->timeout_ns > SLUICE_RST_TIMEOUT_NS)
-			value->timeout_ns = SLUICE_RST_TIMEOUT_NS;
-		else if ((p->tcp_flags & 0x01) && value->timeout_ns > SLUICE_FIN_TIMEOUT_NS)
-			value->timeout_ns = SLUICE_FIN_TIMEOUT_NS;
-		note_end(port, p);
-	}
+	if (p->tcp_flags & ~value->tcp_flags)
+		learn_flags(port, &p->key, value, p->tcp_flags);
 	if (p->fragment == FIRST)
 		note_first(p);
 	/* a worker has judged it on its way here */

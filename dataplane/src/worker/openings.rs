@@ -6,8 +6,9 @@
 //! that a port has left is granted to the hooks, which never admit more.
 
 use super::judge::Policy;
+use super::reclaim::SEARCHED_MAX;
 use super::{Established, Worker};
-use crate::conntrack::Connection;
+use crate::conntrack::{Connection, Role};
 use crate::io::PacketIo;
 use crate::kernel::{Kernel, flow_of, key_of};
 use sluice_bpf::abi::{Allowance, CACHE_ALLOW, CACHE_ALLOW_DEFERRED, ENDINGS_MAX, Key, OPENING_ADMITTED, OPENING_CLOSED, Opening};
@@ -16,9 +17,12 @@ use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
 use std::collections::{BTreeSet, VecDeque};
 
 /// An ended connection lingers for late segments, as long as TCP waits for them at least (RFC 9293, 3.6.1: MSL, here the 30 s that
-/// systems use), and briefly where its port is more than half full.
+/// systems use), and briefly where its port is more than half full or has many that do: what they keep is read by nobody, and the
+/// memory for the next ones would never be warm.
 const LINGERS_NS: u64 = 30_000_000_000;
 const LINGERS_CROWDED_NS: u64 = 100_000_000;
+/// Of one port: 34 connections a second all linger for their time.
+pub(super) const LINGERING_MAX: usize = 1024;
 /// Between two looks at all ports.
 const LOOK_EVERY_NS: u64 = 100_000_000;
 /// Forgotten at once.
@@ -75,7 +79,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.ended.heard = heard;
         self.write_flips(&flips);
         for port in closing {
-            if self.connections.is_crowded(port, 0) {
+            // a whole run's worth, or worth a run
+            let many = self.ended.of_port[usize::from(port.0)].len() >= LINGERING_MAX + ENDINGS_MAX;
+            if many || self.connections.is_crowded(port, 0) {
                 self.reap(port, closed_at_ns);
             }
         }
@@ -103,7 +109,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             Policy::Allow { rule, deferred } if known => (true, rule, deferred),
             _ => (keeps, None, deferred_before),
         };
-        let before = self.connections.find(&flow).map(|(_, connection, _)| connection).filter(|before| before.incarnation == incarnation);
+        let same_ports = self.connections.find(&flow);
+        let before = same_ports.map(|(_, connection, _)| connection).filter(|before| before.incarnation == incarnation);
         if opening.packets > 0 {
             self.rules.note_over(before.and_then(|before| before.rule), opening.packets, opening.bytes);
         }
@@ -111,7 +118,9 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         let seen_ns = opening.at_ns + u64::from(before.is_some());
         let connection = Connection { incarnation, allowed, deferred, both_ways: false, origin: None, rule, seen_ns };
         // an opener against the direction of a known connection takes its place: the same two cache entries
-        self.connections.remove(&flow.reversed());
+        if same_ports.is_some_and(|(_, _, role)| role == Role::Reply) {
+            self.connections.remove(&flow.reversed());
+        }
         self.connections.insert(flow, connection);
         // also where it took the place of another one: the grant is used up
         self.connections.change(flow.port);
@@ -133,7 +142,8 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     fn closed(&mut self, port: PortIndex, now_ns: u64) -> Vec<(FlowKey, Connection)> {
         let mut closed = Vec::new();
         while let Some(&(flow, incarnation, at_ns)) = self.ended.of_port[usize::from(port.0)].front() {
-            let lingers_ns = if self.connections.is_crowded(port, closed.len()) { LINGERS_CROWDED_NS } else { LINGERS_NS };
+            let many = self.ended.of_port[usize::from(port.0)].len() > LINGERING_MAX;
+            let lingers_ns = if many || self.connections.is_crowded(port, closed.len()) { LINGERS_CROWDED_NS } else { LINGERS_NS };
             if now_ns.saturating_sub(at_ns) < lingers_ns || closed.len() == ENDINGS_MAX {
                 break;
             }
@@ -191,7 +201,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             if slot.worker == self.config.worker && !self.is_away(port, slot.incarnation) {
                 let room = self.connections.room(port) as u32;
                 self.kernel.grant(index, room);
-                if room > 0 {
+                if room > SEARCHED_MAX as u32 {
                     self.kernel.set_full(index, 0);
                 }
             }

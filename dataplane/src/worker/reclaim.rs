@@ -16,9 +16,9 @@ const DATAGRAM_IDLE_NS: u64 = 10_000_000_000;
 /// Of what nobody has answered: what a flood leaves behind. Above the second after which TCP repeats its SYN.
 const UNANSWERED_IDLE_NS: u64 = 2_000_000_000;
 /// Looked at in one search, and forgotten in it at most: other ports' packets wait for two look-ups in the kernel for each.
-const SEARCHED_MAX: usize = 128;
-const ENOUGH: usize = 16;
-/// After a search that did not find that many, so that a full port costs its worker little.
+pub(super) const SEARCHED_MAX: usize = 128;
+const ENOUGH: usize = 64;
+/// After a search, so that a full port costs its worker little: what it found is for the hooks to give to the next ones.
 const PAUSE_NS: u64 = 20_000_000;
 
 /// Until when no search of each port is worth its cost.
@@ -60,16 +60,11 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                     break;
                 }
             }
-            if freed < ENOUGH {
-                self.pauses.0[index] = now_ns + PAUSE_NS;
-            }
+            self.pauses.0[index] = now_ns + PAUSE_NS;
         }
-        let room = self.connections.has_room(port);
-        if !room {
-            // nobody need ask before the next search: the answer would be the same
-            self.kernel.set_full(index, self.pauses.0[index]);
-        }
-        room
+        // once the room is used up, nobody need ask before the next search: the answer would be the same
+        self.kernel.set_full(index, self.pauses.0[index]);
+        self.connections.has_room(port)
     }
 }
 

@@ -37,6 +37,7 @@ use sluice_flow::{Addr, Direction, DropReason, IcmpClass, Protocol, TcpFlags};
 
 const RATION_AHEAD_NS: u64 = 100_000_000;
 const ASKED_AT_ONCE: u64 = 512;
+const FULL_NS: u64 = 20_000_000;
 const FIN_TIMEOUT_NS: u64 = 120_000_000_000;
 const RST_TIMEOUT_NS: u64 = 10_000_000_000;
 const TRUNK_ADDRESS: [u8; 6] = *b"\x02SLUIC";
@@ -229,11 +230,12 @@ impl MemoryKernel {
                 true => p.opens,
                 false => p.key.dport != IcmpClass::Reply as u16 || protocol == Protocol::UDP,
             };
-            if opens && self.rations.borrow()[usize::from(p.key.port)].full_until_ns > now_ns {
-                return self.drop(DropReason::ConnectionsFull);
-            }
             let admitted = if self.every_packet.get() { None } else { self.admit(port, p, skb, now_ns) };
-            return admitted.map_or_else(|| self.ask(ifindex, port, p, skb, now_ns), |verdict| Self::let_on(verdict, skb.mark));
+            return match admitted {
+                Some(verdict) => Self::let_on(verdict, skb.mark),
+                None if opens && self.is_full(p, now_ns) => self.drop(DropReason::ConnectionsFull),
+                None => self.ask(ifindex, port, p, skb, now_ns),
+            };
         };
         let idle = now_ns > value.last_seen_ns && now_ns - value.last_seen_ns > value.timeout_ns;
         // against the direction of a connection, where it was picked up in mid-flow, or perhaps from another origin
@@ -341,6 +343,19 @@ impl MemoryKernel {
     fn asked_enough(&self, p: &Parsed, now_ns: u64) -> bool {
         let ahead_ns = RATION_AHEAD_NS.min(u64::from(self.new_flow_ns.get()) * ASKED_AT_ONCE);
         self.overdraws(&mut self.rations.borrow_mut()[usize::from(p.key.port)].asked_until_ns, now_ns, ahead_ns)
+    }
+
+    /// Whether a port that was found full has used up what room it was granted since, and it is not this packet's turn to ask.
+    fn is_full(&self, p: &Parsed, now_ns: u64) -> bool {
+        let ration = &mut self.rations.borrow_mut()[usize::from(p.key.port)];
+        if ration.left() > 0 || ration.full_until_ns == 0 {
+            return false;
+        }
+        if ration.full_until_ns > now_ns {
+            return true;
+        }
+        ration.full_until_ns = now_ns + FULL_NS;
+        false
     }
 
     fn overdraws(&self, until_ns: &mut u64, now_ns: u64, ahead_ns: u64) -> bool {

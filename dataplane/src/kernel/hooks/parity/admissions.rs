@@ -9,7 +9,7 @@ use sluice_bpf::abi::{
     Opening,
 };
 use sluice_bpf::testing::PORT_INDEX;
-use sluice_flow::{Direction, TcpFlags};
+use sluice_flow::{Direction, DropReason, TcpFlags};
 use sluice_frames::{Choices, random_bytes};
 
 /// An allowance beside what the cache and the denials may hold: what is admitted, what is asked, the entries that are made, what
@@ -20,7 +20,7 @@ fn what_was_allowed_before_is_admitted_the_same() {
         for (direction, port) in both_ways(ISOLATED) {
             let pair = Pair::new(port);
             let mut told = 0;
-            for (number, (what, frame)) in long_frames(6_000).enumerate() {
+            for (number, (what, frame)) in long_frames(9_000).enumerate() {
                 let own = Key { incarnation: INCARNATION, port: PORT_INDEX, direction: direction as u8, ..Zeroable::zeroed() };
                 let Ok(parsed) = parse(&frame, own) else { continue };
                 let bytes = random_bytes(number as u64, 64);
@@ -46,14 +46,18 @@ fn what_was_allowed_before_is_admitted_the_same() {
                     verdict: choices.pick(&[CACHE_ALLOW, CACHE_ALLOW_DEFERRED]),
                     ..Zeroable::zeroed()
                 };
-                let room = if choices.rarely() { 0 } else { 1 };
+                let room = u32::from(choices.below(4) != 0);
                 pair.model.allow(&allowance, room);
                 pair.twin.allow(&allowance);
                 let ration = &mut pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)].clone();
                 ration.may = ration.made + room;
                 pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)] = *ration;
-                let what = format!("{what} with {allowance:?} and room for {room}");
-                // the second time the entries are there; FIN may end what it finds
+                // not, until a moment that is over, or for ever
+                let full_until_ns = choices.pick(&[0, 0, 1, u64::MAX]);
+                let what = format!("{what} with {allowance:?} and room for {room}, full until {full_until_ns}");
+                // the second time the entries are there, or another packet has just asked; FIN may end what it finds
+                pair.model.set_full(full_until_ns);
+                pair.twin.set_full(usize::from(PORT_INDEX), full_until_ns);
                 for time in 0..2 {
                     pair.run(direction, &format!("{what}, {time}"), &frame, from_elsewhere(direction));
                 }
@@ -70,7 +74,9 @@ fn what_was_allowed_before_is_admitted_the_same() {
                 }
             }
             let counters = pair.model.counters();
+            let full = counters[DropReason::ConnectionsFull as usize];
             assert!(told > 500 && counters[COUNT_ADMITTED] > 500 && counters[COUNT_PUNT] > 500, "{direction}: {told}, {counters:?}");
+            assert!(full > 100, "{direction}: {counters:?}");
         }
     });
 }
