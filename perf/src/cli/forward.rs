@@ -52,7 +52,7 @@ pub(crate) struct Forward {
     /// Only this section; may be repeated.
     #[arg(long = "section", value_enum, value_name = "NAME")]
     pub(crate) sections: Vec<Kind>,
-    /// Rounds of each section [default: 20 or 30; tcp8, udp1k and request 8].
+    /// Rounds of each section [default: 20 or 30; free 80; tcp8, udp1k and request 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
     /// Seconds of each side in a round.

@@ -162,7 +162,9 @@ impl Kind {
         match self {
             Self::Tcp8 | Self::Udp1k | Self::Request => 8,
             // where the intervals came out wide
-            Self::Tcp | Self::Service | Self::Free | Self::Latency => 30,
+            Self::Tcp | Self::Service | Self::Udp100k | Self::Connect | Self::Latency | Self::Opening => 30,
+            // and the must is near
+            Self::Free => 80,
             _ => 20,
         }
     }
