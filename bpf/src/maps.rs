@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Why a map operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +95,15 @@ impl<T: Pod> Shared<T> {
         let word = unsafe { self.at(index).cast::<u8>().add(offset) };
         // SAFETY: aligned to 4 by the assertion and the page-aligned base; the mapping outlives the borrow of self.
         unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
+    }
+
+    /// One 64-bit field of a slot, likewise.
+    pub fn long(&self, index: usize, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && size_of::<T>().is_multiple_of(8) && offset + 8 <= size_of::<T>(), "offset {offset}");
+        // SAFETY: the offset lies inside the slot, which lies inside the mapping.
+        let long = unsafe { self.at(index).cast::<u8>().add(offset) };
+        // SAFETY: aligned to 8 by the assertion and the page-aligned base; the mapping outlives the borrow of self.
+        unsafe { AtomicU64::from_ptr(long.as_ptr().cast()) }
     }
 
     /// Stores to a word so that everything written before is seen by a program that sees it.

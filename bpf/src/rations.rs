@@ -55,10 +55,8 @@ impl Loaded {
 
     /// Has the programs drop a port's new connections until then where it has no room left, and one ask each time after it; 0 ends that.
     pub fn set_full(&self, index: usize, until_ns: u64) {
-        for (word, offset) in [until_ns as u32, (until_ns >> 32) as u32].into_iter().zip([0, 4]) {
-            // Relaxed: half of it read for a moment lets a few packets ask, or drops them, as others are
-            self.rations.word(index, offset_of!(Ration, full_until_ns) + offset).store(word, Ordering::Relaxed);
-        }
+        // Relaxed: nothing hangs on its order; whole, since the programs exchange it for a later one
+        self.rations.long(index, offset_of!(Ration, full_until_ns)).store(until_ns, Ordering::Relaxed);
     }
 
     /// Lets the programs hold so many connections of a port that its worker has not heard of.

@@ -338,10 +338,21 @@ impl Hooks {
         self.change_ration(|ration| Ration { full_until_ns: until_ns, ..ration });
     }
 
-    fn change_ration(&self, change: impl FnOnce(Ration) -> Ration) {
+    /// Until when it is.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn full_until_ns(&self) -> u64 {
+        self.port_ration().full_until_ns
+    }
+
+    fn port_ration(&self) -> Ration {
         let index = u32::from(PORT_INDEX).to_ne_bytes();
-        let ration = self.map("rations").lookup(&index, MapFlags::ANY).expect("a lookup").expect("an array's entry");
-        self.put("rations", &index, bytemuck::bytes_of(&change(bytemuck::pod_read_unaligned(&ration))));
+        bytemuck::pod_read_unaligned(&self.map("rations").lookup(&index, MapFlags::ANY).expect("a lookup").expect("an array's entry"))
+    }
+
+    fn change_ration(&self, change: impl FnOnce(Ration) -> Ration) {
+        self.put("rations", &u32::from(PORT_INDEX).to_ne_bytes(), bytemuck::bytes_of(&change(self.port_ration())));
     }
 
     /// Takes an allowance back.

@@ -254,7 +254,7 @@ struct sluice_opening {
 };
 
 #define SLUICE_OPENINGS_BYTES (1 << 20)
-/* A sleeping worker is woken once for so many of a port. Each time costs whoever opens the last of them: an interrupt to its own CPU,
+/* A sleeping worker is woken once for so many of a port, and with the last that there is room for. Each time costs whoever opens the last of them: an interrupt to its own CPU,
  * which a virtual machine pays dearly. */
 #define SLUICE_OPENINGS_WAKE 512
 

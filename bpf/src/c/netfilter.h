@@ -9,7 +9,7 @@
 #define NF_ACCEPT 1
 #define IFF_LOOPBACK 0x8
 #define REPLY 1 /* IP_CT_DIR_REPLY */
-/* Of connection tracking: a packet's place in its connection, in the low bits of the pointer to it; and one bit of its status. */
+/* Of connection tracking: a packet's place in its connection, in the low bits of the pointer to it; and bits of its status. */
 #define TCP_PICKED_UP 0x08 /* IP_CT_TCP_FLAG_BE_LIBERAL: set where a connection was met in its middle */
 #define PLACE_MASK 7
 #define PLACE_ESTABLISHED 0

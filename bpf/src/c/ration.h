@@ -69,17 +69,22 @@ static __always_inline int may_begin(const struct parsed *p)
 }
 
 /* Whether a port that its worker found full has used up what room it was granted since; of all that come then, one asks each time
- * that the worker may look again. */
+ * that the worker may look again. Under fail-open all of them do: there may be no worker. */
 static __always_inline int is_full(const struct parsed *p)
 {
-	__u32 index = p->key.port;
+	__u32 zero = 0, index = p->key.port;
+	struct sluice_config *settings = bpf_map_lookup_elem(&config, &zero);
 	struct sluice_ration *share = bpf_map_lookup_elem(&rations, &index);
 
 	if (!share || (__s32)(*(volatile __u32 *)&share->may - *(volatile __u32 *)&share->made) > 0)
 		return 0;
 	__u64 until = *(volatile __u64 *)&share->full_until_ns, now = bpf_ktime_get_coarse_ns();
 
-	return until && (until > now || __sync_val_compare_and_swap(&share->full_until_ns, until, now + SLUICE_FULL_NS) != until);
+	if (!until || until > now)
+		return !!until;
+	if (settings && settings->fail_open)
+		return 0;
+	return __sync_val_compare_and_swap(&share->full_until_ns, until, now + SLUICE_FULL_NS) != until;
 }
 
 #endif

@@ -67,7 +67,8 @@ pub trait Kernel {
     fn allow(&self, allowance: &Allowance);
     /// Lets the hooks admit so many flows of a port before its worker hears of any.
     fn grant(&self, index: usize, room: u32);
-    /// Has the hooks drop what would begin a connection of a port until then, for want of room.
+    /// Once the room that a port was granted is used up, has the hooks drop what would begin a connection of it, but for one packet
+    /// from then on, and one in 20 ms after it; 0: they ask about all.
     fn set_full(&self, index: usize, until_ns: u64);
     /// What the hooks told a worker since it was last asked, in order: everything that they began to tell before this call.
     fn openings(&self, worker: u16, each: &mut dyn FnMut(Opening));

@@ -176,6 +176,10 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
             Policy::Allow { rule, deferred } => (rule, deferred),
             Policy::Deny(reason) => {
                 self.remember_denial(seen, &original, reason);
+                // of a full port one packet asks for all
+                if !self.connections.has_room(original.port) {
+                    self.reclaim(original.port, seen.now_ns);
+                }
                 return Judged::Drop(reason);
             }
         };

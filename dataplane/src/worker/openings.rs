@@ -17,12 +17,9 @@ use sluice_flow::{FlowKey, Incarnation, PortIndex, Protocol};
 use std::collections::{BTreeSet, VecDeque};
 
 /// An ended connection lingers for late segments, as long as TCP waits for them at least (RFC 9293, 3.6.1: MSL, here the 30 s that
-/// systems use), and briefly where its port is more than half full or has many that do: what they keep is read by nobody, and the
-/// memory for the next ones would never be warm.
+/// systems use), and briefly where its port is more than half full.
 const LINGERS_NS: u64 = 30_000_000_000;
 const LINGERS_CROWDED_NS: u64 = 100_000_000;
-/// Of one port: 34 connections a second all linger for their time.
-pub(super) const LINGERING_MAX: usize = 1024;
 /// Between two looks at all ports.
 const LOOK_EVERY_NS: u64 = 100_000_000;
 /// Forgotten at once.
@@ -79,9 +76,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
         self.ended.heard = heard;
         self.write_flips(&flips);
         for port in closing {
-            // a whole run's worth, or worth a run
-            let many = self.ended.of_port[usize::from(port.0)].len() >= LINGERING_MAX + ENDINGS_MAX;
-            if many || self.connections.is_crowded(port, 0) {
+            if self.connections.is_crowded(port, 0) {
                 self.reap(port, closed_at_ns);
             }
         }
@@ -142,8 +137,7 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
     fn closed(&mut self, port: PortIndex, now_ns: u64) -> Vec<(FlowKey, Connection)> {
         let mut closed = Vec::new();
         while let Some(&(flow, incarnation, at_ns)) = self.ended.of_port[usize::from(port.0)].front() {
-            let many = self.ended.of_port[usize::from(port.0)].len() > LINGERING_MAX;
-            let lingers_ns = if many || self.connections.is_crowded(port, closed.len()) { LINGERS_CROWDED_NS } else { LINGERS_NS };
+            let lingers_ns = if self.connections.is_crowded(port, closed.len()) { LINGERS_CROWDED_NS } else { LINGERS_NS };
             if now_ns.saturating_sub(at_ns) < lingers_ns || closed.len() == ENDINGS_MAX {
                 break;
             }

@@ -18,7 +18,7 @@ const UNANSWERED_IDLE_NS: u64 = 2_000_000_000;
 /// Looked at in one search, and forgotten in it at most: other ports' packets wait for two look-ups in the kernel for each.
 pub(super) const SEARCHED_MAX: usize = 128;
 const ENOUGH: usize = 64;
-/// After a search, so that a full port costs its worker little: what it found is for the hooks to give to the next ones.
+/// After a search that did not find that many, so that a full port costs its worker little.
 const PAUSE_NS: u64 = 20_000_000;
 
 /// Until when no search of each port is worth its cost.
@@ -60,10 +60,12 @@ impl<I: PacketIo, K: Kernel> Worker<I, K> {
                     break;
                 }
             }
-            self.pauses.0[index] = now_ns + PAUSE_NS;
+            if freed < ENOUGH {
+                self.pauses.0[index] = now_ns + PAUSE_NS;
+            }
         }
         // once the room is used up, nobody need ask before the next search: the answer would be the same
-        self.kernel.set_full(index, self.pauses.0[index]);
+        self.kernel.set_full(index, self.pauses.0[index].max(1));
         self.connections.has_room(port)
     }
 }

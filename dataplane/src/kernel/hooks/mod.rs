@@ -345,7 +345,8 @@ impl MemoryKernel {
         self.overdraws(&mut self.rations.borrow_mut()[usize::from(p.key.port)].asked_until_ns, now_ns, ahead_ns)
     }
 
-    /// Whether a port that was found full has used up what room it was granted since, and it is not this packet's turn to ask.
+    /// Whether a port that was found full has used up what room it was granted since, and it is not this packet's turn to ask;
+    /// under fail-open it always is.
     fn is_full(&self, p: &Parsed, now_ns: u64) -> bool {
         let ration = &mut self.rations.borrow_mut()[usize::from(p.key.port)];
         if ration.left() > 0 || ration.full_until_ns == 0 {
@@ -354,7 +355,9 @@ impl MemoryKernel {
         if ration.full_until_ns > now_ns {
             return true;
         }
-        ration.full_until_ns = now_ns + FULL_NS;
+        if !self.fail_open.get() {
+            ration.full_until_ns = now_ns + FULL_NS;
+        }
         false
     }
 

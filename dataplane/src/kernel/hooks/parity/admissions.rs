@@ -53,13 +53,19 @@ fn what_was_allowed_before_is_admitted_the_same() {
                 ration.may = ration.made + room;
                 pair.twin.rations.borrow_mut()[usize::from(PORT_INDEX)] = *ration;
                 // not, until a moment that is over, or for ever
-                let full_until_ns = choices.pick(&[0, 0, 1, u64::MAX]);
+                let mut full_until_ns = choices.pick(&[0, 0, 1, u64::MAX]);
                 let what = format!("{what} with {allowance:?} and room for {room}, full until {full_until_ns}");
                 // the second time the entries are there, or another packet has just asked; FIN may end what it finds
-                pair.model.set_full(full_until_ns);
-                pair.twin.set_full(usize::from(PORT_INDEX), full_until_ns);
                 for time in 0..2 {
+                    pair.model.set_full(full_until_ns);
+                    pair.twin.set_full(usize::from(PORT_INDEX), full_until_ns);
                     pair.run(direction, &format!("{what}, {time}"), &frame, from_elsewhere(direction));
+                    let twins = pair.twin.rations.borrow()[usize::from(PORT_INDEX)].full_until_ns;
+                    let has_asked = twins != full_until_ns;
+                    assert_eq!(pair.model.full_until_ns() != full_until_ns, has_asked, "{what}, {time}: whose turn it was");
+                    if has_asked {
+                        full_until_ns = u64::MAX;
+                    }
                 }
                 let mut twins = Vec::new();
                 pair.twin.openings(port.worker, &mut |opening| twins.push(Opening { at_ns: 0, ..opening }));
