@@ -254,8 +254,8 @@ struct sluice_opening {
 };
 
 #define SLUICE_OPENINGS_BYTES (1 << 20)
-/* A sleeping worker is woken once for so many of a port, and with the last that there is room for. Each time costs whoever opens the last of them: an interrupt to its own CPU,
- * which a virtual machine pays dearly. */
+/* A sleeping worker is woken once for so many of a port, and with the last that there is room for. Whoever opens that one pays: an
+ * interrupt to its own CPU, which is dear on a virtual machine. */
 #define SLUICE_OPENINGS_WAKE 512
 
 /* A connection of which the programs told that it closed, for the program `end` to take out of the cache. */
