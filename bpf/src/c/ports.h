@@ -2,6 +2,21 @@
 #ifndef SLUICE_PORTS_H
 #define SLUICE_PORTS_H
 
+/* Where the hint is of another device. */
+static __noinline struct sluice_port *search_port(__u32 ifindex, __u32 *hint, __u16 *number)
+{
+	__u32 *found = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
+
+	if (!found)
+		return NULL;
+	__u32 index = *found;
+	struct sluice_port *port = bpf_map_lookup_elem(&ports, &index);
+
+	*(volatile __u32 *)hint = index;
+	*number = index;
+	return port && port->ifindex == ifindex ? port : NULL;
+}
+
 /* The port of a device, NULL where there is none. */
 static __always_inline struct sluice_port *port_of(__u32 ifindex, __u16 *number)
 {
@@ -13,17 +28,8 @@ static __always_inline struct sluice_port *port_of(__u32 ifindex, __u16 *number)
 	__u32 index = *(volatile __u32 *)hint;
 	struct sluice_port *port = bpf_map_lookup_elem(&ports, &index);
 
-	if (!port || !ifindex || port->ifindex != ifindex) {
-		__u32 *found = bpf_map_lookup_elem(&port_of_ifindex, &ifindex);
-
-		if (!found)
-			return NULL;
-		index = *found;
-		*(volatile __u32 *)hint = index;
-		port = bpf_map_lookup_elem(&ports, &index);
-		if (!port || port->ifindex != ifindex)
-			return NULL;
-	}
+	if (!port || !ifindex || port->ifindex != ifindex)
+		return search_port(ifindex, hint, number);
 	*number = index;
 	return port;
 }
@@ -34,6 +40,11 @@ static __always_inline __u32 state_of(const struct sluice_port *port)
 	__u32 state = *(volatile __u32 *)&port->state;
 
 	return state >> SLUICE_PORT_STATE_SHIFT == (port->incarnation & (~0u >> SLUICE_PORT_STATE_SHIFT)) ? state : 0;
+}
+
+static __always_inline int is_isolated(__u32 state)
+{
+	return !!(state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS));
 }
 
 #endif

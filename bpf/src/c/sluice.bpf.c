@@ -113,6 +113,19 @@ static __always_inline int let_on(struct __sk_buff *skb, int verdict)
 	return TCX_NEXT;
 }
 
+/* The verdict on what is plain; 0: look closely. */
+static __always_inline int pass_plainly(struct __sk_buff *skb, const struct sluice_port *port, __u16 number, __u32 state, __u8 direction,
+					__u8 brought)
+{
+	if (!is_isolated(state))
+		return is_plain(skb, port, direction) ? pass(SLUICE_COUNT_NOT_ISOLATED) : 0;
+	int plain = passes_plainly(skb, port, number, direction, brought);
+
+	if (plain > 0)
+		return bring(skb, plain);
+	return plain ? pass(SLUICE_COUNT_HIT) : 0;
+}
+
 /* The cached verdict, one that was given before for what comes alike, or a punt. TCX_NEXT: allowed. */
 static __always_inline int judge(struct __sk_buff *skb, const struct sluice_port *port, struct parsed *p)
 {
@@ -253,11 +266,9 @@ static __always_inline int made_here(struct __sk_buff *skb)
 	return 1;
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
+/* Whatever is not plain. `brought` there by another pod's hook: its mark is gone. */
+static __always_inline int look_closely(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u8 direction, __u8 brought)
 {
-	struct parsed p = {};
-	struct sluice_port *port = port_of(skb->ifindex, &p.key.port);
-
 	if (!port)
 		return drop(SLUICE_DROP_NO_PORT);
 	__u32 state = state_of(port);
@@ -265,6 +276,10 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 	if (!(state & SLUICE_PORT_OPEN))
 		return drop(SLUICE_DROP_PORT_CLOSED);
 
+	struct parsed p = {
+		.key = { .incarnation = port->incarnation, .port = number, .direction = direction },
+		.direct = brought ? DIRECT : 0,
+	};
 	__u32 mark = skb->mark & SLUICE_MARK_MASK;
 
 	if (direction == SLUICE_EGRESS) {
@@ -283,11 +298,15 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 			if (verdict != TCX_NEXT)
 				return verdict;
 			mark = 0;
+			verdict = pass_plainly(skb, port, number, state, direction, 0);
+			if (verdict)
+				return verdict;
 		}
 		int judged = (mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex;
 
 		if (mark & SLUICE_MARK_DIRECT) {
 			skb->mark &= ~(SLUICE_MARK_DIRECT | SLUICE_MARK_JUDGED_INGRESS);
+			/* what a worker has judged for both ends is counted as such */
 			p.direct = judged ? DIRECT_JUDGED : DIRECT;
 		} else if (judged) {
 			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
@@ -295,19 +314,6 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		}
 	}
 
-	if (!(state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS)) && is_plain(skb, port, direction))
-		return pass(SLUICE_COUNT_NOT_ISOLATED);
-	p.key.incarnation = port->incarnation;
-	p.key.direction = direction;
-	/* what a worker has judged for both ends is counted as such */
-	if (state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS) && p.direct != DIRECT_JUDGED) {
-		int plain = passes_plainly(skb, port, &p.key, p.direct);
-
-		if (plain > 0)
-			return bring(skb, plain);
-		if (plain)
-			return pass(SLUICE_COUNT_HIT);
-	}
 	int verdict = parse(skb, &p);
 
 	if (verdict < 0)
@@ -317,7 +323,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 		return drop(-verdict);
 	if (verdict == PASS_NEIGHBOUR)
 		return pass(SLUICE_COUNT_NEIGHBOUR);
-	if (!(state & (SLUICE_PORT_ISOLATED_INGRESS | SLUICE_PORT_ISOLATED_EGRESS))) {
+	if (!is_isolated(state)) {
 		remember_origin(&p);
 		return pass(SLUICE_COUNT_NOT_ISOLATED);
 	}
@@ -325,6 +331,39 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 	if (verdict != TCX_NEXT)
 		return verdict;
 	return pass(p.direct == DIRECT_JUDGED ? SLUICE_COUNT_REINJECTED : SLUICE_COUNT_HIT);
+}
+
+static __noinline int look_at_leaving(struct __sk_buff *skb, struct sluice_port *port, __u16 number)
+{
+	return look_closely(skb, port, number, SLUICE_EGRESS, 0);
+}
+
+static __noinline int look_at_entering(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u8 brought)
+{
+	return look_closely(skb, port, number, SLUICE_INGRESS, brought);
+}
+
+/* What most packets are is told by little code in one piece: it is cold whenever the rest of the stack has run. */
+static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
+{
+	__u16 number = 0;
+	__u8 brought = 0;
+	struct sluice_port *port = port_of(skb->ifindex, &number);
+
+	if (port && (direction == SLUICE_EGRESS || skb->ingress_ifindex)) {
+		__u32 state = state_of(port), mark = skb->mark & SLUICE_MARK_MASK;
+
+		brought = direction == SLUICE_INGRESS && mark == SLUICE_MARK_DIRECT;
+		if (brought)
+			skb->mark &= ~SLUICE_MARK_DIRECT;
+		if (state & SLUICE_PORT_OPEN && (!mark || brought)) {
+			int verdict = pass_plainly(skb, port, number, state, direction, brought);
+
+			if (verdict)
+				return verdict;
+		}
+	}
+	return direction == SLUICE_EGRESS ? look_at_leaving(skb, port, number) : look_at_entering(skb, port, number, brought);
 }
 
 SEC("tcx/ingress")

@@ -11,7 +11,8 @@ Brings up a lab whose pods are isolated in both directions by thousands of polic
 round several times: without policy (plain kernel routing, connection tracking and services as they are), with Sluice's \
 hooks under all policies and under ten, and with rules of nftables that express the same. Two states at a time take turns of \
 an eighth of a second under traffic that goes on, and the result is the median of the rounds' ratios, so that the machine's \
-moods cancel out. Where the 95 % interval is wider than the distance to the must, the line says so and is not passed.
+moods cancel out. Where the 95 % interval is wider than the distance to the must, there are more rounds, up to a bound; then the line says \
+so and is not passed.
 
 Before anything is timed, and again at every turn, a port that no policy allows is tried: it must connect where nothing \
 enforces, and nowhere else. The dataplane's counters must agree: hits with hooks on, none with hooks off.
@@ -28,7 +29,7 @@ enforces, and nowhere else. The dataplane's counters must agree: hits with hooks
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sluice-perf forward                           everything, about half an hour
+  sluice-perf forward                           everything, about 50 minutes
   sluice-perf forward --quick                   does it run? (its figures mean little)
   sluice-perf forward --section tcp --rounds 30 --out tcp.json
   sluice-perf forward --cpus 2,3 --traffic-cpus 0,1 --check
@@ -52,7 +53,7 @@ pub(crate) struct Forward {
     /// Only this section; may be repeated.
     #[arg(long = "section", value_enum, value_name = "NAME")]
     pub(crate) sections: Vec<Kind>,
-    /// Rounds of each section [default: 20 or 30; free 80; tcp8, udp1k and request 8].
+    /// Rounds of each section [default: 20, and up to 60, 120 or 200 while a must is not measurable; tcp8, udp1k and request 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
     /// Seconds of each side in a round.

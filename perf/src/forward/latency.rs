@@ -17,8 +17,9 @@ const ESTABLISHED_PORT: u16 = 5205;
 /// Where flows begin; it answers for many ports, see [`super::peers::gather`].
 pub(super) const FIRST_PORT: u16 = 5206;
 const EVERY: Duration = Duration::from_micros(200);
-/// Between two new flows: long enough for whoever waits for packets to fall asleep.
-const PAUSE: Duration = Duration::from_micros(800);
+/// Between two new flows: long enough for whoever waits for packets to fall asleep, and for all rounds to find room in the pods, which
+/// keep an answered flow for minutes.
+const PAUSE: Duration = Duration::from_millis(9);
 const PATIENCE: Duration = Duration::from_millis(200);
 const STOP_POLL: Duration = Duration::from_millis(20);
 /// A tenth of a second's questions.

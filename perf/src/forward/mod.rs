@@ -43,6 +43,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sluice_flow::DropReason;
 use sluice_lab::LabConfig;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -148,7 +149,11 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     };
     let mut sections = Vec::with_capacity(kinds.len());
     for kind in kinds {
-        let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { kind.rounds() });
+        let rounds = match arguments.rounds {
+            Some(rounds) => rounds..=rounds,
+            None if arguments.quick => 2..=2,
+            None => kind.rounds(),
+        };
         sections.push(section(&bench, kind, rounds, arguments.seconds).with_context(|| kind.title().to_owned())?);
     }
     let workers = bench.status()?.workers.into_iter().map(WorkerInfo::from).collect();
@@ -158,12 +163,18 @@ fn measure_all(arguments: &Forward, config: &mut LabConfig) -> Result<Report> {
     Ok(Report::new(environment, arguments.quick, arguments.policies, cpus, workers, sections, start.elapsed()))
 }
 
-fn section(bench: &Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Section> {
+fn section(bench: &Bench, kind: Kind, rounds: RangeInclusive<u32>, seconds: u32) -> Result<Section> {
     let (unit, scale) = kind.unit();
-    println!("\n{}: {rounds} rounds of {seconds} s for each side", kind.title());
+    let (least, most) = rounds.into_inner();
+    let more =
+        if most > least { format!(", up to {most} while an interval is wider than the distance to its must") } else { String::new() };
+    println!("\n{}: {least} rounds of {seconds} s for each side{more}", kind.title());
     let mut flows = kind.prepare(bench)?;
     let mut section = Section::new(kind);
-    for round in 0..rounds {
+    for round in 0..most {
+        if round >= least && section.is_measurable() {
+            break;
+        }
         let mut contenders = kind.contenders(round);
         if round % 2 == 1 {
             contenders.reverse();
@@ -185,7 +196,8 @@ fn section(bench: &Bench, kind: Kind, rounds: u32, seconds: u32) -> Result<Secti
             .collect();
         let remarks: String = contests.iter().flatten().map(Part::remarks).collect();
         let Some([base, judged]) = contests.first() else { continue };
-        println!("  {:>2}/{rounds}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), judged.value / base.value);
+        let of = if round < least { least } else { most };
+        println!("  {:>2}/{of}  {} {unit}  ratio {:.3}{remarks}", round + 1, values.join("  "), judged.value / base.value);
         section.add(contests);
     }
     Ok(section.finish())

@@ -247,6 +247,11 @@ impl Section {
         }
     }
 
+    /// No interval is wider than the distance to its must.
+    pub(crate) fn is_measurable(&self) -> bool {
+        !self.musts().iter().any(|must| must.not_measurable)
+    }
+
     fn musts(&self) -> Vec<Must> {
         let mut musts: Vec<Must> = (self.kind.compared().into_iter())
             .map(|Compared { name, arm, beside, promise }| match self.ratio(arm, beside) {
@@ -369,8 +374,10 @@ mod tests {
             (&[1.03; 5], true, true, false),
             (&[0.5, 0.99, 1.5], false, false, true),
         ] {
-            let must = &section(Kind::Tcp, ratios).musts()[0];
+            let section = section(Kind::Service, ratios);
+            let must = &section.musts()[0];
             assert_eq!((must.must_met, must.aim_met, must.not_measurable), (must_met, aim_met, not_measurable), "{ratios:?}");
+            assert_eq!(section.is_measurable(), !not_measurable, "{ratios:?}");
         }
         assert!(section(Kind::Tcp8, &[0.1]).musts().is_empty());
     }
