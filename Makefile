@@ -116,8 +116,12 @@ check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) check -q --workspace --all-targets
 
 .PHONY: bench-forward
-bench-forward: prepare release ## Forwarding: Sluice, nftables and no policy in the same rounds, 50 minutes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+bench-forward: prepare release ## Forwarding: Sluice, nftables and no policy in the same rounds, 50 to 80 minutes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
 	@target/release/sluice-perf forward $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
+
+.PHONY: profile-punts
+profile-punts: prepare release ## Where the nanoseconds of a punt go, stage by stage (needs perf of linux-perf)
+	@perf/profile-punts target/release
 
 .PHONY: bench-proof
 bench-proof: ## The proof of a table, from scratch and after one-pod changes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)

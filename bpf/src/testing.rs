@@ -8,6 +8,7 @@
 //! [`Hooks`] every packet without an ingress device is one that this node made.
 
 pub mod other;
+pub mod stack;
 
 use crate::abi::{
     Allowance, COUNT_ADMITTED, COUNT_DIRECT, COUNT_STALE, COUNTERS, CacheValue, Config, Denial, Key, OPENINGS_BYTES, Opening, Port, Ration,

@@ -3,6 +3,7 @@
 
 use sluice_bpf::abi::{CACHE_ALLOW, CacheValue, ENDINGS_MAX, Ending, Key, Port};
 use sluice_bpf::testing::Intruder;
+use sluice_bpf::testing::stack::{STACK_BYTES_MAX, deepest_chains};
 use sluice_bpf::{ABI_VERSION, Hooks, LoadOptions, Loaded};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,6 +76,19 @@ fn whoever_stands_in_front_of_ours_is_seen_and_whoever_stands_behind_is_not() {
         assert!(gone, "{:?}", in_front());
         assert!(loaded.in_front(Hooks::Device, 4_000_000).is_err(), "no such device");
     });
+}
+
+/// Also on kernels that count more strictly than this one.
+#[test]
+fn the_stack_of_the_deepest_chain_of_calls_is_small_enough_for_every_kernel() {
+    if !root_and_bpffs() {
+        return;
+    }
+    let chains = deepest_chains();
+    assert!(chains.iter().any(|(_, bytes)| *bytes > STACK_BYTES_MAX / 2), "counted too little: {chains:?}");
+    for (program, bytes) in chains {
+        assert!(bytes <= STACK_BYTES_MAX, "{program}: {bytes} bytes");
+    }
 }
 
 #[test]

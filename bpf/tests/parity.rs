@@ -19,7 +19,7 @@ use sluice_bpf::abi::{
     CACHE_ALLOW, COUNT_HIT, COUNT_NEIGHBOUR, COUNT_NOT_ISOLATED, CacheValue, KIND_PUNT, Key, PORT_ISOLATED_EGRESS, PORT_ISOLATED_INGRESS,
     PORT_OPEN, Port,
 };
-use sluice_bpf::testing::{Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
+use sluice_bpf::testing::{Context, Fate, Hooks, IFINDEX, LONG_ENOUGH, PORT_INDEX, Parsed, Parser, RUNNABLE, root};
 use sluice_flow::{Direction, DropReason, Fragment, IcmpClass, Kind, Packet, parse_frame};
 use sluice_frames::layers::{DESTINATION, Extension, HIP, HOP_BY_HOP, ICMPV6, IPV4, IPV6, ROUTING, TCP, UDP, V6, ethernet, icmp};
 use sluice_frames::{Host, PEER, POD, frame, labelled};
@@ -106,6 +106,14 @@ fn both_parsers_give_the_same_key_or_both_refuse() {
     assert!(outcomes.len() == 3 && outcomes.values().all(|&count| count > 500), "{outcomes:?}");
 }
 
+/// The frame with the length that IP gives it as 0.
+fn unsegmented(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let length_at = if frame[12..14] == IPV4.to_be_bytes() { 16 } else { 18 };
+    frame[length_at..length_at + 2].fill(0);
+    frame
+}
+
 /// The lengths of a packet that is still to be cut into segments may say anything; its key is that of its segments.
 #[test]
 fn a_packet_before_segmentation_has_the_key_of_its_segments() {
@@ -121,8 +129,7 @@ fn a_packet_before_segmentation_has_the_key_of_its_segments() {
             continue;
         }
         assert_eq!(parser.parse_segments(&frame, 2), whole, "{what} {frame:02x?}");
-        let length_at = if frame[12..14] == IPV4.to_be_bytes() { 16 } else { 18 };
-        frame[length_at..length_at + 2].fill(0);
+        frame = unsegmented(&frame);
         assert_eq!(parser.parse_segments(&frame, 2), whole, "{what} with length 0 {frame:02x?}");
         compared += 1;
     }
@@ -211,7 +218,7 @@ fn with_one_key_allowed_exactly_the_frames_with_that_key_pass() {
     }
     let plainest = key(&parse_frame(&frame(&[])).unwrap());
     for (direction, hooks) in hooks(ISOLATED) {
-        let (mut hits, allowed) = (0, port_key(plainest, direction));
+        let (mut hits, mut whole, allowed) = (0, 0, port_key(plainest, direction));
         allow(&hooks, &allowed);
         for (what, frame) in long_frames() {
             let packet = parse_frame(&frame).ok();
@@ -224,12 +231,20 @@ fn with_one_key_allowed_exactly_the_frames_with_that_key_pass() {
             let Some((own, packet)) = own.zip(packet) else { continue };
             allow(&hooks, &own);
             let passed = hooks.run(direction, &frame) == Fate::Passed(COUNT_HIT);
-            hooks.forget(&own);
             let expected = matches!(fate, Fate::Punted(_)) && tracked(&packet);
             assert_eq!(passed, expected, "{what} {direction}: {frame:02x?}");
             hits += usize::from(passed);
+            if passed && packet.fragment.is_none() && matches!(own.protocol, TCP | UDP) {
+                allow(&hooks, &own);
+                let frame = unsegmented(&frame);
+                let context =
+                    Context { ingress_ifindex: u32::from(direction == Direction::Ingress) * IFINDEX, gso_segs: 2, ..Context::default() };
+                assert_eq!(hooks.run_with(direction, &frame, context).0, Fate::Passed(COUNT_HIT), "{what} {direction}: {frame:02x?}");
+                whole += 1;
+            }
+            hooks.forget(&own);
         }
-        assert!(hits > 500, "{direction}: only {hits} hits");
+        assert!(hits > 500 && whole > 200, "{direction}: only {hits} hits, {whole} before segmentation");
     }
 }
 

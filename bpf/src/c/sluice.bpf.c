@@ -238,15 +238,13 @@ static __noinline int depart(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
-/* Whether this node made the packet. No ingress device says so, except that reassembled and refragmented IPv6 packets have
- * lost theirs: with extension headers only a socket proves where a packet began. */
-static __always_inline int made_here(struct __sk_buff *skb)
+/* Whether this node made a packet without an ingress device: reassembled and refragmented IPv6 packets have lost theirs, so with
+ * extension headers only a socket proves where a packet began. */
+static __noinline int made_without_device(struct __sk_buff *skb)
 {
 	__be16 type;
 	__u8 next_header;
 
-	if (skb->ingress_ifindex)
-		return 0;
 	if (skb->sk)
 		return 1;
 	if (bpf_skb_load_bytes(skb, 12, &type, 2))
@@ -266,54 +264,19 @@ static __always_inline int made_here(struct __sk_buff *skb)
 	return 1;
 }
 
-/* Whatever is not plain. `brought` there by another pod's hook: its mark is gone. */
-static __always_inline int look_closely(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u8 direction, __u8 brought)
+static __always_inline int made_here(struct __sk_buff *skb)
 {
-	if (!port)
-		return drop(SLUICE_DROP_NO_PORT);
-	__u32 state = state_of(port);
+	return !skb->ingress_ifindex && made_without_device(skb);
+}
 
-	if (!(state & SLUICE_PORT_OPEN))
-		return drop(SLUICE_DROP_PORT_CLOSED);
-
+/* Whatever is not plain, with what is left of its mark. `direct` as in struct parsed. */
+static __always_inline int look_closely(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u32 state, __u8 direction,
+					__u8 direct)
+{
 	struct parsed p = {
 		.key = { .incarnation = port->incarnation, .port = number, .direction = direction },
-		.direct = brought ? DIRECT : 0,
+		.direct = direct,
 	};
-	__u32 mark = skb->mark & SLUICE_MARK_MASK;
-
-	if (direction == SLUICE_EGRESS) {
-		/* cannot come out of the pod: the kernel scrubs marks between namespaces */
-		if (mark & SLUICE_MARK_JUDGED_EGRESS) {
-			skb->mark &= ~SLUICE_MARK_JUDGED_EGRESS;
-			return pass(SLUICE_COUNT_REINJECTED);
-		}
-	} else {
-		/* always allowed; before the mark is looked at, which an answer of this node may carry back */
-		if (made_here(skb))
-			return pass(SLUICE_COUNT_NODE);
-		if (mark & SLUICE_MARK_DEFERRED) {
-			int verdict = depart(skb);
-
-			if (verdict != TCX_NEXT)
-				return verdict;
-			mark = 0;
-			verdict = pass_plainly(skb, port, number, state, direction, 0);
-			if (verdict)
-				return verdict;
-		}
-		int judged = (mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex;
-
-		if (mark & SLUICE_MARK_DIRECT) {
-			skb->mark &= ~(SLUICE_MARK_DIRECT | SLUICE_MARK_JUDGED_INGRESS);
-			/* what a worker has judged for both ends is counted as such */
-			p.direct = judged ? DIRECT_JUDGED : DIRECT;
-		} else if (judged) {
-			skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
-			return pass(SLUICE_COUNT_REINJECTED);
-		}
-	}
-
 	int verdict = parse(skb, &p);
 
 	if (verdict < 0)
@@ -333,37 +296,77 @@ static __always_inline int look_closely(struct __sk_buff *skb, struct sluice_por
 	return pass(p.direct == DIRECT_JUDGED ? SLUICE_COUNT_REINJECTED : SLUICE_COUNT_HIT);
 }
 
-static __noinline int look_at_leaving(struct __sk_buff *skb, struct sluice_port *port, __u16 number)
+static __noinline int look_at_leaving(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u32 state)
 {
-	return look_closely(skb, port, number, SLUICE_EGRESS, 0);
+	return look_closely(skb, port, number, state, SLUICE_EGRESS, 0);
 }
 
-static __noinline int look_at_entering(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u8 brought)
+static __noinline int look_at_entering(struct __sk_buff *skb, struct sluice_port *port, __u16 number, __u32 state, __u8 direct)
 {
-	return look_closely(skb, port, number, SLUICE_INGRESS, brought);
+	return look_closely(skb, port, number, state, SLUICE_INGRESS, direct);
+}
+
+/* What enters with a mark of ours. 0: it is to be looked at; then `direct` is as in struct parsed. */
+static __noinline int enter_marked(struct __sk_buff *skb, const struct sluice_port *port, __u8 *direct)
+{
+	__u32 mark = skb->mark & SLUICE_MARK_MASK;
+
+	if (mark & SLUICE_MARK_DEFERRED) {
+		int verdict = depart(skb);
+
+		return verdict == TCX_NEXT ? 0 : verdict;
+	}
+	int judged = (mark & SLUICE_MARK_JUDGED_INGRESS) && skb->ingress_ifindex == port->trunk_ifindex;
+
+	if (mark & SLUICE_MARK_DIRECT) {
+		skb->mark &= ~(SLUICE_MARK_DIRECT | SLUICE_MARK_JUDGED_INGRESS);
+		*direct = judged ? DIRECT_JUDGED : DIRECT;
+	} else if (judged) {
+		skb->mark &= ~SLUICE_MARK_JUDGED_INGRESS;
+		return pass(SLUICE_COUNT_REINJECTED);
+	}
+	return 0;
 }
 
 /* What most packets are is told by little code in one piece: it is cold whenever the rest of the stack has run. */
 static __always_inline int hook(struct __sk_buff *skb, __u8 direction)
 {
 	__u16 number = 0;
-	__u8 brought = 0;
+	__u8 direct = 0;
 	struct sluice_port *port = port_of(skb->ifindex, &number);
 
-	if (port && (direction == SLUICE_EGRESS || skb->ingress_ifindex)) {
-		__u32 state = state_of(port), mark = skb->mark & SLUICE_MARK_MASK;
+	if (!port)
+		return drop(SLUICE_DROP_NO_PORT);
+	__u32 state = state_of(port), mark = skb->mark & SLUICE_MARK_MASK;
 
-		brought = direction == SLUICE_INGRESS && mark == SLUICE_MARK_DIRECT;
-		if (brought)
-			skb->mark &= ~SLUICE_MARK_DIRECT;
-		if (state & SLUICE_PORT_OPEN && (!mark || brought)) {
-			int verdict = pass_plainly(skb, port, number, state, direction, brought);
-
-			if (verdict)
-				return verdict;
+	if (!(state & SLUICE_PORT_OPEN))
+		return drop(SLUICE_DROP_PORT_CLOSED);
+	if (direction == SLUICE_EGRESS) {
+		/* cannot come out of the pod: the kernel scrubs marks between namespaces */
+		if (mark & SLUICE_MARK_JUDGED_EGRESS) {
+			skb->mark &= ~SLUICE_MARK_JUDGED_EGRESS;
+			return pass(SLUICE_COUNT_REINJECTED);
 		}
+	} else if (made_here(skb)) {
+		/* always allowed; before the mark is looked at, which an answer of this node may carry back */
+		return pass(SLUICE_COUNT_NODE);
+	} else if (mark == SLUICE_MARK_DIRECT) {
+		skb->mark &= ~SLUICE_MARK_DIRECT;
+		direct = DIRECT;
+	} else if (mark) {
+		int verdict = enter_marked(skb, port, &direct);
+
+		if (verdict)
+			return verdict;
 	}
-	return direction == SLUICE_EGRESS ? look_at_leaving(skb, port, number) : look_at_entering(skb, port, number, brought);
+	/* what a worker has judged for both ends is counted as such */
+	if (direct != DIRECT_JUDGED) {
+		int verdict = pass_plainly(skb, port, number, state, direction, direct);
+
+		if (verdict)
+			return verdict;
+	}
+	return direction == SLUICE_EGRESS ? look_at_leaving(skb, port, number, state) : look_at_entering(skb, port, number, state, direct);
 }
 
 SEC("tcx/ingress")

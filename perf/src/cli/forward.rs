@@ -29,7 +29,7 @@ enforces, and nowhere else. The dataplane's counters must agree: hits with hooks
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sluice-perf forward                           everything, about 50 minutes
+  sluice-perf forward                           everything, 50 to 80 minutes
   sluice-perf forward --quick                   does it run? (its figures mean little)
   sluice-perf forward --section tcp --rounds 30 --out tcp.json
   sluice-perf forward --cpus 2,3 --traffic-cpus 0,1 --check
@@ -53,7 +53,7 @@ pub(crate) struct Forward {
     /// Only this section; may be repeated.
     #[arg(long = "section", value_enum, value_name = "NAME")]
     pub(crate) sections: Vec<Kind>,
-    /// Rounds of each section [default: 20, and up to 60, 120 or 200 while a must is not measurable; tcp8, udp1k and request 8].
+    /// Rounds of each section [default: 20, and up to 60, 120 or 200 while a must is not measurable; tcp8, udp1k and request 8]. States that inform take part in 20 at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: Option<u32>,
     /// Seconds of each side in a round.

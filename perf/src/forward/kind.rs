@@ -162,7 +162,7 @@ impl Kind {
     }
 
     /// From how many rounds on it may end, and how many there are at most while an interval is wider than the distance to its must. That
-    /// asks for a distance of four standard errors, so to look after each round lets nothing pass by luck.
+    /// asks for a distance of four standard errors, so looking again and again seldom lets pass by luck what is just at its must.
     pub(super) fn rounds(self) -> RangeInclusive<u32> {
         match self {
             Self::Tcp8 | Self::Udp1k | Self::Request => 8..=8,

@@ -247,9 +247,10 @@ impl Section {
         }
     }
 
-    /// No interval is wider than the distance to its must.
-    pub(crate) fn is_measurable(&self) -> bool {
-        !self.musts().iter().any(|must| must.not_measurable)
+    /// No interval is wider than the distance to its must, and each is of so many rounds.
+    pub(crate) fn is_measurable(&self, least: usize) -> bool {
+        let enough = |compared: &Compared| self.ratio(compared.arm, compared.beside).is_some_and(|ratio| ratio.count >= least);
+        self.kind.compared().iter().all(enough) && !self.musts().iter().any(|must| must.not_measurable)
     }
 
     fn musts(&self) -> Vec<Must> {
@@ -377,7 +378,8 @@ mod tests {
             let section = section(Kind::Service, ratios);
             let must = &section.musts()[0];
             assert_eq!((must.must_met, must.aim_met, must.not_measurable), (must_met, aim_met, not_measurable), "{ratios:?}");
-            assert_eq!(section.is_measurable(), !not_measurable, "{ratios:?}");
+            assert_eq!(section.is_measurable(ratios.len()), !not_measurable, "{ratios:?}");
+            assert!(!section.is_measurable(ratios.len() + 1), "{ratios:?}");
         }
         assert!(section(Kind::Tcp8, &[0.1]).musts().is_empty());
     }
