@@ -116,7 +116,7 @@ check: ## All checks that run nothing: format, lints, both feature sets
 	@$(CARGO) check -q --workspace --all-targets
 
 .PHONY: bench-forward
-bench-forward: prepare release ## Forwarding: Sluice, nftables and no policy in the same rounds, 50 to 80 minutes (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
+bench-forward: prepare release ## Forwarding: Sluice, nftables and no policy in the same rounds, 26 minutes, or up to 80 (OUT=FILE writes JSON, CHECK=1 fails on a missed must)
 	@target/release/sluice-perf forward $(if $(OUT),--out $(OUT)) $(if $(CHECK),--check)
 
 .PHONY: profile-punts

@@ -29,7 +29,7 @@ enforces, and nowhere else. The dataplane's counters must agree: hits with hooks
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  sluice-perf forward                           everything, 50 to 80 minutes
+  sluice-perf forward                           everything, 26 minutes, or up to 80
   sluice-perf forward --quick                   does it run? (its figures mean little)
   sluice-perf forward --section tcp --rounds 30 --out tcp.json
   sluice-perf forward --cpus 2,3 --traffic-cpus 0,1 --check
